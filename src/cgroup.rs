@@ -1,0 +1,192 @@
+//! Owns [`Cgroup`]: the cgroup of one job, by its directory's file descriptor.
+//!
+//! Invariant: a killed group is never used again. Whoever drops a `Cgroup` without [`Cgroup::remove`] leaves the
+//! directory behind on purpose. Knows nothing of the job's state.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::{Errno, read, write};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::error::{Error, Result};
+use crate::hierarchy::Hierarchy;
+use crate::limits::Setting;
+
+/// A cgroup that was made for one job.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    hierarchy: Arc<Hierarchy>,
+    name: String,
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes the group `name` under `hierarchy`. A group that exists already is an error: it is not ours.
+    pub(crate) fn create(hierarchy: &Arc<Hierarchy>, name: String) -> Result<Self> {
+        let path = hierarchy.path().join(&name);
+        let parent = hierarchy.dir();
+        mkdirat(parent, &name, Mode::from_raw_mode(0o755)).map_err(Error::path("create cgroup", &path))?;
+        match openat(parent, &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(dir) => Ok(Self { hierarchy: Arc::clone(hierarchy), name, path, dir }),
+            Err(errno) => {
+                let _ = unlinkat(parent, &name, AtFlags::REMOVEDIR);
+                Err(Error::path("open cgroup", path)(errno))
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Writes each limit and reads it back.
+    pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
+        for setting in settings {
+            let path = self.path.join(setting.file);
+            write_file(&self.dir, setting.file, &setting.value).map_err(Error::path("set", &path))?;
+            let found = read_file(&self.dir, setting.file).map_err(Error::path("read back", path))?;
+            // A file with several lines, such as io.weight with per-device weights, has the default first.
+            if found.lines().next() != Some(setting.read_back.as_str()) {
+                return Err(Error::LimitNotKept {
+                    file: setting.file,
+                    path: self.path.clone(),
+                    wrote: setting.value.clone(),
+                    found: found.trim_end().to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any process is in the group or below it. A group that is gone has none.
+    pub(crate) fn populated(&self) -> Result<bool> {
+        match read_file(&self.dir, "cgroup.events") {
+            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+            Err(error) if gone(&error) => Ok(false),
+            Err(error) => Err(Error::path("read", self.path.join("cgroup.events"))(error)),
+        }
+    }
+
+    /// Kills every process in the group and below it, also those that are being forked.
+    pub(crate) fn kill(&self) -> Result<()> {
+        match write_file(&self.dir, "cgroup.kill", "1") {
+            Err(error) if !gone(&error) => {
+                Err(Error::path("kill (needs Linux 5.14)", self.path.join("cgroup.kill"))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A pidfd of every process in the group and below it, each checked to be a member.
+    ///
+    /// Between reading a number and opening it, the number may have become another process's. So the list is read
+    /// again afterwards: a number that is still listed either belongs to the process that was opened, or that process
+    /// is gone and a signal to its pidfd has no effect. See pidfd_open(2).
+    pub(crate) fn members(&self) -> Result<Vec<(Pid, OwnedFd)>> {
+        let mut opened = Vec::new();
+        for pid in self.pids()? {
+            match pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(pidfd) => opened.push((pid, pidfd)),
+                Err(Errno::SRCH | Errno::INVAL) => {}
+                Err(errno) => return Err(Error::path("open the processes of", &self.path)(errno)),
+            }
+        }
+        let listed = self.pids()?;
+        opened.retain(|(pid, _)| listed.contains(pid));
+        Ok(opened)
+    }
+
+    fn pids(&self) -> Result<Vec<Pid>> {
+        let mut pids = Vec::new();
+        collect_pids(&self.dir, &mut pids).map_err(Error::path("list the processes of", &self.path))?;
+        Ok(pids)
+    }
+
+    /// Removes the group and what the job made below it. To be called once `populated` has said no.
+    pub(crate) fn remove(&self) -> Result<()> {
+        remove_tree(self.hierarchy.dir(), self.name.as_str()).map_err(Error::path("remove cgroup", &self.path))
+    }
+}
+
+/// Whether the error says that the group does not exist any more: ENOENT by path, ENODEV by an open file.
+fn gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV))
+}
+
+fn read_file(dir: impl AsFd, name: &str) -> io::Result<String> {
+    let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut content = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        let length = read(&file, &mut chunk)?;
+        content.extend_from_slice(&chunk[..length]);
+        // The kernel gives a page at most per read, and less only at the end.
+        if length == 0 || (length < chunk.len() && name == "cgroup.events") {
+            break;
+        }
+    }
+    String::from_utf8(content).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+fn write_file(dir: impl AsFd, name: &str, value: &str) -> io::Result<()> {
+    let file = openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    write(&file, value.as_bytes())?;
+    Ok(())
+}
+
+/// The names of the directories in `dir`, without following links, which cgroup2 does not have.
+fn children(dir: impl AsFd) -> io::Result<Vec<std::ffi::CString>> {
+    let listed = openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in Dir::new(listed)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn collect_pids(dir: impl AsFd, pids: &mut Vec<Pid>) -> io::Result<()> {
+    let content = match read_file(&dir, "cgroup.procs") {
+        Err(error) if gone(&error) => return Ok(()),
+        // A threaded group below the job's lists its processes at the domain above it.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => String::new(),
+        other => other?,
+    };
+    // A process of another pid namespace is listed as 0.
+    pids.extend(content.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+    for name in children(&dir)? {
+        match openat(&dir, &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(child) => collect_pids(child, pids)?,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> io::Result<()> {
+    match unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // Not a loop on EBUSY: with no process left, it means that the job has made groups of its own below.
+        Err(Errno::BUSY) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let dir = openat(&parent, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for child in children(&dir)? {
+        remove_tree(&dir, child.as_c_str())?;
+    }
+    unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}

@@ -1,0 +1,623 @@
+//! Owns [`Jobs`]: all jobs of a reactor, from spawn to removal; it carries out what the table in `job.rs` decides.
+//!
+//! Invariants: whatever a job holds of the system (pidfd, cgroup, watches, deadlines) is given back when it is
+//! finished, and its log when it is removed. A pidfd is out of the epoll before its process is reaped, for the kernel
+//! would report it again. Nothing that fails here is lost: it goes to the caller or into the job's report.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use inotify::WatchDescriptor;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use rustix::io::Errno;
+use slab::Slab;
+use uuid::Uuid;
+
+use crate::command::{Command, EndPolicy};
+use crate::containment::Contained;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::exit::{Exit, Usage};
+use crate::id::{JobId, Key, Token};
+use crate::job::{Action, Input, State, next};
+use crate::launch::{Ground, Launch, Launched};
+use crate::logdir::LogDirectory;
+use crate::process::Process;
+use crate::report::{Report, Status, StopCause};
+use crate::signal::Signal;
+use crate::sys::Reap;
+use crate::tail::Stream;
+use crate::tails::Tails;
+use crate::timer::Deadlines;
+use crate::watch::Watch;
+
+/// The parts of a reactor that jobs use.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) tails: &'a mut Tails<Watch>,
+    pub(crate) queue: &'a mut VecDeque<Event>,
+    pub(crate) logs: &'a LogDirectory,
+}
+
+/// One of a job's logs.
+#[derive(Debug)]
+struct JobLog {
+    /// Its name in the log directory.
+    name: String,
+    /// The log, as long as it has tails.
+    open: Option<Key>,
+}
+
+/// What a job holds of the system until it is finished.
+#[derive(Debug)]
+struct Live {
+    process: Process,
+    contained: Contained,
+    /// Whether the pidfd is in the epoll.
+    registered: bool,
+    /// The watch of cgroup.events, once somebody has to be waited for.
+    watch: Option<WatchDescriptor>,
+    /// The processes that are waited for by pidfds of their own, by their place in `Jobs::survivors`.
+    survivors: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Job {
+    id: JobId,
+    token: Token,
+    state: State,
+    pid: u32,
+    live: Option<Live>,
+    logs: [Option<JobLog>; 2],
+    started: SystemTime,
+    spawned: Instant,
+    exit: Option<(Exit, Usage, Duration)>,
+    /// The time limit, then the end of the grace period.
+    deadline: Option<Instant>,
+    policy: EndPolicy,
+    stop_signal: Signal,
+    grace: Duration,
+    detached: bool,
+    keep_log: bool,
+    stopped_by: Option<StopCause>,
+    killed: bool,
+    problems: Vec<Error>,
+    report: Option<Arc<Report>>,
+}
+
+/// All jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    jobs: Slab<Job>,
+    /// Processes that are waited for besides the main ones: the job's slot, and the pidfd.
+    survivors: Slab<(usize, OwnedFd)>,
+    deadlines: Deadlines,
+}
+
+/// Tokens of the epoll below this one belong to the reactor itself.
+pub(crate) const FIRST_TOKEN: usize = 3;
+
+fn register(registry: &Registry, pidfd: &OwnedFd, token: mio::Token) -> io::Result<()> {
+    registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)
+}
+
+fn main_token(slot: usize) -> mio::Token {
+    mio::Token(FIRST_TOKEN + 2 * slot)
+}
+
+fn survivor_token(place: usize) -> mio::Token {
+    mio::Token(FIRST_TOKEN + 2 * place + 1)
+}
+
+/// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the rest, later.
+const SURVIVORS_AWAITED: usize = 64;
+
+/// How often it is tried to find the processes that a group without a watch still has.
+const LOOKS: usize = 8;
+
+impl Jobs {
+    /// How many jobs there are, finished ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// When something is to be done next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    fn slot(&self, id: JobId) -> Result<usize> {
+        let slot = id.slot() as usize;
+        match self.jobs.get(slot) {
+            Some(job) if job.id == id => Ok(slot),
+            _ => Err(Error::UnknownJob(id)),
+        }
+    }
+
+    /// The job with this UUID: a pass over all jobs.
+    pub(crate) fn find(&self, uuid: Uuid) -> Option<JobId> {
+        self.jobs.iter().map(|(_, job)| job.id).find(|id| id.uuid() == uuid)
+    }
+
+    /// Starts a command; on failure nothing of the attempt is left.
+    pub(crate) fn spawn(
+        &mut self,
+        command: &Command,
+        token: Token,
+        ground: &mut Ground<'_>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<JobId> {
+        let launch = Launch::start(command, ground, around.logs)?;
+        let entry = self.jobs.vacant_entry();
+        let slot = entry.key();
+        let watched = u32::try_from(slot)
+            .map_err(|_| io::Error::other("too many jobs"))
+            .and_then(|number| register(around.registry, launch.process().pidfd(), main_token(slot)).map(|()| number));
+        let number = match watched {
+            Ok(number) => number,
+            Err(source) => {
+                launch.abandon();
+                return Err(Error::Loop { operation: "watch the new process", source });
+            }
+        };
+        let Launched { uuid, process, contained, names } = launch.succeeded();
+        let spawned = Instant::now();
+        let id = JobId::new(uuid, number);
+        entry.insert(Job {
+            id,
+            token,
+            state: State::Running,
+            pid: process.pid(),
+            live: Some(Live { process, contained, registered: true, watch: None, survivors: Vec::new() }),
+            logs: names.map(|name| name.map(|name| JobLog { name, open: None })),
+            started: SystemTime::now(),
+            spawned,
+            exit: None,
+            deadline: None,
+            policy: command.end_policy,
+            stop_signal: command.stop_signal,
+            grace: command.grace,
+            detached: command.detached,
+            keep_log: command.keep_log,
+            stopped_by: None,
+            killed: false,
+            problems: Vec::new(),
+            report: None,
+        });
+        self.set_deadline(slot, command.time_limit.and_then(|limit| spawned.checked_add(limit)));
+        Ok(id)
+    }
+
+    /// The epoll has told of a pidfd.
+    pub(crate) fn ready(&mut self, token: mio::Token, around: &mut Surroundings<'_>) {
+        let Some(number) = token.0.checked_sub(FIRST_TOKEN) else { return };
+        if number % 2 == 0 { self.main_exited(number / 2, around) } else { self.survivor_exited(number / 2, around) }
+    }
+
+    /// The watch of a job's cgroup.events has told of a change.
+    pub(crate) fn group_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let waits = matches!(
+            self.jobs.get(slot).map(|job| job.state),
+            Some(State::Lingering | State::Leaving | State::Clearing)
+        );
+        if waits {
+            self.look(slot, false, around);
+        }
+    }
+
+    /// Anything may have happened to any group.
+    pub(crate) fn all_groups_changed(&mut self, around: &mut Surroundings<'_>) {
+        let slots: Vec<usize> = self.jobs.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.group_changed(slot, around);
+        }
+    }
+
+    /// Acts on every deadline that has come.
+    pub(crate) fn deadlines_passed(&mut self, now: Instant, around: &mut Surroundings<'_>) {
+        while let Some(slot) = self.deadlines.due(now) {
+            self.set_deadline(slot, None);
+            let Some(job) = self.jobs.get_mut(slot) else { continue };
+            let limit_reached = job.stopped_by.is_none();
+            let input = if limit_reached { Input::Stop } else { Input::GraceOver };
+            if limit_reached {
+                job.stopped_by = Some(StopCause::TimeLimit);
+            }
+            self.step(slot, input, around);
+        }
+    }
+
+    fn main_exited(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let (Some(live), None) = (&mut job.live, job.exit) else { return };
+        let reap = if live.contained.needs_leader() { Reap::Peek } else { Reap::Now };
+        if std::mem::take(&mut live.registered) {
+            let _ = around.registry.deregister(&mut SourceFd(&live.process.pidfd().as_raw_fd()));
+        }
+        let (exit, usage) = match live.process.wait(reap) {
+            Ok(Some(ended)) => ended,
+            Ok(None) => {
+                // Cannot be, by the kernel's promise; but if it could, forgetting the job would be worse.
+                live.registered = register(around.registry, live.process.pidfd(), main_token(slot)).is_ok();
+                return;
+            }
+            Err(source) => {
+                if Errno::from_io_error(&source) != Some(Errno::CHILD) {
+                    job.problems.push(Error::Loop { operation: "wait for a main process", source });
+                }
+                (Exit::Unknown, Usage::default())
+            }
+        };
+        job.exit = Some((exit, usage, job.spawned.elapsed()));
+        around.queue.push_back(Event::Exited { job: job.id, token: job.token, exit });
+        self.step(slot, Input::Exit, around);
+    }
+
+    fn survivor_exited(&mut self, place: usize, around: &mut Surroundings<'_>) {
+        let Some((slot, pidfd)) = self.survivors.try_remove(place) else { return };
+        let _ = around.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return };
+        live.survivors.retain(|other| *other != place);
+        if live.survivors.is_empty() {
+            self.look(slot, false, around);
+        }
+    }
+
+    /// Tells the table what has happened and does what it says.
+    fn step(&mut self, slot: usize, input: Input, around: &mut Surroundings<'_>) {
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let (state, action) = next(job.state, input, job.policy);
+        job.state = state;
+        match action {
+            Action::None => {}
+            Action::Signal => self.signal_and_wait(slot, around),
+            Action::Kill => {
+                self.kill_all(slot);
+                self.set_deadline(slot, None);
+                if self.jobs.get(slot).is_some_and(|job| job.exit.is_some()) {
+                    self.look(slot, true, around);
+                }
+            }
+            Action::KillRest => {
+                self.set_deadline(slot, None);
+                self.look(slot, true, around);
+            }
+            // The deadline stays: a time limit holds for what lingers too.
+            Action::AwaitRest => self.look(slot, false, around),
+            Action::Finish => self.finish(slot, input == Input::Empty, around),
+        }
+    }
+
+    fn signal_and_wait(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let grace = job.grace;
+        if grace.is_zero() {
+            self.step(slot, Input::GraceOver, around);
+            return;
+        }
+        if let Some(live) = &job.live
+            && let Err(error) = live.contained.signal(job.stop_signal)
+        {
+            // The kill at the end of the grace period needs no cooperation.
+            job.problems.push(error);
+        }
+        self.set_deadline(slot, Instant::now().checked_add(grace));
+    }
+
+    /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to another cgroup.
+    fn kill_all(&mut self, slot: usize) {
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let Some(live) = &job.live else { return };
+        job.killed = true;
+        if let Err(error) = live.contained.kill() {
+            job.problems.push(error);
+        }
+        if job.exit.is_none()
+            && let Err(source) = live.process.signal(Signal::KILL)
+        {
+            job.problems.push(Error::Loop { operation: "kill a main process", source });
+        }
+    }
+
+    /// Looks whether any process is left once the main one is gone, and arranges to be told when none is.
+    fn look(&mut self, slot: usize, kill: bool, around: &mut Surroundings<'_>) {
+        match self.look_and_wait(slot, kill, around) {
+            Ok(true) => {}
+            Ok(false) => self.step(slot, Input::Empty, around),
+            Err(error) => {
+                // Nobody can tell any more whether the job has processes left: kill what can be killed, and finish.
+                self.kill_all(slot);
+                if let Some(job) = self.jobs.get_mut(slot) {
+                    job.problems.push(error);
+                }
+                self.step(slot, Input::Empty, around);
+            }
+        }
+    }
+
+    /// Says whether any process is left; if so, something will tell when none is.
+    fn look_and_wait(&mut self, slot: usize, kill: bool, around: &mut Surroundings<'_>) -> Result<bool> {
+        if !self.populated(slot)? {
+            return Ok(false);
+        }
+        if kill {
+            self.kill_all(slot);
+        }
+        // Arm, then look again, then wait.
+        let watched = self.watch_group(slot, around);
+        let killing = self.jobs.get(slot).is_some_and(|job| job.state == State::Clearing);
+        for _ in 0..LOOKS {
+            let awaited = (killing || !watched) && self.await_survivors(slot, watched, around)?;
+            if !self.populated(slot)? {
+                return Ok(false);
+            }
+            if watched || awaited {
+                return Ok(true);
+            }
+            // Somebody is left whom nothing would announce: a member that was born this moment.
+        }
+        Err(Error::Loop {
+            operation: "wait for the processes that the main process left behind",
+            source: io::Error::other("they can neither be watched nor listed"),
+        })
+    }
+
+    fn populated(&self, slot: usize) -> Result<bool> {
+        self.jobs.get(slot).and_then(|job| job.live.as_ref()).map_or(Ok(false), |live| live.contained.populated())
+    }
+
+    /// Watches the job's cgroup.events; says whether there is a watch.
+    fn watch_group(&mut self, slot: usize, around: &mut Surroundings<'_>) -> bool {
+        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return false };
+        if live.watch.is_none()
+            && let Some(events) = live.contained.events_file()
+        {
+            // Without a watch to be had, pidfds do as well, if at a greater cost.
+            live.watch = around.tails.kernel.add_group(&events, slot).ok();
+        }
+        live.watch.is_some()
+    }
+
+    /// Waits for the processes that are left by pidfds of their own; says whether there are any. The notification of a cgroup comes up to 10 ms
+    /// late, because the kernel limits its rate per file.
+    fn await_survivors(&mut self, slot: usize, watched: bool, around: &mut Surroundings<'_>) -> Result<bool> {
+        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return Ok(false) };
+        if !live.survivors.is_empty() {
+            return Ok(true);
+        }
+        let most = if watched { SURVIVORS_AWAITED } else { usize::MAX };
+        for pidfd in live.contained.survivors()?.into_iter().take(most) {
+            let place = self.survivors.vacant_key();
+            match register(around.registry, &pidfd, survivor_token(place)) {
+                Ok(()) => {
+                    self.survivors.insert((slot, pidfd));
+                    live.survivors.push(place);
+                }
+                Err(_) if watched => break,
+                Err(source) => return Err(Error::Loop { operation: "watch a process", source }),
+            }
+        }
+        Ok(!live.survivors.is_empty())
+    }
+
+    /// Gives back what the job holds and reports. `empty`: no process is left, or none that could be waited for.
+    fn finish(&mut self, slot: usize, empty: bool, around: &mut Surroundings<'_>) {
+        self.set_deadline(slot, None);
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let mut cgroup_left = None;
+        if let Some(live) = job.live.take() {
+            if let Some(watch) = live.watch {
+                around.tails.kernel.remove(watch);
+            }
+            for place in live.survivors {
+                let (_, pidfd) = self.survivors.remove(place);
+                let _ = around.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+            }
+            if live.contained.needs_leader() {
+                // Its number is not needed any more.
+                let _ = live.process.wait(Reap::Now);
+            }
+            let left = if empty { Ok(false) } else { live.contained.populated() };
+            let removed = left.and_then(|left| if left { Ok(false) } else { live.contained.remove().map(|()| true) });
+            if !matches!(removed, Ok(true)) {
+                cgroup_left = live.contained.path().map(Path::to_owned);
+            }
+            job.problems.extend(removed.err());
+        }
+        let mut sizes = [0; 2];
+        for (size, log) in sizes.iter_mut().zip(&job.logs) {
+            let Some(log) = log else { continue };
+            let end = match log.open.filter(|open| around.tails.log_exists(*open)) {
+                Some(open) => {
+                    let end = around.tails.finish(open, around.queue);
+                    end.map_err(Error::path("read the end of log", around.logs.path(&log.name)))
+                }
+                None => around.logs.size(&log.name),
+            };
+            match end {
+                Ok(end) => *size = end,
+                Err(error) => job.problems.push(error),
+            }
+        }
+        let (exit, usage, wall) = job.exit.unwrap_or((Exit::Unknown, Usage::default(), job.spawned.elapsed()));
+        let report = Arc::new(Report {
+            exit,
+            wall,
+            usage,
+            stopped_by: job.stopped_by,
+            killed: job.killed,
+            output_bytes: sizes[0],
+            error_bytes: sizes[1],
+            cgroup_left,
+            problems: std::mem::take(&mut job.problems),
+        });
+        job.report = Some(Arc::clone(&report));
+        around.queue.push_back(Event::Finished { job: job.id, token: job.token, report });
+    }
+
+    /// Stops a job. A later stop can shorten the grace period, but not lengthen it.
+    pub(crate) fn stop(&mut self, id: JobId, grace: Option<Duration>, around: &mut Surroundings<'_>) -> Result<()> {
+        let slot = self.slot(id)?;
+        let Some(job) = self.jobs.get_mut(slot) else { return Err(Error::UnknownJob(id)) };
+        let stopping = matches!(job.state, State::Stopping | State::Leaving);
+        if stopping {
+            let sooner = grace.and_then(|grace| Instant::now().checked_add(grace));
+            if let (Some(sooner), Some(deadline)) = (sooner, job.deadline)
+                && sooner < deadline
+            {
+                self.set_deadline(slot, Some(sooner));
+            }
+            return Ok(());
+        }
+        if job.live.is_some() {
+            job.stopped_by.get_or_insert(StopCause::Stop);
+            job.grace = grace.unwrap_or(job.grace);
+        }
+        self.step(slot, Input::Stop, around);
+        Ok(())
+    }
+
+    /// Kills a job.
+    pub(crate) fn kill(&mut self, id: JobId, around: &mut Surroundings<'_>) -> Result<()> {
+        let slot = self.slot(id)?;
+        self.kill_slot(slot, StopCause::Kill, around);
+        Ok(())
+    }
+
+    fn kill_slot(&mut self, slot: usize, cause: StopCause, around: &mut Surroundings<'_>) {
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        if job.live.is_some() {
+            job.stopped_by.get_or_insert(cause);
+        }
+        self.step(slot, Input::Kill, around);
+    }
+
+    /// Sends a signal to every process of a job, or to its main process alone.
+    pub(crate) fn signal(&self, id: JobId, signal: Signal, main_only: bool) -> Result<()> {
+        let job = &self.jobs[self.slot(id)?];
+        match &job.live {
+            Some(live) if main_only && job.exit.is_none() => {
+                let told = |source| Error::Loop { operation: "signal a main process", source };
+                live.process.signal(signal).map_err(told)
+            }
+            Some(live) if !main_only => live.contained.signal(signal),
+            Some(_) => Err(Error::Exited(id)),
+            None if main_only => Err(Error::Exited(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is known of a job now.
+    pub(crate) fn status(&self, id: JobId, logs: &LogDirectory) -> Result<Status> {
+        let job = &self.jobs[self.slot(id)?];
+        let path = |log: &Option<JobLog>| log.as_ref().map(|log| logs.path(&log.name));
+        let [output, error] = &job.logs;
+        Ok(Status {
+            id,
+            pid: job.pid,
+            phase: job.state.phase(),
+            exit: job.exit.map(|(exit, ..)| exit),
+            started: job.started,
+            elapsed: job.exit.map_or_else(|| job.spawned.elapsed(), |(.., wall)| wall),
+            cgroup: job.live.as_ref().and_then(|live| live.contained.path()).map(Path::to_owned),
+            output: path(output),
+            error: path(error),
+            report: job.report.clone(),
+        })
+    }
+
+    /// The log of a job's stream: its name, the open log if there is one, and its end if that is known.
+    pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<(&str, Option<Key>, Option<u64>)> {
+        let job = &self.jobs[self.slot(id)?];
+        let [output, error] = &job.logs;
+        let (log, name) = match stream {
+            Stream::Output => (output, "standard output"),
+            Stream::Error => (error, "standard error"),
+        };
+        let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
+        let end = job.report.as_ref().map(|report| match stream {
+            Stream::Output => report.output_bytes,
+            Stream::Error => report.error_bytes,
+        });
+        Ok((&log.name, log.open, end))
+    }
+
+    /// Remembers the open log of a job's stream.
+    pub(crate) fn set_log(&mut self, id: JobId, stream: Stream, open: Key) {
+        let Ok(slot) = self.slot(id) else { return };
+        let [output, error] = &mut self.jobs[slot].logs;
+        let log = match stream {
+            Stream::Output => output,
+            Stream::Error => error,
+        };
+        if let Some(log) = log {
+            log.open = Some(open);
+        }
+    }
+
+    /// Forgets a finished job, its tails and, unless it is to be kept, its log.
+    pub(crate) fn remove(&mut self, id: JobId, around: &mut Surroundings<'_>) -> Result<()> {
+        let slot = self.slot(id)?;
+        if self.jobs[slot].state != State::Finished {
+            return Err(Error::NotFinished(id));
+        }
+        let job = self.jobs.remove(slot);
+        // Events of a job that is gone would confuse: it was told all but these.
+        around.queue.retain(|event| match event {
+            Event::Exited { job, .. } | Event::Finished { job, .. } => *job != id,
+            _ => true,
+        });
+        job.discard_logs(around)
+    }
+
+    /// Kills every job that is neither finished nor detached; says how many there are.
+    pub(crate) fn kill_all_attached(&mut self, around: &mut Surroundings<'_>) -> usize {
+        let attached = |job: &Job| job.live.is_some() && !job.detached;
+        let slots: Vec<usize> = self.jobs.iter().filter(|(_, job)| attached(job)).map(|(slot, _)| slot).collect();
+        for slot in &slots {
+            self.kill_slot(*slot, StopCause::Drop, around);
+        }
+        self.count_attached()
+    }
+
+    /// How many jobs are neither finished nor detached.
+    pub(crate) fn count_attached(&self) -> usize {
+        self.jobs.iter().filter(|(_, job)| job.live.is_some() && !job.detached).count()
+    }
+
+    /// Forgets every job; the logs of the finished ones go unless they are to be kept.
+    pub(crate) fn discard_all(&mut self, around: &mut Surroundings<'_>) {
+        for job in self.jobs.drain() {
+            if job.state == State::Finished && !job.detached {
+                let _ = job.discard_logs(around);
+            }
+        }
+    }
+
+    fn set_deadline(&mut self, slot: usize, to: Option<Instant>) {
+        if let Some(job) = self.jobs.get_mut(slot) {
+            self.deadlines.replace(slot, &mut job.deadline, to);
+        }
+    }
+}
+
+impl Job {
+    fn discard_logs(self, around: &mut Surroundings<'_>) -> Result<()> {
+        let mut result = Ok(());
+        for log in self.logs.into_iter().flatten() {
+            if let Some(open) = log.open {
+                around.tails.close_tails_of_job(open);
+            }
+            if !self.keep_log {
+                result = result.and(around.logs.remove(&log.name));
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,641 @@
+//! Owns [`Reactor`]: the loop, wait, gather, settle, emit, and the door to jobs and tails.
+//!
+//! Invariants: user code never runs inside; whatever is queued or due when a call returns will be served by the next
+//! poll, and a host that polls the descriptor is told so. What jobs and tails do is decided elsewhere.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Registry};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use uuid::Uuid;
+
+use crate::cgroup::Cgroup;
+use crate::command::Command;
+use crate::config::Config;
+use crate::containment::Containment;
+use crate::error::{Error, Result};
+use crate::event::{Event, Events};
+use crate::hierarchy::Hierarchy;
+use crate::id::{JobId, TailId, Token};
+use crate::jobs::{FIRST_TOKEN, Jobs, Surroundings};
+use crate::launch::Ground;
+use crate::logdir::{LogDirectory, random_uuid};
+use crate::report::Status;
+use crate::signal::Signal;
+use crate::sys::{Nursery, epoll_fd};
+use crate::tail::{Fill, Read, TailOptions, Until};
+use crate::tails::{Tails, Trouble};
+use crate::timer::Timer;
+use crate::waker::Waker;
+use crate::watch::{Change, LogFile, Target, Watch};
+
+const WAKER: mio::Token = mio::Token(0);
+const WATCH: mio::Token = mio::Token(1);
+const TIMER: mio::Token = mio::Token(FIRST_TOKEN - 1);
+
+/// How many events of the kernel one turn takes.
+const KERNEL_EVENTS: usize = 256;
+
+/// How long dropping a reactor may take to see the jobs die that it has killed.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs programs as jobs and follows their logs, all on the thread that polls it.
+///
+/// It owns everything: processes, cgroups, logs and tails. Dropping it kills every job that is not
+/// [detached](Command::detached), waits up to five seconds until they are gone, and removes their cgroups and, unless
+/// they are to be [kept](Command::keep_log), their logs.
+///
+/// # In a loop of your own
+/// [`AsFd`] gives one descriptor, an epoll, that is readable whenever `poll(.., Some(Duration::ZERO))` has work. Ask
+/// for it once and register it with mio (the reactor is an [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd` or
+/// glib, level- or edge-triggered; after each readiness poll once with a timeout of zero.
+///
+/// # What is not promised
+/// * A poll may return no events before its timeout only when [`Event::Woken`] is among them; but readiness of the
+///   descriptor may turn out to be housekeeping without an event for the host.
+/// * Events of different jobs come in no particular order.
+/// * It is not `Sync`: only a [`Waker`] may be used from other threads.
+///
+/// ```
+/// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+///
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(Command::new("echo").arg("hello"), Token(1))?;
+/// let tail = reactor.tail(job, Position::Start, Token(2))?;
+/// let (mut events, mut output, mut buffer) = (Events::with_capacity(64), Vec::new(), [0; 4096]);
+/// 'job: loop {
+///     reactor.poll(&mut events, None)?;
+///     for event in &events {
+///         match event {
+///             Event::Readable { tail, .. } => loop {
+///                 match reactor.read(*tail, &mut buffer)? {
+///                     Read::Data(n) => output.extend_from_slice(&buffer[..n]),
+///                     Read::Ended => break 'job,
+///                     _ => break,
+///                 }
+///             },
+///             _ => {}
+///         }
+///     }
+/// }
+/// assert_eq!(output, b"hello\n");
+/// # Ok::<(), jobworker::Error>(())
+/// ```
+#[derive(Debug)]
+#[doc(alias = "epoll")]
+pub struct Reactor {
+    poll: Poll,
+    kernel_events: mio::Events,
+    waker: Waker,
+    timer: Timer,
+    tails: Tails<Watch>,
+    jobs: Jobs,
+    queue: VecDeque<Event>,
+    logs: LogDirectory,
+    hierarchy: Option<Arc<Hierarchy>>,
+    nursery: Nursery,
+    null: File,
+    /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
+    nested: AtomicBool,
+    /// The descriptor was made readable for such work and not polled since.
+    nudged: bool,
+}
+
+impl Reactor {
+    /// A reactor with the default [`Config`].
+    ///
+    /// # Errors
+    /// As for [`with_config`](Self::with_config).
+    pub fn new() -> Result<Self> {
+        Self::with_config(&Config::new())
+    }
+
+    /// A reactor that is set up as asked. Blocks for about as long as a spawn takes: a child is cloned into a new cgroup
+    /// to see that it really lands there.
+    ///
+    /// # Errors
+    /// [`Error::NoCgroup`] when there is no cgroup tree to work in, or the child did not land in its group;
+    /// [`Error::LogDirectory`] or [`Error::Path`] when the log directory cannot be used; [`Error::Loop`] when epoll,
+    /// inotify, timer or stack cannot be had.
+    pub fn with_config(config: &Config) -> Result<Self> {
+        let mut nursery = Nursery::new().map_err(Error::event_loop("map a stack for new processes"))?;
+        let hierarchy = match config.containment {
+            Containment::Cgroup => {
+                let hierarchy = Arc::new(Hierarchy::locate(config.cgroup_parent.as_deref())?);
+                check_placement(&hierarchy, &mut nursery)?;
+                Some(hierarchy)
+            }
+            Containment::ProcessGroup => None,
+        };
+        let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::path("open", "/dev/null"))?;
+        let poll = Poll::new().map_err(Error::event_loop("create an epoll"))?;
+        let register = |fd: RawFd, token| {
+            let registered = poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+            registered.map_err(Error::event_loop("register with the epoll"))
+        };
+        let watch = Watch::new()?;
+        register(watch.as_raw_fd(), WATCH)?;
+        let timer = Timer::new()?;
+        register(timer.as_raw_fd(), TIMER)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(Error::event_loop("create an eventfd"))?;
+        let logs = match &config.log_dir {
+            Some(dir) => LogDirectory::open(dir)?,
+            None => LogDirectory::temporary(random_uuid()?)?,
+        };
+        Ok(Self {
+            poll,
+            kernel_events: mio::Events::with_capacity(KERNEL_EVENTS),
+            waker: Waker::new(waker),
+            timer,
+            tails: Tails::new(watch, config.window_bytes, config.pace),
+            jobs: Jobs::default(),
+            queue: VecDeque::new(),
+            logs,
+            hierarchy,
+            nursery,
+            null: File::from(null),
+            nested: AtomicBool::new(false),
+            nudged: false,
+        })
+    }
+
+    /// Waits until something has happened, or the timeout is over, and fills `events` with what has.
+    ///
+    /// Without a timeout it waits for as long as it takes; with a timeout of zero it does not wait. Timeouts are exact
+    /// to the resolution of the kernel's timers, and a signal to the host does not end them. What `events` has no room
+    /// for comes with the next call, which then does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Loop`] when the kernel refuses the epoll or the inotify descriptor, or setting the timer: none is known
+    /// to happen. What fails about one job is that job's event, or the error of the call that concerned it.
+    pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
+        events.clear();
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let over = self.gather(timeout, until)?;
+            self.settle()?;
+            self.emit(events);
+            if over || !events.is_empty() {
+                return self.tell_host();
+            }
+        }
+    }
+
+    /// Waits for the kernel and takes note of what it says. Says whether the timeout is over.
+    fn gather(&mut self, timeout: Option<Duration>, until: Option<Instant>) -> Result<bool> {
+        self.nudged = false;
+        let zero = Some(Duration::ZERO);
+        let now_only = timeout == zero || self.has_work();
+        if now_only {
+            self.wait(zero)?;
+        } else {
+            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other is the timer's.
+            let exact = timeout.filter(|timeout| timeout.subsec_nanos() % 1_000_000 == 0 && timeout.as_secs() < 86_400);
+            let deadline = self.next_deadline();
+            let timer = if exact.is_some() { deadline } else { deadline.into_iter().chain(until).min() };
+            self.timer.set(timer)?;
+            self.wait(exact)?;
+        }
+        Ok(timeout == zero || until.is_some_and(|until| until <= Instant::now()))
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        match self.poll.poll(&mut self.kernel_events, timeout) {
+            // The loop comes back for the rest of the time.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.kernel_events.clear(),
+            other => other.map_err(Error::event_loop("wait for events"))?,
+        }
+        Ok(())
+    }
+
+    /// Acts on what was gathered: processes, watches, deadlines, then the logs, whose last bytes they decide about.
+    fn settle(&mut self) -> Result<()> {
+        loop {
+            let mut around = Surroundings {
+                registry: self.poll.registry(),
+                tails: &mut self.tails,
+                queue: &mut self.queue,
+                logs: &self.logs,
+            };
+            let mut watch_ready = false;
+            let mut count = 0;
+            for event in &self.kernel_events {
+                count += 1;
+                match event.token() {
+                    WAKER => {}
+                    WATCH => watch_ready = true,
+                    TIMER => self.timer.fired(),
+                    process => self.jobs.ready(process, &mut around),
+                }
+            }
+            if watch_ready {
+                take_changes(&mut self.jobs, &mut around)?;
+            }
+            if count < KERNEL_EVENTS {
+                break;
+            }
+            // A full buffer: there may be more, of which an edge-triggered host would not be told again.
+            self.wait(Some(Duration::ZERO))?;
+        }
+        let now = Instant::now();
+        let mut around = Surroundings {
+            registry: self.poll.registry(),
+            tails: &mut self.tails,
+            queue: &mut self.queue,
+            logs: &self.logs,
+        };
+        self.jobs.deadlines_passed(now, &mut around);
+        self.tails.visit_due(now, &mut self.queue);
+        if self.waker.take() {
+            self.queue.push_back(Event::Woken);
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, events: &mut Events) {
+        while !events.is_full()
+            && let Some(event) = self.queue.pop_front()
+        {
+            match event {
+                // Closed since.
+                Event::Readable { tail, .. } if !self.tails.exists(tail) => {}
+                event => events.push(event),
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || self.tails.has_work()
+    }
+
+    fn next_deadline(&mut self) -> Option<Instant> {
+        let pace = self.tails.pace_at(Instant::now);
+        self.jobs.next_deadline().into_iter().chain(pace).min()
+    }
+
+    /// Makes the descriptor tell a host that polls it of everything that is due, now or later.
+    fn tell_host(&mut self) -> Result<()> {
+        if !self.nested.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let deadline = self.next_deadline();
+        self.timer.set(deadline)?;
+        if self.has_work() && !self.nudged {
+            self.waker.nudge().map_err(Error::event_loop("wake the reactor"))?;
+            self.nudged = true;
+        }
+        Ok(())
+    }
+
+    /// Starts a job. Blocks until its program executes, or cannot: some 0.3 ms, whatever the size of the host.
+    ///
+    /// `token` comes back with the job's events.
+    ///
+    /// # Errors
+    /// Nothing of a failed attempt is left. [`Error::Spawn`] says which step failed in the child, and why: the program
+    /// is not there ([`Stage::Exec`](crate::Stage::Exec) with `NotFound`) or may not be executed (`PermissionDenied`),
+    /// and so on. Before that come [`Error::InvalidCommand`], [`Error::InvalidLimit`],
+    /// [`Error::ControllerUnavailable`], [`Error::LimitNotKept`], and [`Error::Path`] for cgroup, log and standard
+    /// input.
+    #[doc(alias = "clone3")]
+    pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
+        let mut ground = Ground { hierarchy: self.hierarchy.as_ref(), nursery: &mut self.nursery, null: &self.null };
+        let mut around = Surroundings {
+            registry: self.poll.registry(),
+            tails: &mut self.tails,
+            queue: &mut self.queue,
+            logs: &self.logs,
+        };
+        let id = self.jobs.spawn(command, token, &mut ground, &mut around)?;
+        self.tell_host()?;
+        Ok(id)
+    }
+
+    /// Opens a tail on a job's log, running or finished. Its starting offset is fixed in this call.
+    ///
+    /// A tail of a job ends where the job's output ends; one on a finished job does not follow.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when the log cannot be
+    /// opened or watched, such as when `fs.inotify.max_user_watches` is reached.
+    pub fn tail(&mut self, job: JobId, options: impl Into<TailOptions>, token: Token) -> Result<TailId> {
+        let options = options.into();
+        let (name, open, end) = self.jobs.log(job, options.stream)?;
+        let path = self.logs.path(name);
+        let until = end.map_or(Until::JobEnd, Until::Offset);
+        let log = match open.filter(|open| self.tails.log_exists(*open)) {
+            Some(log) => log,
+            None => {
+                let file = LogFile::new(self.logs.open_log(name)?, path.clone())?;
+                let log = self.tails.log_of(file).map_err(Error::path("open log", &path))?;
+                self.jobs.set_log(job, options.stream, log);
+                log
+            }
+        };
+        let opened = self.tails.open(log, options, until, token, &mut self.queue);
+        let tail = opened.map_err(|trouble| story("watch log", &path, trouble))?;
+        self.tell_host()?;
+        Ok(tail)
+    }
+
+    /// Opens a tail on any regular file, which need not be a job's log. It ends only if it is a snapshot.
+    ///
+    /// The file stays the one that was opened, even if its name comes to stand for another.
+    ///
+    /// # Errors
+    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file.
+    pub fn tail_file(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: impl Into<TailOptions>,
+        token: Token,
+    ) -> Result<TailId> {
+        let path = path.as_ref();
+        // NONBLOCK, lest opening a pipe wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = openat(CWD, path, flags, Mode::empty()).map_err(Error::path("open log", path))?;
+        let file = LogFile::new(File::from(file), path.to_owned())?;
+        let log = self.tails.log_of(file).map_err(Error::path("open log", path))?;
+        let opened = self.tails.open(log, options.into(), Until::Never, token, &mut self.queue);
+        let tail = opened.map_err(|trouble| story("watch log", path, trouble))?;
+        self.tell_host()?;
+        Ok(tail)
+    }
+
+    /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTail`]; [`Error::Path`] when the file cannot be read or watched: nothing is skipped, and the
+    /// tail can be read again.
+    pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
+        let read = self.tails.read(tail, buffer, &mut self.queue);
+        self.tell_host()?;
+        read.map_err(|trouble| self.trouble(tail, trouble))
+    }
+
+    /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
+    ///
+    /// The bytes stay unread until [`consume`](Self::consume). Does not block, but may read the file.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn fill_buf(&mut self, tail: TailId) -> Result<Fill<'_>> {
+        let found = self.tails.fill(tail, &mut self.queue);
+        self.tell_host()?;
+        match found {
+            Ok(Fill::Data(_)) => Ok(Fill::Data(self.tails.shown(tail))),
+            Ok(other) => Ok(other),
+            Err(trouble) => Err(self.trouble(tail, trouble)),
+        }
+    }
+
+    /// Marks the first `amount` bytes of the last [`fill_buf`](Self::fill_buf) of this tail as read; never more than
+    /// it has shown.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTail`].
+    pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
+        self.tails.consume(tail, amount).map_err(|trouble| self.trouble(tail, trouble))
+    }
+
+    /// The offset in the log of the byte that the tail reads next: where a later tail can go on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTail`].
+    pub fn position(&self, tail: TailId) -> Result<u64> {
+        self.tails.position(tail).ok_or(Error::UnknownTail)
+    }
+
+    /// Closes a tail. Its slot is free at once, and no event of it comes any more.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTail`].
+    pub fn close(&mut self, tail: TailId) -> Result<()> {
+        self.tails.close(tail).ok_or(Error::UnknownTail)?;
+        self.tell_host()
+    }
+
+    /// Stops a job: its stop signal to every process of it now, and after its grace period the kill of what is left.
+    ///
+    /// Returns at once; [`Event::Finished`] tells when it is done. Stopping a job that is being stopped or has finished
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; a failure to signal is in the job's report, and the kill comes all the same.
+    pub fn stop(&mut self, job: JobId) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.stop(job, None, around))
+    }
+
+    /// As [`stop`](Self::stop), with this grace period. For a job that is being stopped it can only come sooner.
+    ///
+    /// # Errors
+    /// As for [`stop`](Self::stop).
+    pub fn stop_within(&mut self, job: JobId, grace: Duration) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.stop(job, Some(grace), around))
+    }
+
+    /// Kills every process of a job, those that are being forked included. Returns at once; [`Event::Finished`] tells
+    /// when they are gone.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`].
+    #[doc(alias = "cgroup.kill")]
+    pub fn kill(&mut self, job: JobId) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.kill(job, around))
+    }
+
+    /// Sends a signal to every process of a job; a finished job has none. Stopped ones then continue, to act on it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Path`] when a process may not be signalled.
+    #[doc(alias = "pidfd_send_signal")]
+    pub fn signal(&mut self, job: JobId, signal: Signal) -> Result<()> {
+        self.jobs.signal(job, signal, false)
+    }
+
+    /// Sends a signal to the main process of a job alone.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Exited`] when that process is gone.
+    pub fn signal_main(&mut self, job: JobId, signal: Signal) -> Result<()> {
+        self.jobs.signal(job, signal, true)
+    }
+
+    /// What is known of a job now. Asks the kernel nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`].
+    pub fn status(&self, job: JobId) -> Result<Status> {
+        self.jobs.status(job, &self.logs)
+    }
+
+    /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::NotFinished`]; [`Error::Path`] when the log cannot be removed: the job is
+    /// forgotten all the same.
+    pub fn remove(&mut self, job: JobId) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.remove(job, around))
+    }
+
+    /// The job with this UUID, if it was not removed. Costs a pass over all jobs.
+    #[must_use]
+    pub fn find(&self, uuid: Uuid) -> Option<JobId> {
+        self.jobs.find(uuid)
+    }
+
+    /// What the reactor holds now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census { jobs: self.jobs.len(), tails: self.tails.len(), watches: self.tails.kernel.len() }
+    }
+
+    /// A handle that wakes this reactor from any thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn with_jobs(&mut self, act: impl FnOnce(&mut Jobs, &mut Surroundings<'_>) -> Result<()>) -> Result<()> {
+        let mut around = Surroundings {
+            registry: self.poll.registry(),
+            tails: &mut self.tails,
+            queue: &mut self.queue,
+            logs: &self.logs,
+        };
+        let result = act(&mut self.jobs, &mut around);
+        self.tell_host()?;
+        result
+    }
+
+    fn trouble(&self, tail: TailId, trouble: Trouble) -> Error {
+        match self.tails.file_of(tail) {
+            Some(file) => story("read log", file.path(), trouble),
+            None => Error::UnknownTail,
+        }
+    }
+
+    /// Kills what is not detached and waits until it is gone, for a bounded time.
+    fn shut_down(&mut self) -> Result<()> {
+        self.with_jobs(|jobs, around| {
+            jobs.kill_all_attached(around);
+            Ok(())
+        })?;
+        let until = Instant::now() + DROP_TIMEOUT;
+        while self.jobs.count_attached() > 0 && Instant::now() < until {
+            self.queue.clear();
+            self.gather(Some(DROP_TIMEOUT), Some(until))?;
+            self.settle()?;
+        }
+        self.with_jobs(|jobs, around| {
+            jobs.discard_all(around);
+            Ok(())
+        })
+    }
+}
+
+/// How much a reactor holds; see [`Reactor::census`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Census {
+    /// Jobs, the finished ones that were not removed included.
+    pub jobs: usize,
+    /// Tails.
+    pub tails: usize,
+    /// Inotify watches.
+    pub watches: usize,
+}
+
+fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
+    let mut groups = Vec::new();
+    let (mut logs, mut lost, mut everything) = (Vec::new(), Vec::new(), false);
+    let taken = around.tails.kernel.changes(|change| match change {
+        Change::Of(Target::Log(log)) => logs.push(log),
+        Change::Lost(Target::Log(log)) => lost.push(log),
+        Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => groups.push(slot),
+        Change::Everything => everything = true,
+    });
+    taken.map_err(Error::event_loop("read inotify events"))?;
+    for log in logs {
+        around.tails.changed(log);
+    }
+    for log in lost {
+        around.tails.watch_lost(log);
+    }
+    for slot in groups {
+        jobs.group_changed(slot, around);
+    }
+    if everything {
+        around.tails.everything_changed();
+        jobs.all_groups_changed(around);
+    }
+    Ok(())
+}
+
+/// Clones a child into a new group and sees whether it is there: libraries that define the flag as zero, and kernels
+/// with a bug, have placed it elsewhere or killed it.
+fn check_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) -> Result<()> {
+    let cgroup = Cgroup::create(hierarchy, random_uuid()?.to_string())?;
+    let found = nursery.probe(cgroup.dir());
+    let removed = cgroup.remove();
+    let reason = match found {
+        Ok(None) => return removed,
+        Ok(Some(reason)) => reason,
+        Err(failure) => {
+            let source = std::io::Error::from_raw_os_error(failure.errno);
+            let program = "the placement probe".into();
+            return Err(Error::Spawn { program, stage: failure.stage, source });
+        }
+    };
+    Err(Error::NoCgroup { reason })
+}
+
+fn story(operation: &'static str, path: &Path, trouble: Trouble) -> Error {
+    match trouble {
+        Trouble::Unknown => Error::UnknownTail,
+        Trouble::Io(source) => Error::path(operation, path)(source),
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        // Nobody is left to be told of a failure.
+        let _ = self.shut_down();
+    }
+}
+
+/// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
+impl AsFd for Reactor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.nested.store(true, Ordering::Relaxed);
+        epoll_fd(&self.poll)
+    }
+}
+
+impl AsRawFd for Reactor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl mio::event::Source for Reactor {
+    fn register(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+        registry.register(&mut SourceFd(&self.as_raw_fd()), token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+        registry.reregister(&mut SourceFd(&self.as_raw_fd()), token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> std::io::Result<()> {
+        registry.deregister(&mut SourceFd(&self.as_raw_fd()))
+    }
+}

@@ -1,0 +1,131 @@
+//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`] and [`Fill`], and the state of one tail.
+//!
+//! Plain data; knows nothing of the log behind it.
+
+use crate::id::{Key, Token};
+
+/// Where a tail begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Position {
+    /// At the first byte.
+    Start,
+    /// At the end that the log has when the tail is opened.
+    End,
+    /// At this byte, counted from zero. Past the end, a following tail waits until the log has come so far.
+    Offset(u64),
+    /// At the beginning of the last lines, this many; a last line without a newline counts as one.
+    ///
+    /// Opening the tail reads the log backwards until it has found them: the cost grows with their length.
+    LastLines(u64),
+}
+
+/// Which of a job's logs to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stream {
+    /// The log of both streams, or that of standard output when there are two.
+    #[default]
+    Output,
+    /// The log of standard error, when that is a log of its own ([`Output::Split`](crate::Output::Split)).
+    Error,
+}
+
+/// How to open a tail; a [`Position`] alone will do.
+///
+/// ```
+/// use jobworker::{Position, Stream, TailOptions};
+///
+/// let options = TailOptions::new(Position::LastLines(10)).snapshot().stream(Stream::Error);
+/// assert_eq!(TailOptions::from(Position::End), TailOptions::new(Position::End));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct TailOptions {
+    pub(crate) position: Position,
+    pub(crate) follow: bool,
+    pub(crate) stream: Stream,
+}
+
+impl TailOptions {
+    /// Begins at `position` and follows the log as it grows.
+    pub fn new(position: Position) -> Self {
+        Self { position, follow: true, stream: Stream::Output }
+    }
+
+    /// Ends where the log ends when the tail is opened, instead of following it.
+    pub fn snapshot(mut self) -> Self {
+        self.follow = false;
+        self
+    }
+
+    /// Reads this log of the job.
+    pub fn stream(mut self, stream: Stream) -> Self {
+        self.stream = stream;
+        self
+    }
+}
+
+/// Follows from there.
+impl From<Position> for TailOptions {
+    fn from(position: Position) -> Self {
+        Self::new(position)
+    }
+}
+
+/// What [`Reactor::read`](crate::Reactor::read) found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Read {
+    /// This many bytes were copied, at least one unless the buffer is empty.
+    Data(usize),
+    /// Every byte known so far was read; [`Event::Readable`](crate::Event::Readable) comes when there is more.
+    UpToDate,
+    /// The job truncated its log since the last read, or it was written anew; bytes that this tail had not read are
+    /// gone. The tail goes on at the first byte of what the log is now.
+    Truncated,
+    /// Every byte was read and there will be no more.
+    Ended,
+}
+
+/// What [`Reactor::fill_buf`](crate::Reactor::fill_buf) found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fill<'a> {
+    /// The next bytes of the log, at least one.
+    Data(&'a [u8]),
+    /// As [`Read::UpToDate`].
+    UpToDate,
+    /// As [`Read::Truncated`].
+    Truncated,
+    /// As [`Read::Ended`].
+    Ended,
+}
+
+/// Where a tail ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// At this offset, known from the start.
+    Offset(u64),
+    /// Where the job's log ends, once that is known.
+    JobEnd,
+    /// Nowhere: the log is only a file.
+    Never,
+}
+
+/// The state of one tail.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) log: Key,
+    pub(crate) token: Token,
+    /// The next byte to read.
+    pub(crate) offset: u64,
+    pub(crate) until: Until,
+    /// The log's truncations that this tail was told of.
+    pub(crate) truncations: u32,
+    /// How much the last `fill_buf` showed, and so how much may be consumed.
+    pub(crate) filled: usize,
+    /// Its place in the log's list of waiting tails.
+    pub(crate) waiting: Option<u32>,
+}

@@ -1,0 +1,594 @@
+//! Owns [`Tails`]: all tails and the logs they read, and the lists of logs that are due for a visit.
+//!
+//! Invariants: a log exists exactly as long as it has a tail; a file has one log, by device and inode. A tail has one
+//! `Readable` in the queue at most, for it waits only after it was told that it is up to date. Work is proportional to
+//! the tails that are ready, never to all of them. Must not know about jobs or the event loop.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+use crate::id::{Key, Slots, TailId, Token};
+use crate::log::{Kernel, Log, Need};
+use crate::tail::{Fill, Position, Read, Tail, TailOptions, Until};
+
+/// The events that wait to be returned, oldest first.
+pub(crate) type Queue = VecDeque<Event>;
+
+/// Why a tail could not be read.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// There is no such tail.
+    Unknown,
+    /// The log of this tail failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What a tail finds at its offset.
+enum Found {
+    /// Bytes in the log's window; so many of them are before the tail's end.
+    Window(usize),
+    /// Bytes that only the file has, so many before the known end.
+    File(u64),
+    UpToDate,
+    Truncated,
+    Ended,
+}
+
+/// All tails and their logs.
+#[derive(Debug)]
+pub(crate) struct Tails<K: Kernel> {
+    pub(crate) kernel: K,
+    logs: Slots<Log<K::File>>,
+    tails: Slots<Tail>,
+    by_identity: HashMap<(u64, u64), Key>,
+    /// Logs to be visited at the next turn.
+    due: Vec<Key>,
+    /// The list of the turn before, empty between turns: kept for its memory.
+    visiting: Vec<Key>,
+    /// Hot logs, to be visited at `pace_at`.
+    paced: Vec<Key>,
+    pace_at: Option<Instant>,
+    pace: Duration,
+    window_bytes: usize,
+    /// What the last `fill_buf` behind a window has read from the file: whose, from which offset, how much.
+    behind: Vec<u8>,
+    behind_of: Option<(Key, u64, usize)>,
+}
+
+impl<K: Kernel> Tails<K> {
+    pub(crate) fn new(kernel: K, window_bytes: usize, pace: Duration) -> Self {
+        Self {
+            kernel,
+            logs: Slots::new(),
+            tails: Slots::new(),
+            by_identity: HashMap::new(),
+            due: Vec::new(),
+            visiting: Vec::new(),
+            paced: Vec::new(),
+            pace_at: None,
+            pace,
+            window_bytes,
+            behind: Vec::new(),
+            behind_of: None,
+        }
+    }
+
+    /// How many tails there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tails.len()
+    }
+
+    pub(crate) fn log_exists(&self, log: Key) -> bool {
+        self.logs.get(log).is_some()
+    }
+
+    /// The log of this file: the one that there is already, or a new one without a tail, for [`open`](Self::open).
+    pub(crate) fn log_of(&mut self, file: K::File) -> io::Result<Key> {
+        let identity = self.kernel.identity(&file);
+        if let Some(log) = self.by_identity.get(&identity) {
+            let log = *log;
+            self.kernel.close(file);
+            return Ok(log);
+        }
+        let size = match self.kernel.size(&file) {
+            Ok(size) => size,
+            Err(error) => {
+                self.kernel.close(file);
+                return Err(error);
+            }
+        };
+        let log = self.logs.insert(Log::new(file, size, self.window_bytes));
+        self.by_identity.insert(identity, log);
+        Ok(log)
+    }
+
+    /// Opens a tail. The offset is fixed here and now, by the size that the file has at this moment.
+    pub(crate) fn open(
+        &mut self,
+        log: Key,
+        options: TailOptions,
+        until: Until,
+        token: Token,
+        queue: &mut Queue,
+    ) -> Result<TailId, Trouble> {
+        let opened = self.try_open(log, options, until, token);
+        match opened {
+            Ok(key) => self.announce_or_wait(key, queue),
+            Err(_) => self.close_log_without_tails(log),
+        }
+        Ok(TailId(opened?))
+    }
+
+    fn try_open(&mut self, key: Key, options: TailOptions, until: Until, token: Token) -> Result<Key, Trouble> {
+        let log = self.logs.get_mut(key).ok_or(Trouble::Unknown)?;
+        let size = self.kernel.size(&log.file)?;
+        // A tail on a finished job sees the job's output, even if the file has grown since.
+        let end = match until {
+            Until::Offset(end) => end.min(size),
+            Until::JobEnd | Until::Never => size,
+        };
+        let until = if options.follow { until } else { Until::Offset(end) };
+        let offset = match options.position {
+            Position::Start => 0,
+            Position::End => end,
+            Position::Offset(offset) => offset,
+            Position::LastLines(lines) => {
+                let (kernel, file) = (&mut self.kernel, &log.file);
+                start_of_last_lines(end, lines, |buffer, offset| kernel.read_at(file, buffer, offset))?
+            }
+        };
+        if !matches!(until, Until::Offset(_)) && log.waiting.is_empty() && log.tails == 0 {
+            // Makes the watch, so that the limit on watches is met here, where somebody can be told.
+            self.kernel.set_armed(&mut log.file, key, false)?;
+        }
+        log.tails += 1;
+        let tail = Tail { log: key, token, offset, until, truncations: log.truncations, filled: 0, waiting: None };
+        Ok(self.tails.insert(tail))
+    }
+
+    fn announce_or_wait(&mut self, key: Key, queue: &mut Queue) {
+        match self.look(key) {
+            // `look` has made it wait.
+            Ok(Found::UpToDate) | Err(_) => {}
+            Ok(_) => {
+                if let Some(tail) = self.tails.get(key) {
+                    queue.push_back(Event::Readable { tail: TailId(key), token: tail.token });
+                }
+            }
+        }
+    }
+
+    /// Closes a tail; its slot is free at once. Closing the last tail of a log closes the log.
+    pub(crate) fn close(&mut self, id: TailId) -> Option<()> {
+        self.stop_waiting(id.0);
+        let tail = self.tails.remove(id.0)?;
+        if let Some(log) = self.logs.get_mut(tail.log) {
+            log.tails -= 1;
+        }
+        self.close_log_without_tails(tail.log);
+        Some(())
+    }
+
+    /// Closes the tails of this log that end with the job.
+    pub(crate) fn close_tails_of_job(&mut self, log: Key) {
+        let of_job = |tail: &Tail| tail.log == log && tail.until != Until::Never;
+        let tails: Vec<Key> = self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
+        for key in tails {
+            self.close(TailId(key));
+        }
+    }
+
+    fn close_log_without_tails(&mut self, key: Key) {
+        if self.logs.get(key).is_some_and(|log| log.tails == 0)
+            && let Some(log) = self.logs.remove(key)
+        {
+            self.by_identity.remove(&self.kernel.identity(&log.file));
+            self.kernel.close(log.file);
+        }
+    }
+
+    /// Whether an event for this tail still means anything.
+    pub(crate) fn exists(&self, id: TailId) -> bool {
+        self.tails.get(id.0).is_some()
+    }
+
+    /// The file that a tail reads.
+    pub(crate) fn file_of(&self, id: TailId) -> Option<&K::File> {
+        Some(&self.logs.get(self.tails.get(id.0)?.log)?.file)
+    }
+
+    /// The offset of the byte that the tail reads next.
+    pub(crate) fn position(&self, id: TailId) -> Option<u64> {
+        self.tails.get(id.0).map(|tail| tail.offset)
+    }
+
+    /// Copies the next bytes of a tail.
+    pub(crate) fn read(&mut self, id: TailId, buffer: &mut [u8], queue: &mut Queue) -> Result<Read, Trouble> {
+        let key = id.0;
+        loop {
+            let found = self.look(key)?;
+            let (Some(tail), length) = (self.tails.get_mut(key), buffer.len()) else { return Err(Trouble::Unknown) };
+            let Some(log) = self.logs.get_mut(tail.log) else { return Err(Trouble::Unknown) };
+            let copied = match found {
+                Found::UpToDate => return Ok(Read::UpToDate),
+                Found::Truncated => return Ok(Read::Truncated),
+                Found::Ended => return Ok(Read::Ended),
+                Found::Window(available) => {
+                    let copied = available.min(length);
+                    let bytes = log.window.from(tail.offset).unwrap_or(&[]);
+                    if let (Some(target), Some(bytes)) = (buffer.get_mut(..copied), bytes.get(..copied)) {
+                        target.copy_from_slice(bytes);
+                    }
+                    copied
+                }
+                Found::File(available) => {
+                    let most = usize::try_from(available).unwrap_or(usize::MAX).min(length);
+                    let copied = self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
+                    if copied < most {
+                        // These bytes were there once.
+                        self.truncated(tail_log(&self.tails, key), queue);
+                        continue;
+                    }
+                    copied
+                }
+            };
+            tail.offset += copied as u64;
+            tail.filled = 0;
+            return Ok(Read::Data(copied));
+        }
+    }
+
+    /// Finds the next bytes of a tail, for [`shown`](Self::shown): in the window without a copy, behind it after one
+    /// read of the file.
+    pub(crate) fn fill(&mut self, id: TailId, queue: &mut Queue) -> Result<Fill<'static>, Trouble> {
+        let key = id.0;
+        loop {
+            let length = match self.look(key)? {
+                Found::UpToDate => return Ok(Fill::UpToDate),
+                Found::Truncated => return Ok(Fill::Truncated),
+                Found::Ended => return Ok(Fill::Ended),
+                Found::Window(length) => length,
+                Found::File(available) => match self.fill_from_file(key, available)? {
+                    Some(length) => length,
+                    None => {
+                        self.truncated(tail_log(&self.tails, key), queue);
+                        continue;
+                    }
+                },
+            };
+            self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length;
+            return Ok(Fill::Data(&[]));
+        }
+    }
+
+    /// The bytes that the last [`fill`](Self::fill) of this tail has found.
+    pub(crate) fn shown(&self, id: TailId) -> &[u8] {
+        let bytes = self.tails.get(id.0).and_then(|tail| {
+            let window = &self.logs.get(tail.log)?.window;
+            let bytes = match window.from(tail.offset) {
+                Some(bytes) => bytes,
+                None => {
+                    let (_, start, length) = self.behind_of.filter(|(owner, ..)| *owner == id.0)?;
+                    self.behind.get(usize::try_from(tail.offset.checked_sub(start)?).ok()?..length)?
+                }
+            };
+            bytes.get(..tail.filled)
+        });
+        bytes.unwrap_or(&[])
+    }
+
+    /// Makes `behind` hold the bytes at the tail's offset and says how many; `None` when the file has lost them.
+    fn fill_from_file(&mut self, key: Key, available: u64) -> Result<Option<usize>, Trouble> {
+        let tail = self.tails.get(key).ok_or(Trouble::Unknown)?;
+        let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
+        let available = usize::try_from(available).unwrap_or(usize::MAX);
+        if let Some((owner, start, length)) = self.behind_of
+            && owner == key
+            && (start..start + length as u64).contains(&tail.offset)
+        {
+            let rest = start + length as u64 - tail.offset;
+            return Ok(Some(usize::try_from(rest).unwrap_or(0).min(available)));
+        }
+        self.behind_of = None;
+        self.behind.resize(self.window_bytes, 0);
+        let most = available.min(self.behind.len());
+        let length = self.kernel.read_at(&log.file, &mut self.behind[..most], tail.offset)?;
+        if length < most {
+            return Ok(None);
+        }
+        self.behind_of = Some((key, tail.offset, length));
+        Ok(Some(length))
+    }
+
+    /// Moves a tail on, by no more than its last `fill` has shown.
+    pub(crate) fn consume(&mut self, id: TailId, amount: usize) -> Result<(), Trouble> {
+        let tail = self.tails.get_mut(id.0).ok_or(Trouble::Unknown)?;
+        let amount = amount.min(tail.filled);
+        tail.filled -= amount;
+        tail.offset += amount as u64;
+        Ok(())
+    }
+
+    /// What the tail finds at its offset. A tail that is up to date waits from then on.
+    fn look(&mut self, key: Key) -> Result<Found, Trouble> {
+        let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
+        let log = self.logs.get_mut(tail.log).ok_or(Trouble::Unknown)?;
+        if tail.truncations != log.truncations {
+            tail.truncations = log.truncations;
+            tail.offset = 0;
+            tail.filled = 0;
+            if let Until::Offset(end) = &mut tail.until {
+                // What it was to read is gone.
+                *end = 0;
+            }
+            if self.behind_of.is_some_and(|(owner, ..)| owner == key) {
+                self.behind_of = None;
+            }
+            return Ok(Found::Truncated);
+        }
+        let bound = match tail.until {
+            Until::Offset(end) => Some(end),
+            Until::JobEnd => log.job_end,
+            Until::Never => None,
+        };
+        let known = bound.unwrap_or(log.window.end());
+        if tail.offset < known {
+            let left = known - tail.offset;
+            return Ok(match log.window.from(tail.offset) {
+                Some(bytes) => Found::Window(bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))),
+                None => Found::File(left),
+            });
+        }
+        if bound.is_some() {
+            return Ok(Found::Ended);
+        }
+        if let Some(errno) = log.fault {
+            return Err(io::Error::from_raw_os_error(errno).into());
+        }
+        if tail.waiting.is_none() {
+            tail.waiting = Some(u32::try_from(log.waiting.len()).unwrap_or(u32::MAX));
+            log.waiting.push(key);
+            let log = tail.log;
+            self.serve(log);
+        }
+        Ok(Found::UpToDate)
+    }
+
+    /// Puts a log that somebody waits for into the list that it needs to be in.
+    fn serve(&mut self, key: Key) {
+        let Some(log) = self.logs.get_mut(key) else { return };
+        match log.need() {
+            Need::Nothing => {}
+            Need::Visit if log.visit_due => {}
+            Need::Visit => {
+                log.visit_due = true;
+                self.due.push(key);
+            }
+            Need::Pace if log.pace_due => {}
+            Need::Pace => {
+                log.pace_due = true;
+                self.paced.push(key);
+            }
+        }
+    }
+
+    fn stop_waiting(&mut self, key: Key) {
+        let Some(tail) = self.tails.get_mut(key) else { return };
+        let (Some(place), Some(log)) = (tail.waiting.take(), self.logs.get_mut(tail.log)) else { return };
+        log.waiting.swap_remove(place as usize);
+        if let Some(moved) = log.waiting.get(place as usize).and_then(|moved| self.tails.get_mut(*moved)) {
+            moved.waiting = Some(place);
+        }
+    }
+
+    /// The watch of a log has told that something happened to its file.
+    pub(crate) fn changed(&mut self, key: Key) {
+        if let Some(log) = self.logs.get_mut(key)
+            && !log.visit_due
+        {
+            log.visit_due = true;
+            self.due.push(key);
+        }
+    }
+
+    /// The kernel has removed the watch of a log.
+    pub(crate) fn watch_lost(&mut self, key: Key) {
+        if let Some(log) = self.logs.get_mut(key) {
+            log.watch_lost(&mut self.kernel);
+        }
+        self.changed(key);
+    }
+
+    /// The kernel's queue of events overflowed: any log may have changed.
+    pub(crate) fn everything_changed(&mut self) {
+        let all: Vec<Key> = self.logs.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.changed(key);
+        }
+    }
+
+    /// Whether a visit is due now.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When the hot logs are to be visited next. They are served from the first moment that somebody waits for one.
+    pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        if self.paced.is_empty() {
+            self.pace_at = None;
+        } else if self.pace_at.is_none() {
+            self.pace_at = now().checked_add(self.pace);
+        }
+        self.pace_at
+    }
+
+    /// Visits every log that is due, once, and queues an event for each tail that has something to read.
+    pub(crate) fn visit_due(&mut self, now: Instant, queue: &mut Queue) {
+        if self.pace_at.is_some_and(|at| at <= now) {
+            self.pace_at = None;
+            while let Some(key) = self.paced.pop() {
+                if let Some(log) = self.logs.get_mut(key) {
+                    log.pace_due = false;
+                }
+                self.changed(key);
+            }
+        }
+        // What becomes due during the visits has its turn after everybody else's.
+        let mut visiting = std::mem::take(&mut self.visiting);
+        std::mem::swap(&mut self.due, &mut visiting);
+        for key in visiting.drain(..) {
+            self.visit(key, now, queue);
+        }
+        self.visiting = visiting;
+    }
+
+    fn visit(&mut self, key: Key, now: Instant, queue: &mut Queue) {
+        let Some(log) = self.logs.get_mut(key) else { return };
+        log.visit_due = false;
+        match log.reconcile(&mut self.kernel, key, now, self.pace) {
+            Ok(news) => {
+                log.fault = None;
+                if news {
+                    self.wake(key, queue);
+                }
+            }
+            Err(error) => {
+                log.fault = Some(error.raw_os_error().unwrap_or(0));
+                self.wake(key, queue);
+            }
+        }
+        if self.logs.get(key).is_some_and(|log| log.fault.is_none() && !log.waiting.is_empty()) {
+            self.serve(key);
+        }
+    }
+
+    /// Queues an event for each waiting tail for which there is something.
+    fn wake(&mut self, key: Key, queue: &mut Queue) {
+        let Some(log) = self.logs.get_mut(key) else { return };
+        let (truncations, end) = (log.truncations, log.window.end());
+        let everyone = log.fault.is_some();
+        let ended = log.job_end.is_some();
+        let mut still_waiting = 0;
+        let mut waiting = std::mem::take(&mut log.waiting);
+        waiting.retain(|key| {
+            let Some(tail) = self.tails.get_mut(*key) else { return false };
+            let news = tail.offset < end
+                || tail.truncations != truncations
+                || everyone
+                || (ended && tail.until == Until::JobEnd);
+            if news {
+                tail.waiting = None;
+                queue.push_back(Event::Readable { tail: TailId(*key), token: tail.token });
+            } else {
+                tail.waiting = Some(still_waiting);
+                still_waiting += 1;
+            }
+            !news
+        });
+        if let Some(log) = self.logs.get_mut(key) {
+            log.waiting = waiting;
+        }
+    }
+
+    fn truncated(&mut self, log: Option<Key>, queue: &mut Queue) {
+        let Some(key) = log else { return };
+        if let Some(log) = self.logs.get_mut(key) {
+            log.truncated();
+        }
+        self.wake(key, queue);
+    }
+
+    /// The job of this log is finished: fixes where its output ends, and tells the waiting tails.
+    pub(crate) fn finish(&mut self, key: Key, queue: &mut Queue) -> io::Result<u64> {
+        let Some(log) = self.logs.get_mut(key) else { return Ok(0) };
+        let end = log.fix_end(&mut self.kernel);
+        if let Err(error) = &end {
+            // The tails are told why they will not get the rest.
+            log.fault = Some(error.raw_os_error().unwrap_or(0));
+        }
+        self.wake(key, queue);
+        end
+    }
+}
+
+fn tail_log(tails: &Slots<Tail>, key: Key) -> Option<Key> {
+    tails.get(key).map(|tail| tail.log)
+}
+
+/// The offset at which the last `lines` lines before `end` begin, by reading backwards.
+fn start_of_last_lines(
+    end: u64,
+    lines: u64,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<u64> {
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut chunk = [0u8; 8192];
+    let mut newlines = 0;
+    let mut upper = end;
+    while upper > 0 {
+        let lower = upper.saturating_sub(chunk.len() as u64);
+        let wanted = usize::try_from(upper - lower).unwrap_or(chunk.len());
+        let length = read_at(&mut chunk[..wanted], lower)?;
+        for (index, _) in chunk[..length].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = lower + index as u64 + 1;
+            // The newline that ends the last line begins none.
+            if after == end {
+                continue;
+            }
+            newlines += 1;
+            if newlines == lines {
+                return Ok(after);
+            }
+        }
+        upper = lower;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last_lines(text: &str, lines: u64) -> &str {
+        let bytes = text.as_bytes();
+        let start = start_of_last_lines(bytes.len() as u64, lines, |buffer, offset| {
+            let from = usize::try_from(offset).unwrap();
+            buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
+            Ok(buffer.len())
+        });
+        &text[usize::try_from(start.unwrap()).unwrap()..]
+    }
+
+    #[test]
+    fn last_lines_are_counted_as_tail_counts_them() {
+        for (text, lines, expected) in [
+            ("", 1, ""),
+            ("a\nb\nc\n", 0, ""),
+            ("a\nb\nc\n", 1, "c\n"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc\n", 3, "a\nb\nc\n"),
+            ("a\nb\nc\n", 9, "a\nb\nc\n"),
+            ("a\nb\nc", 1, "c"),
+            ("a\n\n\n", 2, "\n\n"),
+            ("no newline", 1, "no newline"),
+        ] {
+            assert_eq!(last_lines(text, lines), expected, "{lines} of {text:?}");
+        }
+    }
+
+    #[test]
+    fn last_lines_reach_back_over_many_chunks() {
+        let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
+        assert!(last_lines(&text, 4000).starts_with("line 1000\n"));
+    }
+}

@@ -1,0 +1,110 @@
+//! Owns [`Timer`], the one timerfd of a reactor, and [`Deadlines`], the jobs' grace periods and time limits.
+//!
+//! Invariant: the timerfd is set to the earliest deadline or not at all, so it never wakes for nothing. A timerfd,
+//! because epoll counts in milliseconds and because a host that polls our descriptor cannot know our timeouts.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use crate::error::{Error, Result};
+
+/// A timer that makes a file descriptor readable.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    fd: OwnedFd,
+    set_to: Option<Instant>,
+}
+
+impl Timer {
+    pub(crate) fn new() -> Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+            .map_err(Error::event_loop("create a timer"))?;
+        Ok(Self { fd, set_to: None })
+    }
+
+    /// Sets it to this moment, or to never. Costs nothing when it is set so already.
+    pub(crate) fn set(&mut self, to: Option<Instant>) -> Result<()> {
+        if self.set_to == to {
+            return Ok(());
+        }
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = to.map_or(never, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            let tv_sec = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
+            // All zero would disarm it: what is due already is due in a nanosecond.
+            let tv_nsec = if left.is_zero() { 1 } else { left.subsec_nanos().into() };
+            Timespec { tv_sec, tv_nsec }
+        });
+        let new = Itimerspec { it_interval: never, it_value: value };
+        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &new).map_err(Error::event_loop("set the timer"))?;
+        self.set_to = to;
+        Ok(())
+    }
+
+    /// It has fired. The expiration need not be read: the descriptor is watched edge-triggered, and the next setting
+    /// clears it.
+    pub(crate) fn fired(&mut self) {
+        self.set_to = None;
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// When something is to be done about a job, by its slot; at most one deadline each.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    ordered: BTreeSet<(Instant, usize)>,
+}
+
+impl Deadlines {
+    /// Replaces a job's deadline.
+    pub(crate) fn replace(&mut self, slot: usize, current: &mut Option<Instant>, new: Option<Instant>) {
+        if let Some(at) = current.take() {
+            self.ordered.remove(&(at, slot));
+        }
+        if let Some(at) = new {
+            self.ordered.insert((at, slot));
+        }
+        *current = new;
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.ordered.first().map(|(at, _)| *at)
+    }
+
+    /// A job whose deadline has come, if there is one.
+    pub(crate) fn due(&self, now: Instant) -> Option<usize> {
+        self.ordered.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_replaced_deadline_leaves_nothing_behind() {
+        let now = Instant::now();
+        let (soon, later) = (now + Duration::from_secs(1), now + Duration::from_secs(2));
+        let (mut deadlines, mut first, mut second) = (Deadlines::default(), None, None);
+        deadlines.replace(1, &mut first, Some(later));
+        deadlines.replace(2, &mut second, Some(soon));
+        assert_eq!((deadlines.next(), deadlines.due(now), deadlines.due(soon)), (Some(soon), None, Some(2)));
+        deadlines.replace(2, &mut second, None);
+        deadlines.replace(1, &mut first, Some(soon));
+        assert_eq!((deadlines.next(), deadlines.due(soon)), (Some(soon), Some(1)));
+        deadlines.replace(1, &mut first, None);
+        assert_eq!(deadlines.next(), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! Owns [`Waker`]: the one part of a reactor that other threads may hold.
+//!
+//! Invariant: however often it is used between two polls, the reactor is woken once and told once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Wakes a reactor from any thread: its poll returns with [`Event::Woken`](crate::Event::Woken).
+///
+/// ```
+/// use jobworker::{Event, Events, Reactor};
+///
+/// let mut reactor = Reactor::new()?;
+/// let waker = reactor.waker();
+/// let thread = std::thread::spawn(move || waker.wake());
+/// let mut events = Events::with_capacity(8);
+/// reactor.poll(&mut events, None)?;
+/// assert!(matches!(events.iter().next(), Some(Event::Woken)));
+/// # thread.join().unwrap()?;
+/// # Ok::<(), jobworker::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[doc(alias = "eventfd")]
+pub struct Waker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    eventfd: mio::Waker,
+    /// Somebody has woken the reactor and it has not said so yet.
+    woken: AtomicBool,
+}
+
+impl Waker {
+    pub(crate) fn new(eventfd: mio::Waker) -> Self {
+        Self { shared: Arc::new(Shared { eventfd, woken: AtomicBool::new(false) }) }
+    }
+
+    /// Makes the current or the next poll return. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Loop`] when the write to the eventfd fails, which no known condition makes it do.
+    pub fn wake(&self) -> Result<()> {
+        if self.shared.woken.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.nudge().map_err(Error::event_loop("wake the reactor"))
+    }
+
+    /// Makes the epoll readable without a word to the host.
+    pub(crate) fn nudge(&self) -> io::Result<()> {
+        self.shared.eventfd.wake()
+    }
+
+    /// Whether it was used since the last call.
+    pub(crate) fn take(&self) -> bool {
+        self.shared.woken.swap(false, Ordering::AcqRel)
+    }
+}

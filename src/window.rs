@@ -1,0 +1,176 @@
+//! Owns [`Window`]: the last bytes of a log, at absolute offsets, in one contiguous piece.
+//!
+//! Invariant: `buffer[..high]` holds the bytes `start()..end()` of the log. Pure: it reads through a closure and knows
+//! neither files nor tails.
+
+/// How many bytes before the end are read again with each refill and compared, to notice that a log was truncated and
+/// has grown past its old end since the last look.
+const OVERLAP: usize = 16;
+
+/// The newest bytes of a log.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Empty until the first refill; twice `keep` from then on.
+    buffer: Vec<u8>,
+    high: usize,
+    /// The offset in the log of the byte after `buffer[high - 1]`.
+    end: u64,
+    /// How many bytes one refill adds at most, and how many are kept at least.
+    keep: usize,
+}
+
+/// What a refill found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refill {
+    /// The log has grown by this many bytes, which the window now holds. When it is as much as one refill takes, there
+    /// may be more.
+    Grown(usize),
+    /// The log ends where the window ends.
+    Unchanged,
+    /// Nothing was read, and the window is too empty to tell whether the log is shorter than it was.
+    Unknown,
+    /// The log is not what it was: it is shorter, or other bytes stand where the window's were.
+    Truncated,
+}
+
+impl Window {
+    /// An empty window that ends at `end`.
+    pub(crate) fn new(end: u64, keep: usize) -> Self {
+        Self { buffer: Vec::new(), high: 0, end, keep: keep.max(OVERLAP) }
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    fn start(&self) -> u64 {
+        self.end - self.high as u64
+    }
+
+    /// Whether a refill that added this much may have left something behind.
+    pub(crate) fn is_full_refill(&self, added: usize) -> bool {
+        added >= self.keep
+    }
+
+    /// The bytes from `offset` to the end, or `None` when the window does not hold them.
+    pub(crate) fn from(&self, offset: u64) -> Option<&[u8]> {
+        if offset < self.start() || offset >= self.end {
+            return None;
+        }
+        let skip = usize::try_from(offset - self.start()).ok()?;
+        self.buffer.get(skip..self.high)
+    }
+
+    /// Forgets every byte; the window ends at `end` from now on.
+    pub(crate) fn reset(&mut self, end: u64) {
+        self.high = 0;
+        self.end = end;
+    }
+
+    /// Reads what the log has behind the window's end, up to `keep` bytes, by one call of `read(buffer, offset)`, which
+    /// is to give fewer bytes than it is asked for only at the end of the log.
+    pub(crate) fn refill<E>(&mut self, read: impl FnOnce(&mut [u8], u64) -> Result<usize, E>) -> Result<Refill, E> {
+        if self.buffer.is_empty() {
+            // Zeroed by the kernel as its pages are first touched.
+            self.buffer = vec![0; 2 * self.keep];
+        }
+        if self.buffer.len() - self.high < self.keep {
+            // More than `keep` bytes are held here, so the move costs at most one byte for each that was read.
+            self.buffer.copy_within(self.high - self.keep..self.high, 0);
+            self.high = self.keep;
+        }
+        let overlap = OVERLAP.min(self.high);
+        let mut before = [0u8; OVERLAP];
+        let (before, _) = before.split_at_mut(overlap);
+        let reread = self.high - overlap..self.high;
+        before.copy_from_slice(&self.buffer[reread.clone()]);
+
+        let target = &mut self.buffer[reread.start..reread.end + self.keep];
+        let length = match read(target, self.end - overlap as u64) {
+            Ok(length) => length.min(target.len()),
+            Err(error) => {
+                self.buffer[reread].copy_from_slice(before);
+                return Err(error);
+            }
+        };
+        if length < overlap || self.buffer[reread] != *before {
+            // What the window held is not in the log any more.
+            return Ok(Refill::Truncated);
+        }
+        let grown = length - overlap;
+        self.high += grown;
+        self.end += grown as u64;
+        debug_assert!(self.high <= self.buffer.len() && self.high as u64 <= self.end);
+        Ok(match (grown, overlap) {
+            (0, 0) => Refill::Unknown,
+            (0, _) => Refill::Unchanged,
+            _ => Refill::Grown(grown),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    fn refill(window: &mut Window, log: &[u8]) -> Refill {
+        let read = |buffer: &mut [u8], offset: u64| {
+            let rest = log.get(usize::try_from(offset).unwrap()..).unwrap_or(&[]);
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            Ok::<_, Infallible>(length)
+        };
+        match window.refill(read) {
+            Ok(refill) => refill,
+        }
+    }
+
+    #[test]
+    fn bytes_keep_their_offsets_while_the_window_slides() {
+        let log: Vec<u8> = (0..1000u32).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
+        let mut window = Window::new(0, 32);
+        for end in (0..=1000).step_by(25) {
+            while window.end() < end as u64 {
+                assert!(matches!(refill(&mut window, &log[..end]), Refill::Grown(_)));
+            }
+            for offset in end.saturating_sub(32)..end {
+                assert_eq!(window.from(offset as u64).unwrap(), &log[offset..end]);
+            }
+            assert_eq!(window.from(end as u64), None);
+        }
+        assert_eq!(window.from(0), None);
+    }
+
+    #[test]
+    fn a_refill_takes_a_bounded_amount() {
+        let mut window = Window::new(0, 32);
+        assert_eq!(refill(&mut window, &[7; 100]), Refill::Grown(32));
+        assert!(window.is_full_refill(32));
+        assert_eq!(refill(&mut window, &[7; 40]), Refill::Grown(8));
+        assert_eq!(refill(&mut window, &[7; 40]), Refill::Unchanged);
+    }
+
+    #[test]
+    fn a_log_that_shrank_or_was_written_anew_is_noticed() {
+        for after in [&b""[..], b"first li", b"other line", b"other and longer line"] {
+            let mut window = Window::new(0, 32);
+            assert_eq!(refill(&mut window, b"first line"), Refill::Grown(10));
+            assert_eq!(refill(&mut window, after), Refill::Truncated, "{after:?}");
+        }
+        assert_eq!(refill(&mut Window::new(10, 32), b""), Refill::Unknown);
+    }
+
+    #[test]
+    fn a_failed_read_changes_nothing() {
+        let mut window = Window::new(0, 32);
+        refill(&mut window, b"first line");
+        let failed = window.refill(|buffer, _| {
+            buffer.fill(0);
+            Err("no")
+        });
+        assert_eq!(failed, Err("no"));
+        assert_eq!(window.from(0), Some(&b"first line"[..]));
+        assert_eq!(refill(&mut window, b"first line."), Refill::Grown(1));
+    }
+}

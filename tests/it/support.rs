@@ -1,0 +1,314 @@
+//! The tests' vocabulary: a [`World`] with a reactor, a cgroup and a directory of its own, which checks on every event
+//! that the promises about order and number hold, and on drop that nothing is left.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use jobworker::{
+    Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report, TailId, TailOptions,
+    Token,
+};
+use tempfile::TempDir;
+
+/// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `sh -c script` with a PATH.
+pub(crate) fn sh(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command
+}
+
+/// Everything one tail was given.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Transcript {
+    pub(crate) bytes: Vec<u8>,
+    /// How often it was told that the log was truncated, and after how many bytes each time.
+    pub(crate) truncated_at: Vec<usize>,
+    /// Whether it was told that the log has ended.
+    pub(crate) ended: bool,
+    /// How many `Readable` events came for it.
+    pub(crate) events: usize,
+}
+
+/// What a reactor and its process hold of the system; equal before and after whatever leaves nothing behind.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub(crate) struct Footprint {
+    pub(crate) census: Census,
+    pub(crate) fds: usize,
+    pub(crate) cgroups: usize,
+    pub(crate) log_files: usize,
+    pub(crate) children: usize,
+}
+
+/// A reactor with a place of its own.
+pub(crate) struct World {
+    pub(crate) reactor: Reactor,
+    pub(crate) events: Events,
+    pub(crate) transcripts: HashMap<TailId, Transcript>,
+    pub(crate) exited: HashMap<JobId, Exit>,
+    pub(crate) finished: HashMap<JobId, Arc<Report>>,
+    /// How often `poll` has returned.
+    pub(crate) turns: usize,
+    pub(crate) woken: usize,
+    pub(crate) place: Place,
+}
+
+/// A cgroup and a directory that are removed on drop; a field after the reactor, so that it goes first.
+pub(crate) struct Place {
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) dir: TempDir,
+}
+
+impl Place {
+    /// The directory of the logs.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.dir.path().join("logs")
+    }
+
+    /// A directory, and a cgroup if this system has a tree to make it in.
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::Builder::new().prefix("jobworker-test-").tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        fs::create_dir(&logs).unwrap();
+        fs::set_permissions(&logs, fs::Permissions::from_mode(0o700)).unwrap();
+        let name = format!("jobworker-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let cgroup = cgroup_mount().map(|mount| mount.join(name)).filter(|path| fs::create_dir(path).is_ok());
+        Self { cgroup, dir }
+    }
+
+    /// A configuration that uses this place.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new();
+        config.log_dir(self.logs());
+        if let Some(cgroup) = &self.cgroup {
+            config.cgroup_parent(cgroup);
+        }
+        config
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        // Only groups that nobody is in can be removed: a job that was left behind makes this fail.
+        for left in directories(cgroup) {
+            let _ = fs::remove_dir(left);
+        }
+        let removed = fs::remove_dir(cgroup);
+        if !std::thread::panicking() {
+            removed.expect("the test left processes in its cgroup");
+        }
+    }
+}
+
+/// Where cgroup2 is mounted.
+pub(crate) fn cgroup_mount() -> Option<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = table.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
+/// The directories in a directory.
+pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+impl World {
+    /// A world with the default configuration, or `None`, with the reason printed, where there is no cgroup tree.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with(|_| {})
+    }
+
+    /// A world whose configuration is changed first.
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Option<Self> {
+        let place = Place::new();
+        if place.cgroup.is_none() {
+            eprintln!("skipped: no cgroup can be made here");
+            return None;
+        }
+        let mut config = place.config();
+        change(&mut config);
+        let reactor = Reactor::with_config(&config).unwrap_or_else(|error| panic!("{error}"));
+        Some(Self::around(reactor, place))
+    }
+
+    /// A world around a reactor.
+    pub(crate) fn around(reactor: Reactor, place: Place) -> Self {
+        Self {
+            reactor,
+            events: Events::with_capacity(256),
+            transcripts: HashMap::new(),
+            exited: HashMap::new(),
+            finished: HashMap::new(),
+            turns: 0,
+            woken: 0,
+            place,
+        }
+    }
+
+    pub(crate) fn try_spawn(&mut self, command: &Command) -> Result<JobId, Error> {
+        self.reactor.spawn(command, Token(0))
+    }
+
+    #[track_caller]
+    pub(crate) fn spawn(&mut self, command: &Command) -> JobId {
+        self.try_spawn(command).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Opens a tail that this world reads whenever it is ready.
+    #[track_caller]
+    pub(crate) fn tail(&mut self, job: JobId, options: impl Into<TailOptions>) -> TailId {
+        let tail = self.reactor.tail(job, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
+        self.transcripts.insert(tail, Transcript::default());
+        tail
+    }
+
+    /// One poll; reads every tail of this world that is ready, and checks the order of every job's events.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
+        self.reactor.poll(&mut self.events, timeout).unwrap_or_else(|error| panic!("{error}"));
+        self.turns += 1;
+        let mut readable = Vec::new();
+        for event in &self.events {
+            match event {
+                Event::Readable { tail, .. } => readable.push(*tail),
+                Event::Exited { job, exit, .. } => {
+                    assert_eq!(self.exited.insert(*job, *exit), None, "a second Exited of {job}");
+                    assert!(!self.finished.contains_key(job), "Exited of {job} after Finished");
+                }
+                Event::Finished { job, report, .. } => {
+                    assert!(self.exited.contains_key(job), "Finished of {job} before Exited");
+                    assert!(self.finished.insert(*job, Arc::clone(report)).is_none(), "a second Finished of {job}");
+                }
+                Event::Woken => self.woken += 1,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        for tail in readable {
+            if let Some(transcript) = self.transcripts.get_mut(&tail) {
+                transcript.events += 1;
+                self.drain(tail);
+            }
+        }
+    }
+
+    /// Reads a tail until it has nothing more.
+    pub(crate) fn drain(&mut self, tail: TailId) {
+        let transcript = self.transcripts.get_mut(&tail).expect("a tail of this world");
+        let mut buffer = [0; 4096];
+        loop {
+            match self.reactor.read(tail, &mut buffer).unwrap_or_else(|error| panic!("{error}")) {
+                Read::Data(length) => {
+                    assert!(length > 0 && !transcript.ended, "data after the end");
+                    transcript.bytes.extend_from_slice(&buffer[..length]);
+                }
+                Read::Truncated => transcript.truncated_at.push(transcript.bytes.len()),
+                Read::Ended => {
+                    transcript.ended = true;
+                    return;
+                }
+                Read::UpToDate => {
+                    assert!(!transcript.ended, "up to date after the end");
+                    return;
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// Turns until a condition holds; fails when it takes too long.
+    #[track_caller]
+    pub(crate) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain until {what}");
+            self.turn(Some(left));
+        }
+    }
+
+    /// Turns until a job is finished and every tail that this world has on it has drained, and gives the report.
+    #[track_caller]
+    pub(crate) fn finish(&mut self, job: JobId) -> Arc<Report> {
+        self.until("the job is finished", |world| world.finished.contains_key(&job));
+        Arc::clone(&self.finished[&job])
+    }
+
+    /// Runs a command to its end and gives its whole output and the report.
+    #[track_caller]
+    pub(crate) fn run(&mut self, command: &Command) -> (String, Arc<Report>) {
+        let job = self.spawn(command);
+        let tail = self.tail(job, Position::Start);
+        let report = self.finish(job);
+        let text = self.text(tail);
+        assert!(self.transcripts[&tail].ended, "the tail has not ended with the job");
+        self.reactor.remove(job).unwrap();
+        (text, report)
+    }
+
+    /// What a tail was given so far.
+    pub(crate) fn text(&self, tail: TailId) -> String {
+        String::from_utf8_lossy(&self.transcripts[&tail].bytes).into_owned()
+    }
+
+    /// What is held of the system now.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint {
+            census: self.reactor.census(),
+            fds: fs::read_dir("/proc/self/fd").unwrap().count(),
+            cgroups: self.place.cgroup.as_deref().map_or(0, |path| directories(path).len()),
+            log_files: fs::read_dir(self.place.logs()).unwrap().count(),
+            children: children(),
+        }
+    }
+}
+
+/// Runs the calling test in a process of its own, for what can only be counted where nobody else runs: `true` there.
+///
+/// `if !alone!() { return; }` at the beginning of a test.
+macro_rules! alone {
+    () => {{
+        fn here() {}
+        $crate::support::run_alone(std::any::type_name_of_val(&here))
+    }};
+}
+pub(crate) use alone;
+
+/// See [`alone`]; `here` is the path of a function inside of the test.
+pub(crate) fn run_alone(here: &str) -> bool {
+    const MARK: &str = "JOBWORKER_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let path = here.trim_end_matches("::here");
+    let name = path.split_once("::").expect("a path below the crate").1;
+    let program = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(program)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} has failed in a process of its own");
+    false
+}
+
+/// How many children this process has, zombies included.
+pub(crate) fn children() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists.map(|list| list.split_whitespace().count()).sum()
+}
+
+/// Whether a process with this number exists and is not a zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
