@@ -46,6 +46,20 @@ const KERNEL_EVENTS: usize = 256;
 /// How long dropping a reactor may take to see the jobs die that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longer timeouts than this do not fit into the milliseconds that epoll takes; the timer has room for any.
+const LONG: Duration = Duration::from_secs(86_400);
+
+/// How to wait for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Only look.
+    Not,
+    /// Let epoll keep the time.
+    Milliseconds(Duration),
+    /// Until something happens; the timer is set to the end of the time.
+    ForTimer,
+}
+
 /// Runs programs as jobs and follows their logs, all on the thread that polls it.
 ///
 /// It owns everything: processes, cgroups, logs and tails. Dropping it kills every job that is not
@@ -179,32 +193,41 @@ impl Reactor {
     pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         events.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut wait = match timeout {
+            Some(Duration::ZERO) => Wait::Not,
+            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other is the timer's.
+            Some(whole) if whole.subsec_nanos() % 1_000_000 == 0 && whole < LONG => Wait::Milliseconds(whole),
+            _ => Wait::ForTimer,
+        };
         loop {
-            let over = self.gather(timeout, until)?;
+            self.gather(wait, until)?;
             self.settle()?;
             self.emit(events);
-            if over || !events.is_empty() {
+            if wait == Wait::Not || !events.is_empty() || until.is_some_and(|until| until <= Instant::now()) {
                 return self.tell_host();
             }
+            // Nothing for the host in it: the rest of the time is no whole number of milliseconds.
+            wait = Wait::ForTimer;
         }
     }
 
-    /// Waits for the kernel and takes note of what it says. Says whether the timeout is over.
-    fn gather(&mut self, timeout: Option<Duration>, until: Option<Instant>) -> Result<bool> {
+    /// Waits for the kernel and takes note of what it says.
+    fn gather(&mut self, wait: Wait, until: Option<Instant>) -> Result<()> {
         self.nudged = false;
-        let zero = Some(Duration::ZERO);
-        let now_only = timeout == zero || self.has_work();
-        if now_only {
-            self.wait(zero)?;
-        } else {
-            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other is the timer's.
-            let exact = timeout.filter(|timeout| timeout.subsec_nanos() % 1_000_000 == 0 && timeout.as_secs() < 86_400);
-            let deadline = self.next_deadline();
-            let timer = if exact.is_some() { deadline } else { deadline.into_iter().chain(until).min() };
-            self.timer.set(timer)?;
-            self.wait(exact)?;
+        if wait == Wait::Not || self.has_work() {
+            return self.wait(Some(Duration::ZERO));
         }
-        Ok(timeout == zero || until.is_some_and(|until| until <= Instant::now()))
+        let deadline = self.next_deadline();
+        match wait {
+            Wait::Milliseconds(timeout) => {
+                self.timer.set(deadline)?;
+                self.wait(Some(timeout))
+            }
+            _ => {
+                self.timer.set(deadline.into_iter().chain(until).min())?;
+                self.wait(None)
+            }
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
@@ -532,7 +555,7 @@ impl Reactor {
         let until = Instant::now() + DROP_TIMEOUT;
         while self.jobs.count_attached() > 0 && Instant::now() < until {
             self.queue.clear();
-            self.gather(Some(DROP_TIMEOUT), Some(until))?;
+            self.gather(Wait::ForTimer, Some(until))?;
             self.settle()?;
         }
         self.with_jobs(|jobs, around| {
@@ -555,28 +578,19 @@ pub struct Census {
 }
 
 fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
-    let mut groups = Vec::new();
-    let (mut logs, mut lost, mut everything) = (Vec::new(), Vec::new(), false);
-    let taken = around.tails.kernel.changes(|change| match change {
-        Change::Of(Target::Log(log)) => logs.push(log),
-        Change::Lost(Target::Log(log)) => lost.push(log),
-        Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => groups.push(slot),
-        Change::Everything => everything = true,
-    });
-    taken.map_err(Error::event_loop("read inotify events"))?;
-    for log in logs {
-        around.tails.changed(log);
+    let changes = around.tails.kernel.changes().map_err(Error::event_loop("read inotify events"))?;
+    for change in &changes {
+        match *change {
+            Change::Of(Target::Log(log)) => around.tails.changed(log),
+            Change::Lost(Target::Log(log)) => around.tails.watch_lost(log),
+            Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => jobs.group_changed(slot, around),
+            Change::Everything => {
+                around.tails.everything_changed();
+                jobs.all_groups_changed(around);
+            }
+        }
     }
-    for log in lost {
-        around.tails.watch_lost(log);
-    }
-    for slot in groups {
-        jobs.group_changed(slot, around);
-    }
-    if everything {
-        around.tails.everything_changed();
-        jobs.all_groups_changed(around);
-    }
+    around.tails.kernel.recycle(changes);
     Ok(())
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Watch {
     inotify: Inotify,
     targets: HashMap<i32, Target>,
     buffer: Box<[u8]>,
+    /// Empty between two calls of `changes`: kept for its memory.
+    changes: Vec<Change>,
 }
 
 /// Enough for 256 events without a name, and for one with the longest name.
@@ -67,7 +69,12 @@ impl Watch {
             },
             _ => Error::Loop { operation: "create an inotify instance", source },
         })?;
-        Ok(Self { inotify, targets: HashMap::new(), buffer: vec![0; BUFFER_SIZE].into_boxed_slice() })
+        Ok(Self {
+            inotify,
+            targets: HashMap::new(),
+            buffer: vec![0; BUFFER_SIZE].into_boxed_slice(),
+            changes: Vec::new(),
+        })
     }
 
     /// How many watches there are.
@@ -98,12 +105,14 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Reads all that was noticed. Edge-triggered readers have to, or they are not told again.
-    pub(crate) fn changes(&mut self, mut each: impl FnMut(Change)) -> io::Result<()> {
+    /// Reads all that was noticed; edge-triggered readers have to, or they are not told again. The list comes back with
+    /// [`recycle`](Self::recycle).
+    pub(crate) fn changes(&mut self) -> io::Result<Vec<Change>> {
+        let mut changes = std::mem::take(&mut self.changes);
         loop {
             let events = match self.inotify.read_events(&mut self.buffer) {
                 Ok(events) => events,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
@@ -112,20 +121,26 @@ impl Watch {
                 length += 16 + event.name.map_or(0, |_| LARGEST_EVENT);
                 let number = event.wd.get_watch_descriptor_id();
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
-                    each(Change::Everything);
+                    changes.push(Change::Everything);
                 } else if event.mask.contains(EventMask::IGNORED) {
                     if let Some(target) = self.targets.remove(&number) {
-                        each(Change::Lost(target));
+                        changes.push(Change::Lost(target));
                     }
                 } else if let Some(target) = self.targets.get(&number) {
-                    each(Change::Of(*target));
+                    changes.push(Change::Of(*target));
                 }
             }
             // The kernel fills the buffer as far as whole events fit: with room left for another, that was all.
             if length + LARGEST_EVENT <= BUFFER_SIZE {
-                return Ok(());
+                return Ok(changes);
             }
         }
+    }
+
+    /// Takes back a list of changes that were acted on.
+    pub(crate) fn recycle(&mut self, mut changes: Vec<Change>) {
+        changes.clear();
+        self.changes = changes;
     }
 }
 
