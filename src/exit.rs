@@ -28,7 +28,8 @@ pub enum Exit {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// It has ended, but somebody else took the status: the host ignores SIGCHLD, or calls `wait` for any child.
+    /// It has ended, but somebody else took the status: the host ignores SIGCHLD, or calls `wait` for any child. From
+    /// Linux 6.15 on, the status is known all the same.
     Unknown,
 }
 

@@ -251,7 +251,8 @@ impl Jobs {
                 if Errno::from_io_error(&source) != Some(Errno::CHILD) {
                     job.problems.push(Error::Loop { operation: "wait for a main process", source });
                 }
-                (Exit::Unknown, Usage::default())
+                // The host ignores SIGCHLD, or waits for any child.
+                (live.process.exit_after_reap(), Usage::default())
             }
         };
         job.exit = Some((exit, usage, job.spawned.elapsed()));

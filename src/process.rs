@@ -188,6 +188,11 @@ impl Process {
         sys::wait(&self.pidfd, reap)
     }
 
+    /// How it ended, when somebody else has reaped it.
+    pub(crate) fn exit_after_reap(&self) -> Exit {
+        sys::exit_after_reap(&self.pidfd)
+    }
+
     /// Sends a signal; a process that has exited is fine.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         send(&self.pidfd, signal)

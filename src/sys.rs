@@ -582,6 +582,33 @@ pub(crate) fn wait(pidfd: &OwnedFd, reap: Reap) -> io::Result<Option<(Exit, Usag
     Ok(Some((exit, usage_of(&usage))))
 }
 
+/// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for the pidfd.
+pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Exit {
+    /// `struct pidfd_info` in linux/pidfd.h, in its first version.
+    #[repr(C)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<Info>(0xff, 11);
+    let mut info = Info { mask: PIDFD_INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
+    let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
+    let arguments = [fd, PIDFD_GET_INFO as usize, (&raw mut info).expose_provenance(), 0, 0, 0];
+    // SAFETY: the size of the structure is part of the request; the kernel writes no more than that.
+    let answered = unsafe { call(raw::__NR_ioctl, arguments) }.is_ok();
+    if !answered || info.mask & PIDFD_INFO_EXIT == 0 {
+        return Exit::Unknown;
+    }
+    // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the code.
+    match Signal::from_raw(info.exit_code & 0x7f) {
+        Some(signal) => Exit::Signal { signal, core_dumped: info.exit_code & 0x80 != 0 },
+        None => Exit::Code((info.exit_code >> 8) & 0xff),
+    }
+}
+
 /// Sends a signal to the process behind a pidfd. rustix can send only signals that have a name.
 pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
