@@ -1,4 +1,115 @@
-//! Runs programs as jobs.
+//! Runs Linux programs as **jobs**, each in its own cgroup v2, and follows their output without losing a byte.
+//!
+//! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms, supervisors. One
+//! single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes any number of readers the moment a
+//! job's log grows or the job ends. Nothing polls, nothing sleeps, there is no hidden thread, no signal handler and no
+//! global state. The output never passes through the host: a job writes to a file, at full speed, and a reader that is
+//! slow, or gone, holds up nobody.
+//!
+//! # A guide in one program
+//! A small supervisor: it runs a command, copies its output as it appears, stops it when it takes too long, and tells
+//! how it ended.
+//!
+//! ```
+//! use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+//! use std::io::Write;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The reactor owns everything: processes, cgroups, logs, tails. Dropping it cleans up.
+//! let mut reactor = Reactor::new()?;
+//!
+//! // A command is plain data. The environment starts empty, the limits are those you ask for.
+//! let mut command = Command::new("sh");
+//! command.args(["-c", "echo working; echo done"]).time_limit(Duration::from_secs(10));
+//!
+//! // Tokens are your own words; events bring them back. The job is running when `spawn` returns.
+//! let job = reactor.spawn(&command, Token(1))?;
+//! let tail = reactor.tail(job, Position::Start, Token(2))?;
+//!
+//! let mut events = Events::with_capacity(128);
+//! let mut buffer = [0; 8192];
+//! let mut output = Vec::new();
+//! let report = 'running: loop {
+//!     // Sleeps in the kernel until there is something to tell.
+//!     reactor.poll(&mut events, None)?;
+//!     for event in &events {
+//!         match event {
+//!             // Edge-triggered: read until the tail is up to date, or at its end.
+//!             Event::Readable { tail, .. } => {
+//!                 while let Read::Data(length) = reactor.read(*tail, &mut buffer)? {
+//!                     output.write_all(&buffer[..length])?;
+//!                 }
+//!             }
+//!             // The last event of a job: every process is gone, the log is final, the cgroup is removed.
+//!             Event::Finished { report, .. } => break 'running report.clone(),
+//!             _ => {}
+//!         }
+//!     }
+//! };
+//! // All bytes were announced before `Finished`, so the tail has been read to its end.
+//! assert_eq!(reactor.read(tail, &mut buffer)?, Read::Ended);
+//! assert_eq!(output, b"working\ndone\n");
+//! assert!(report.exit.success());
+//!
+//! // A finished job stays readable until it is removed, log included.
+//! reactor.remove(job)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting offset on, once, in order,
+//!   then [`Read::Ended`], once. If the job truncates its own log, the tail is told ([`Read::Truncated`]).
+//! * **The end is the end.** A job is finished when no process of it is left that could write, not when its main
+//!   process exits, and not after a pause. [`EndPolicy`] says what becomes of processes that the main one leaves behind.
+//! * **Nothing waits that need not.** Growth after a pause is delivered at once; a job's end comes with its exit.
+//! * **Cost follows what is ready.** One watch and one read per growth of a log serve all of its tails; idle jobs and
+//!   tails cost nothing.
+//! * **Nothing is left behind.** After a failed spawn there is no cgroup, file, descriptor, process or watch; after a
+//!   job is removed, neither.
+//!
+//! # What is not
+//! * The log is a file: the disk it lies on is the limit, and its owner can change it in place unnoticed. A truncation
+//!   is noticed by the length, or by the last 16 bytes that were read; a log that is truncated and filled with the same
+//!   bytes again between two looks is taken for unchanged, and a tail that has fallen behind the shared window does not
+//!   notice that a log was truncated and has grown past the tail's offset unless another tail that keeps up does.
+//! * A privileged process can leave its cgroup, and so the job.
+//! * Resource limits beyond three weights and sizes, pressure and out-of-memory events are still to come.
+//!
+//! # What it needs
+//! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable cgroup2 tree: as root
+//! on any system that mounts one, alone or beside version 1 hierarchies, or below a cgroup that was delegated to the
+//! user. A host without one can choose [`Containment::ProcessGroup`], which cannot hold a process that leaves its group.
+//! Limits need their controllers; without, they are an error that says what is missing, never a silent success.
+//!
+//! # Architecture
+//! ```text
+//! Command --> process (clone3 into cgroup) --> Job: state x input --> exit --> Event
+//!                                                ^ pidfd, cgroup.events, timer
+//! job's stdout/stderr --> log file --> inotify --> Log (window) --> tails --> Event
+//!                                                ^ pace timer
+//! ```
+//! A file uses only files above it in this list:
+//!
+//! | file | owns |
+//! |---|---|
+//! | `signal`, `limits`, `command` | what to run, as plain data |
+//! | `id` | tokens, ids, generational slots |
+//! | `error` | every error, with its story |
+//! | `exit`, `report`, `event` | what is told, as plain data |
+//! | `sys` | raw system calls and the child between clone3 and exec: the only unsafe code |
+//! | `hierarchy`, `cgroup` | the tree where jobs are made; one job's group |
+//! | `process`, `containment` | one process by its pidfd; all processes of a job |
+//! | `logdir`, `launch` | the directory of the logs; the start of a job as one transaction |
+//! | `job` | the life of a job as a table, pure |
+//! | `tail`, `window` | how to read; the newest bytes of a log at absolute offsets, pure |
+//! | `log` | one log, its pace and who waits; the one place where growth is found |
+//! | `tails` | all logs and tails, and which are due |
+//! | `watch`, `timer`, `waker` | the inotify descriptor, the timerfd, the eventfd |
+//! | `jobs` | all jobs: carries out what the table decides |
+//! | `config`, `reactor` | the loop: wait, gather, settle, emit |
+//!
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,
