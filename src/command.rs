@@ -330,6 +330,8 @@ impl Command {
     }
 
     /// Lets the job run on, with its cgroup and its log, when the reactor is dropped.
+    ///
+    /// It stays a child of the host's process: if that lives on, nobody reaps the job when it exits.
     pub fn detached(&mut self, on: bool) -> &mut Self {
         self.detached = on;
         self

@@ -126,6 +126,15 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// A log cannot be watched because the user has no inotify watches left.
+    #[error(
+        "cannot watch log {}: this user has no inotify watches left; raise the sysctl fs.inotify.max_user_watches",
+        path.display()
+    )]
+    WatchLimit {
+        /// The log.
+        path: PathBuf,
+    },
     /// The job was removed, or belongs to another reactor.
     #[error("no such job: {0} was removed, or belongs to another reactor")]
     UnknownJob(JobId),

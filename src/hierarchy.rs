@@ -39,6 +39,8 @@ impl Hierarchy {
     }
 
     fn open(path: &Path) -> Result<Self> {
+        // The host may change its working directory later.
+        let path = &std::path::absolute(path).map_err(Error::path("find", path))?;
         let refuse = |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
         let dir = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| refuse(format!("cannot be opened: {errno}")))?;

@@ -282,7 +282,7 @@ impl Jobs {
                 self.kill_all(slot);
                 self.set_deadline(slot, None);
                 if self.jobs.get(slot).is_some_and(|job| job.exit.is_some()) {
-                    self.look(slot, true, around);
+                    self.look(slot, false, around);
                 }
             }
             Action::KillRest => {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::cgroup::Cgroup;
@@ -348,7 +349,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when the log cannot be
-    /// opened or watched, such as when `fs.inotify.max_user_watches` is reached.
+    /// opened or watched; [`Error::WatchLimit`] when `fs.inotify.max_user_watches` is reached.
     pub fn tail(&mut self, job: JobId, options: impl Into<TailOptions>, token: Token) -> Result<TailId> {
         let options = options.into();
         let (name, open, end) = self.jobs.log(job, options.stream)?;
@@ -374,7 +375,8 @@ impl Reactor {
     /// The file stays the one that was opened, even if its name comes to stand for another.
     ///
     /// # Errors
-    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file.
+    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file; [`Error::WatchLimit`] when
+    /// `fs.inotify.max_user_watches` is reached.
     pub fn tail_file(
         &mut self,
         path: impl AsRef<Path>,
@@ -615,6 +617,10 @@ fn check_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) -> Result<
 fn story(operation: &'static str, path: &Path, trouble: Trouble) -> Error {
     match trouble {
         Trouble::Unknown => Error::UnknownTail,
+        // ENOSPC: of inotify it means the limit on watches, and reading gives no such error.
+        Trouble::Io(source) if Errno::from_io_error(&source) == Some(Errno::NOSPC) => {
+            Error::WatchLimit { path: path.to_owned() }
+        }
         Trouble::Io(source) => Error::path(operation, path)(source),
     }
 }

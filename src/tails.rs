@@ -448,6 +448,8 @@ impl<K: Kernel> Tails<K> {
             self.visit(key, now, queue);
         }
         self.visiting = visiting;
+        // Set here, not only before a sleep: with logs always due there is none.
+        self.pace_at(|| now);
     }
 
     fn visit(&mut self, key: Key, now: Instant, queue: &mut Queue) {

@@ -96,11 +96,7 @@ impl Watch {
     }
 
     fn add(&mut self, path: &Path, mask: WatchMask, target: Target) -> io::Result<WatchDescriptor> {
-        let watch = self.inotify.watches().add(path, mask).map_err(|error| match error.raw_os_error() {
-            // ENOSPC: nothing to do with the disk.
-            Some(28) => WatchLimit::into_error(),
-            _ => error,
-        })?;
+        let watch = self.inotify.watches().add(path, mask)?;
         self.targets.insert(watch.get_watch_descriptor_id(), target);
         Ok(watch)
     }
@@ -147,17 +143,6 @@ impl Watch {
 impl AsRawFd for Watch {
     fn as_raw_fd(&self) -> RawFd {
         self.inotify.as_raw_fd()
-    }
-}
-
-/// The limit on watches was met; an error of its own because ENOSPC would be read as a full disk.
-#[derive(Debug, thiserror::Error)]
-#[error("no more inotify watches for this user: raise the sysctl fs.inotify.max_user_watches")]
-struct WatchLimit;
-
-impl WatchLimit {
-    fn into_error() -> io::Error {
-        io::Error::new(io::ErrorKind::QuotaExceeded, Self)
     }
 }
 
