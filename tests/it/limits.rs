@@ -1,0 +1,58 @@
+//! Limits where the controllers are there: written, read back, and in force before the job's first instruction.
+
+use std::fs;
+
+use jobworker::{ByteSize, Error, Limits};
+
+use crate::support::{World, sh};
+
+/// Whether jobs of this world can have all three controllers; says so when not.
+fn controllers(world: &World) -> bool {
+    let cgroup = world.place.cgroup.as_ref().unwrap();
+    let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
+    let all = ["cpu", "memory", "io"].iter().all(|name| available.split_whitespace().any(|other| other == *name));
+    if !all {
+        eprintln!("skipped: only these controllers are available here: {available:?}");
+    }
+    all
+}
+
+#[test]
+fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
+    let Some(mut world) = World::new() else { return };
+    if !controllers(&world) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.cpu_weight(321).memory_high(ByteSize::from_bytes((100 << 20) + 5)).io_weight(77);
+    let cgroup = world.place.cgroup.clone().unwrap();
+    let script = format!(
+        "cd {}/$(basename $(sed -n 's/^0:://p' /proc/self/cgroup)); cat cpu.weight memory.high io.weight",
+        cgroup.display()
+    );
+    let (output, report) = world.run(sh(&script).limits(&limits));
+    assert_eq!(output, format!("321\n{}\ndefault 77\n", 100 << 20));
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+#[test]
+fn a_limit_out_of_range_or_without_its_controller_creates_nothing() {
+    let Some(mut world) = World::new() else { return };
+    let cgroup = world.place.cgroup.clone().unwrap();
+    let groups = || fs::read_dir(&cgroup).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+    for weight in [0, 10_001] {
+        let error = world.try_spawn(sh("true").limits(Limits::new().cpu_weight(weight))).unwrap_err();
+        assert!(matches!(error, Error::InvalidLimit { .. }), "{error}");
+        assert_eq!(groups(), 0);
+    }
+    let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
+    if !available.contains("memory") {
+        let error =
+            world.try_spawn(sh("true").limits(Limits::new().memory_high(ByteSize::from_bytes(1 << 20)))).unwrap_err();
+        let text = error.to_string();
+        for part in ["memory.high", "memory controller", "cgroup_no_v1=memory"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(groups(), 0);
+    }
+}
