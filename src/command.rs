@@ -80,6 +80,13 @@ pub(crate) enum Stdin {
 }
 
 /// Where a job's standard output and standard error go.
+///
+/// ```
+/// use jobworker::{Command, Output};
+///
+/// let mut command = Command::new("make");
+/// command.output(Output::Split);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Output {
@@ -106,6 +113,14 @@ pub enum ProcessGroup {
 }
 
 /// What ends a job: what becomes of the processes that the main process leaves behind.
+///
+/// ```
+/// use jobworker::{Command, EndPolicy};
+///
+/// // The server's start script returns at once; the job is the server.
+/// let mut command = Command::new("/usr/local/bin/start-server");
+/// command.end_policy(EndPolicy::WaitAll);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndPolicy {
@@ -122,6 +137,13 @@ pub enum EndPolicy {
 }
 
 /// A resource of which the kernel limits the use per process; see getrlimit(2).
+///
+/// ```
+/// use jobworker::{Command, Resource};
+///
+/// let mut command = Command::new("cc");
+/// command.rlimit(Resource::OpenFiles, Some(1024), Some(4096)).rlimit(Resource::Core, Some(0), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(alias = "RLIMIT_NOFILE")]
 #[non_exhaustive]

@@ -18,6 +18,14 @@ use crate::signal::Signal;
 use crate::sys;
 
 /// How a reactor holds the processes of a job together.
+///
+/// ```
+/// use jobworker::{Config, Containment, Reactor};
+///
+/// let reactor = Reactor::with_config(Config::new().containment(Containment::ProcessGroup))?;
+/// # drop(reactor);
+/// # Ok::<(), jobworker::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Containment {

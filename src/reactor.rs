@@ -78,6 +78,8 @@ enum Wait {
 /// * Events of different jobs come in no particular order.
 /// * It is not `Sync`: only a [`Waker`] may be used from other threads.
 ///
+/// # Examples
+///
 /// ```
 /// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
 ///
@@ -187,6 +189,18 @@ impl Reactor {
     /// Without a timeout it waits for as long as it takes; with a timeout of zero it does not wait. Timeouts are exact
     /// to the resolution of the kernel's timers, and a signal to the host does not end them. What `events` has no room
     /// for comes with the next call, which then does not wait.
+    ///
+    /// ```
+    /// use jobworker::{Events, Reactor};
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// let started = Instant::now();
+    /// reactor.poll(&mut events, Some(Duration::from_micros(250)))?;
+    /// assert!(events.is_empty() && started.elapsed() >= Duration::from_micros(250));
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Loop`] when the kernel refuses the epoll or the inotify descriptor, or setting the timer: none is known
@@ -323,6 +337,27 @@ impl Reactor {
     ///
     /// `token` comes back with the job's events.
     ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Exit, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(Command::new("sh").args(["-c", "exit 3"]).env("HOME", "/"), Token(1))?;
+    /// assert_eq!(finished(&mut reactor, &mut events)?.exit, Exit::Code(3));
+    /// reactor.remove(job)?;
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Nothing of a failed attempt is left. [`Error::Spawn`] says which step failed in the child, and why: the program
     /// is not there ([`Stage::Exec`](crate::Stage::Exec) with `NotFound`) or may not be executed (`PermissionDenied`),
@@ -346,6 +381,31 @@ impl Reactor {
     /// Opens a tail on a job's log, running or finished. Its starting offset is fixed in this call.
     ///
     /// A tail of a job ends where the job's output ends; one on a finished job does not follow.
+    ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(Command::new("seq").arg("1000"), Token(1))?;
+    /// finished(&mut reactor, &mut events)?;
+    /// let tail = reactor.tail(job, Position::LastLines(2), Token(2))?;
+    /// let mut buffer = [0; 64];
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(9));
+    /// assert_eq!(&buffer[..9], b"999\n1000\n");
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Ended);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when the log cannot be
@@ -373,6 +433,17 @@ impl Reactor {
     /// Opens a tail on any regular file, which need not be a job's log. It ends only if it is a snapshot.
     ///
     /// The file stays the one that was opened, even if its name comes to stand for another.
+    ///
+    /// ```
+    /// use jobworker::{Position, Reactor, Read, TailOptions, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let tail = reactor.tail_file("/etc/passwd", TailOptions::new(Position::Start).snapshot(), Token(0))?;
+    /// let mut buffer = [0; 5];
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(5));
+    /// assert_eq!(&buffer, b"root:");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file; [`Error::WatchLimit`] when
@@ -409,6 +480,33 @@ impl Reactor {
     /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
     ///
     /// The bytes stay unread until [`consume`](Self::consume). Does not block, but may read the file.
+    ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Fill, Position, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(Command::new("echo").arg("one line"), Token(1))?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// finished(&mut reactor, &mut events)?;
+    /// let Fill::Data(bytes) = reactor.fill_buf(tail)? else { panic!() };
+    /// assert_eq!(bytes, b"one line\n");
+    /// reactor.consume(tail, 4)?;
+    /// assert_eq!(reactor.fill_buf(tail)?, Fill::Data(b"line\n"));
+    /// reactor.consume(tail, 5)?;
+    /// assert_eq!(reactor.fill_buf(tail)?, Fill::Ended);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -453,6 +551,29 @@ impl Reactor {
     /// Returns at once; [`Event::Finished`] tells when it is done. Stopping a job that is being stopped or has finished
     /// changes nothing.
     ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Reactor, Signal, StopCause, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// reactor.stop(job)?;
+    /// let report = finished(&mut reactor, &mut events)?;
+    /// assert_eq!(report.exit.signal(), Some(Signal::TERM));
+    /// assert_eq!(report.stopped_by, Some(StopCause::Stop));
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownJob`]; a failure to signal is in the job's report, and the kill comes all the same.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
@@ -488,6 +609,27 @@ impl Reactor {
 
     /// Sends a signal to the main process of a job alone.
     ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Reactor, Signal, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// reactor.signal_main(job, Signal::INT)?;
+    /// assert_eq!(finished(&mut reactor, &mut events)?.exit.shell_code(), 130);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Exited`] when that process is gone.
     pub fn signal_main(&mut self, job: JobId, signal: Signal) -> Result<()> {
@@ -496,6 +638,16 @@ impl Reactor {
 
     /// What is known of a job now. Asks the kernel nothing.
     ///
+    /// ```
+    /// use jobworker::{Command, Phase, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+    /// println!("{}", reactor.status(job)?);
+    /// assert_eq!(reactor.status(job)?.phase, Phase::Running);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownJob`].
     pub fn status(&self, job: JobId) -> Result<Status> {
@@ -503,6 +655,28 @@ impl Reactor {
     }
 
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
+    ///
+    /// ```
+    /// use jobworker::{Command, Error, Event, Events, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut events = Events::with_capacity(64);
+    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
+    /// #     loop {
+    /// #         reactor.poll(events, None)?;
+    /// #         let report = events.iter().find_map(|event| match event {
+    /// #             Event::Finished { report, .. } => Some(report.clone()),
+    /// #             _ => None,
+    /// #         });
+    /// #         if let Some(report) = report { break Ok(report); }
+    /// #     }
+    /// # };
+    /// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+    /// finished(&mut reactor, &mut events)?;
+    /// reactor.remove(job)?;
+    /// assert!(matches!(reactor.status(job), Err(Error::UnknownJob(_))));
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::NotFinished`]; [`Error::Path`] when the log cannot be removed: the job is
@@ -517,7 +691,17 @@ impl Reactor {
         self.jobs.find(uuid)
     }
 
-    /// What the reactor holds now.
+    /// What the reactor holds now: for tests that count, and for metrics.
+    ///
+    /// ```
+    /// use jobworker::{Command, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+    /// assert_eq!(reactor.census().jobs, 1);
+    /// # let _ = job;
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     #[must_use]
     pub fn census(&self) -> Census {
         Census { jobs: self.jobs.len(), tails: self.tails.len(), watches: self.tails.kernel.len() }
@@ -633,6 +817,32 @@ impl Drop for Reactor {
 }
 
 /// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
+///
+/// ```
+/// use jobworker::{Command, Event, Events, Reactor, Token};
+/// use mio::{Interest, Poll};
+/// use std::time::Duration;
+///
+/// let mut host = Poll::new()?;
+/// let mut reactor = Reactor::new()?;
+/// host.registry().register(&mut reactor, mio::Token(0), Interest::READABLE)?;
+/// reactor.spawn(&Command::new("true"), Token(1))?;
+///
+/// let mut ready = mio::Events::with_capacity(16);
+/// let mut events = Events::with_capacity(64);
+/// 'host: loop {
+///     host.poll(&mut ready, None)?;
+///     for source in &ready {
+///         if source.token() == mio::Token(0) {
+///             reactor.poll(&mut events, Some(Duration::ZERO))?;
+///             if events.iter().any(|event| matches!(event, Event::Finished { .. })) {
+///                 break 'host;
+///             }
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.nested.store(true, Ordering::Relaxed);
