@@ -155,6 +155,9 @@ mod logdir;
 mod process;
 mod reactor;
 mod report;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod seam;
 mod signal;
 mod sys;
 mod tail;
