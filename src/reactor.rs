@@ -303,8 +303,8 @@ impl Reactor {
             && let Some(event) = self.queue.pop_front()
         {
             match event {
-                // Closed since.
-                Event::Readable { tail, .. } if !self.tails.exists(tail) => {}
+                // Closed or ended since.
+                Event::Readable { tail, .. } if !self.tails.take_event(tail) => {}
                 event => events.push(event),
             }
         }

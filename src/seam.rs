@@ -315,7 +315,7 @@ impl Engine {
     pub fn emit(&mut self) -> Option<(TailId, usize)> {
         while let Some(event) = self.queue.pop_front() {
             if let Event::Readable { tail, token } = event
-                && self.tails.exists(tail)
+                && self.tails.take_event(tail)
             {
                 return Some((tail, token.0));
             }
@@ -334,5 +334,82 @@ fn trouble(trouble: Trouble) -> io::Error {
     match trouble {
         Trouble::Unknown => io::Error::from(io::ErrorKind::NotFound),
         Trouble::Io(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tail::Position;
+
+    fn engine(size: u64) -> Engine {
+        let mut engine = Engine::new(1, 32);
+        engine.machine().files[0].append(size);
+        engine
+    }
+
+    fn follow(engine: &mut Engine, position: Position) -> TailId {
+        engine.open(0, TailOptions::new(position), End::Job, 0).unwrap()
+    }
+
+    fn data(generation: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
+        offsets.map(|offset| byte(generation, offset)).collect()
+    }
+
+    /// Reads to the end of what there is: the bytes, and what was said instead of more.
+    fn drain(engine: &mut Engine, tail: TailId) -> (Vec<u8>, io::Result<Read>) {
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 7]);
+        loop {
+            match engine.read(tail, &mut buffer) {
+                Ok(Read::Data(length)) => bytes.extend_from_slice(&buffer[..length]),
+                other => return (bytes, other),
+            }
+        }
+    }
+
+    fn up_to_date(engine: &mut Engine, tail: TailId) -> Vec<u8> {
+        let (bytes, answer) = drain(engine, tail);
+        assert_eq!(answer.unwrap(), Read::UpToDate);
+        bytes
+    }
+
+    fn fail_next(engine: &mut Engine) {
+        engine.machine().script = VecDeque::from([Interference::Fail]);
+    }
+
+    #[test]
+    fn a_host_that_reads_ahead_of_its_events_does_not_fill_the_queue() {
+        let mut engine = engine(0);
+        let tail = follow(&mut engine, Position::Start);
+        for _ in 0..10 {
+            engine.machine().files[0].append(5);
+            engine.deliver(0);
+            engine.turn(true);
+            assert_eq!(up_to_date(&mut engine, tail).len(), 5);
+        }
+        assert_eq!(engine.queued().count(), 1);
+    }
+
+    #[test]
+    fn no_event_comes_after_the_end_even_if_it_was_queued_before() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::Start);
+        engine.finish(0).unwrap().unwrap();
+        assert_eq!(engine.queued().count(), 1);
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..5), Read::Ended));
+        assert_eq!(engine.emit(), None);
+    }
+
+    #[test]
+    fn a_tail_that_has_ended_is_not_told_of_a_later_truncation() {
+        let mut engine = engine(5);
+        let (ended, other) = (follow(&mut engine, Position::Start), follow(&mut engine, Position::Start));
+        engine.finish(0).unwrap().unwrap();
+        assert_eq!(drain(&mut engine, ended).1.unwrap(), Read::Ended);
+        engine.machine().files[0].rewrite(3);
+        follow(&mut engine, Position::End);
+        assert_eq!(engine.read(ended, &mut [0; 9]).unwrap(), Read::Ended);
+        assert_eq!(engine.read(other, &mut [0; 9]).unwrap(), Read::Truncated);
     }
 }

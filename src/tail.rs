@@ -128,4 +128,8 @@ pub(crate) struct Tail {
     pub(crate) filled: usize,
     /// Its place in the log's list of waiting tails.
     pub(crate) waiting: Option<u32>,
+    /// Whether an event for it is in the queue.
+    pub(crate) queued: bool,
+    /// Whether it was told that it has ended: it is told nothing else from then on.
+    pub(crate) ended: bool,
 }

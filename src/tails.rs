@@ -1,7 +1,7 @@
 //! Owns [`Tails`]: all tails and the logs they read, and the lists of logs that are due for a visit.
 //!
 //! Invariants: a log exists exactly as long as it has a tail; a file has one log, by device and inode. A tail has one
-//! `Readable` in the queue at most, for it waits only after it was told that it is up to date. Work is proportional to
+//! `Readable` in the queue at most, and none that is returned once it has ended. Work is proportional to
 //! the tails that are ready, never to all of them. Must not know about jobs or the event loop.
 
 use std::collections::{HashMap, VecDeque};
@@ -150,17 +150,28 @@ impl<K: Kernel> Tails<K> {
             self.kernel.set_armed(&mut log.file, key, false)?;
         }
         log.tails += 1;
-        let tail = Tail { log: key, token, offset, until, truncations: log.truncations, filled: 0, waiting: None };
+        let tail = Tail {
+            log: key,
+            token,
+            offset,
+            until,
+            truncations: log.truncations,
+            filled: 0,
+            waiting: None,
+            queued: false,
+            ended: false,
+        };
         Ok(self.tails.insert(tail))
     }
 
     fn announce_or_wait(&mut self, key: Key, queue: &mut Queue) {
         match self.look(key) {
             // `look` has made it wait.
-            Ok(Found::UpToDate) | Err(_) => {}
-            Ok(_) => {
-                if let Some(tail) = self.tails.get(key) {
-                    queue.push_back(Event::Readable { tail: TailId(key), token: tail.token });
+            Ok(Found::UpToDate) => {}
+            // A failure is something to hear of, too.
+            Ok(_) | Err(_) => {
+                if let Some(tail) = self.tails.get_mut(key) {
+                    announce(key, tail, queue);
                 }
             }
         }
@@ -195,9 +206,12 @@ impl<K: Kernel> Tails<K> {
         }
     }
 
-    /// Whether an event for this tail still means anything.
-    pub(crate) fn exists(&self, id: TailId) -> bool {
-        self.tails.get(id.0).is_some()
+    /// An event of this tail has left the queue: whether it still means anything.
+    pub(crate) fn take_event(&mut self, id: TailId) -> bool {
+        self.tails.get_mut(id.0).is_some_and(|tail| {
+            tail.queued = false;
+            !tail.ended
+        })
     }
 
     /// The file that a tail reads.
@@ -220,7 +234,10 @@ impl<K: Kernel> Tails<K> {
             let copied = match found {
                 Found::UpToDate => return Ok(Read::UpToDate),
                 Found::Truncated => return Ok(Read::Truncated),
-                Found::Ended => return Ok(Read::Ended),
+                Found::Ended => {
+                    tail.ended = true;
+                    return Ok(Read::Ended);
+                }
                 Found::Window(available) => {
                     let copied = available.min(length);
                     let bytes = log.window.from(tail.offset).unwrap_or(&[]);
@@ -254,7 +271,10 @@ impl<K: Kernel> Tails<K> {
             let length = match self.look(key)? {
                 Found::UpToDate => return Ok(Fill::UpToDate),
                 Found::Truncated => return Ok(Fill::Truncated),
-                Found::Ended => return Ok(Fill::Ended),
+                Found::Ended => {
+                    self.tails.get_mut(key).ok_or(Trouble::Unknown)?.ended = true;
+                    return Ok(Fill::Ended);
+                }
                 Found::Window(length) => length,
                 Found::File(available) => match self.fill_from_file(key, available)? {
                     Some(length) => length,
@@ -321,6 +341,9 @@ impl<K: Kernel> Tails<K> {
     fn look(&mut self, key: Key) -> Result<Found, Trouble> {
         let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
         let log = self.logs.get_mut(tail.log).ok_or(Trouble::Unknown)?;
+        if tail.ended {
+            return Ok(Found::Ended);
+        }
         if tail.truncations != log.truncations {
             tail.truncations = log.truncations;
             tail.offset = 0;
@@ -488,7 +511,7 @@ impl<K: Kernel> Tails<K> {
                 || (ended && tail.until == Until::JobEnd);
             if news {
                 tail.waiting = None;
-                queue.push_back(Event::Readable { tail: TailId(*key), token: tail.token });
+                announce(*key, tail, queue);
             } else {
                 tail.waiting = Some(still_waiting);
                 still_waiting += 1;
@@ -518,6 +541,14 @@ impl<K: Kernel> Tails<K> {
         }
         self.wake(key, queue);
         end
+    }
+}
+
+/// Queues the event of a tail, unless it is there already: a host may have read ahead of it.
+fn announce(key: Key, tail: &mut Tail, queue: &mut Queue) {
+    if !tail.queued {
+        tail.queued = true;
+        queue.push_back(Event::Readable { tail: TailId(key), token: tail.token });
     }
 }
 
