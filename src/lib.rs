@@ -71,9 +71,8 @@
 //!
 //! # What is not
 //! * The log is a file: the disk it lies on is the limit, and its owner can change it in place unnoticed. A truncation
-//!   is noticed by the length, or by the last 16 bytes that were read; a log that is truncated and filled with the same
-//!   bytes again between two looks is taken for unchanged, and a tail that has fallen behind the shared window does not
-//!   notice that a log was truncated and has grown past the tail's offset unless another tail that keeps up does.
+//!   is noticed by the length, or by the last 16 bytes that were read: a log that is truncated and has the same 16 bytes
+//!   in the same place again at the next look is taken for one that has grown.
 //! * A privileged process can leave its cgroup, and so the job.
 //! * Resource limits beyond three weights and sizes, pressure and out-of-memory events are still to come.
 //!

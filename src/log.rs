@@ -85,7 +85,7 @@ pub(crate) struct Log<F> {
 }
 
 impl<F> Log<F> {
-    /// A log of which `size` bytes are known, none of them read.
+    /// A log of `size` bytes, none of them read.
     pub(crate) fn new(file: F, size: u64, window_bytes: usize) -> Self {
         Self {
             file,
@@ -147,29 +147,63 @@ impl<F> Log<F> {
                     return Ok(true);
                 }
                 Refill::Truncated => return Ok(true),
-                Refill::Unchanged | Refill::Unknown if self.notice == Notice::Timer => self.arm(kernel, key)?,
-                Refill::Unchanged | Refill::Unknown => return Ok(false),
+                Refill::Unchanged if self.notice == Notice::Timer => self.arm(kernel, key)?,
+                Refill::Unchanged => return Ok(false),
             }
+        }
+    }
+
+    /// Looks at the file whatever the tails do, and says how much it has now. What it finds is news for who waits.
+    pub(crate) fn size_now<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        loop {
+            if self.refill(kernel)? == Refill::Truncated {
+                // What the file is now was not looked at yet.
+                continue;
+            }
+            if !self.more {
+                return Ok(self.window.end());
+            }
+            let size = kernel.size(&self.file)?;
+            // Otherwise the size is that of another content than the window's.
+            if self.is_intact(kernel)? {
+                return Ok(size);
+            }
+            self.truncated();
         }
     }
 
     /// Reads up to the end that the file has now, whatever the tails do, and says where that is.
     pub(crate) fn fix_end<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
-        self.refill(kernel)?;
-        if self.more {
-            // A tail that is so far behind reads from the file itself.
-            self.more = false;
-            let size = kernel.size(&self.file)?;
-            self.window.reset(size);
+        loop {
+            let size = self.size_now(kernel)?;
+            if self.more {
+                // A tail that is so far behind reads from the file itself.
+                let mark = self.window.mark();
+                self.window.restart(size);
+                let refill = self.refill(kernel)?;
+                if refill == Refill::Truncated {
+                    continue;
+                }
+                if !mark.holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))? {
+                    self.truncated();
+                    continue;
+                }
+                self.more = false;
+            }
+            self.job_end = Some(self.window.end());
+            return Ok(self.window.end());
         }
-        self.job_end = Some(self.window.end());
-        Ok(self.window.end())
+    }
+
+    /// Whether the file still holds what the window does, so that what was just read elsewhere belongs with it.
+    pub(crate) fn is_intact<K: Kernel<File = F>>(&self, kernel: &mut K) -> io::Result<bool> {
+        self.window.mark().holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))
     }
 
     /// The file does not hold any more what it held: everything starts anew at its first byte.
     pub(crate) fn truncated(&mut self) {
         self.truncations = self.truncations.wrapping_add(1);
-        self.window.reset(0);
+        self.window.restart(0);
         // What the file holds now was not looked at, and no event need come for it.
         self.more = true;
         if let Some(end) = &mut self.job_end {
@@ -194,14 +228,11 @@ impl<F> Log<F> {
 
     fn refill<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<Refill> {
         let (file, window) = (&self.file, &mut self.window);
-        let mut refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
-        if refill == Refill::Unknown && kernel.size(file)? < window.end() {
-            refill = Refill::Truncated;
-        }
+        let refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
         match refill {
             Refill::Grown(added) => self.more = self.window.is_full_refill(added),
             Refill::Truncated => self.truncated(),
-            Refill::Unchanged | Refill::Unknown => self.more = false,
+            Refill::Unchanged => self.more = false,
         }
         Ok(refill)
     }

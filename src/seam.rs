@@ -412,4 +412,63 @@ mod tests {
         assert_eq!(engine.read(ended, &mut [0; 9]).unwrap(), Read::Ended);
         assert_eq!(engine.read(other, &mut [0; 9]).unwrap(), Read::Truncated);
     }
+
+    #[test]
+    fn a_log_that_was_only_followed_from_its_end_on_is_known_to_be_written_anew() {
+        let mut engine = engine(50);
+        let tail = follow(&mut engine, Position::End);
+        engine.machine().files[0].rewrite(60);
+        engine.turn(true);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), data(1, 0..32));
+    }
+
+    #[test]
+    fn a_tail_behind_the_window_gets_no_byte_of_a_log_that_was_written_anew_until_it_is_told() {
+        for fill in [false, true] {
+            let mut engine = engine(200);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Data(9));
+            engine.machine().files[0].rewrite(300);
+            if fill {
+                assert_eq!(engine.fill_buf(tail).unwrap(), Fill::Truncated);
+            } else {
+                assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Truncated);
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_tail_gets_nothing_of_what_the_log_was_before_it() {
+        for position in [Position::Start, Position::End] {
+            let mut engine = engine(50);
+            let old = follow(&mut engine, Position::End);
+            engine.machine().files[0].rewrite(30);
+            let new = follow(&mut engine, position);
+            let expected = if position == Position::Start { data(1, 0..30) } else { Vec::new() };
+            assert_eq!(up_to_date(&mut engine, new), expected);
+            assert_eq!(drain(&mut engine, old).1.unwrap(), Read::Truncated);
+        }
+    }
+
+    #[test]
+    fn a_truncation_that_a_failed_open_has_noticed_is_told_to_those_who_wait() {
+        let mut engine = engine(50);
+        let tail = follow(&mut engine, Position::End);
+        engine.turn(true);
+        engine.machine().script = VecDeque::from([Interference::Rewrite(0), Interference::Fail]);
+        assert!(engine.open(0, TailOptions::new(Position::Start), End::Job, 1).is_err());
+        assert_eq!(engine.queued().collect::<Vec<_>>(), [tail]);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+    }
+
+    #[test]
+    fn a_tail_on_a_finished_job_whose_log_has_shrunk_ends_with_the_log() {
+        let mut engine = engine(40);
+        let tail = engine.open(0, TailOptions::new(Position::Start), End::Offset(60), 0).unwrap();
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..40), Read::Ended));
+    }
 }

@@ -119,7 +119,7 @@ impl<K: Kernel> Tails<K> {
         token: Token,
         queue: &mut Queue,
     ) -> Result<TailId, Trouble> {
-        let opened = self.try_open(log, options, until, token);
+        let opened = self.try_open(log, options, until, token, queue);
         match opened {
             Ok(key) => self.announce_or_wait(key, queue),
             Err(_) => self.close_log_without_tails(log),
@@ -127,15 +127,32 @@ impl<K: Kernel> Tails<K> {
         Ok(TailId(opened?))
     }
 
-    fn try_open(&mut self, key: Key, options: TailOptions, until: Until, token: Token) -> Result<Key, Trouble> {
+    fn try_open(
+        &mut self,
+        key: Key,
+        options: TailOptions,
+        until: Until,
+        token: Token,
+        queue: &mut Queue,
+    ) -> Result<Key, Trouble> {
         let log = self.logs.get_mut(key).ok_or(Trouble::Unknown)?;
-        let size = self.kernel.size(&log.file)?;
+        // By what the file is now: what the window holds may be gone, and is not for a tail that begins after that.
+        let known = (log.truncations, log.window.end());
+        let size = log.size_now(&mut self.kernel);
+        if known != (log.truncations, log.window.end()) {
+            self.wake(key, queue);
+        }
+        let size = size?;
+        let log = self.logs.get_mut(key).ok_or(Trouble::Unknown)?;
         // A tail on a finished job sees the job's output, even if the file has grown since.
         let end = match until {
             Until::Offset(end) => end.min(size),
             Until::JobEnd | Until::Never => size,
         };
-        let until = if options.follow { until } else { Until::Offset(end) };
+        let until = match until {
+            Until::JobEnd | Until::Never if options.follow => until,
+            _ => Until::Offset(end),
+        };
         let offset = match options.position {
             Position::Start => 0,
             Position::End => end,
@@ -249,7 +266,7 @@ impl<K: Kernel> Tails<K> {
                 Found::File(available) => {
                     let most = usize::try_from(available).unwrap_or(usize::MAX).min(length);
                     let copied = self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
-                    if copied < most {
+                    if copied < most || !log.is_intact(&mut self.kernel)? {
                         // These bytes were there once.
                         self.truncated(tail_log(&self.tails, key), queue);
                         continue;
@@ -321,7 +338,7 @@ impl<K: Kernel> Tails<K> {
         self.behind.resize(self.window_bytes, 0);
         let most = available.min(self.behind.len());
         let length = self.kernel.read_at(&log.file, &mut self.behind[..most], tail.offset)?;
-        if length < most {
+        if length < most || !log.is_intact(&mut self.kernel)? {
             return Ok(None);
         }
         self.behind_of = Some((key, tail.offset, length));

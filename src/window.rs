@@ -27,16 +27,16 @@ pub(crate) enum Refill {
     Grown(usize),
     /// The log ends where the window ends.
     Unchanged,
-    /// Nothing was read, and the window is too empty to tell whether the log is shorter than it was.
-    Unknown,
     /// The log is not what it was: it is shorter, or other bytes stand where the window's were.
     Truncated,
 }
 
 impl Window {
-    /// An empty window that ends at `end`.
-    pub(crate) fn new(end: u64, keep: usize) -> Self {
-        Self { buffer: Vec::new(), high: 0, end, keep: keep.max(OVERLAP) }
+    /// A window on a log of `size` bytes, for [`restart`](Self::restart).
+    pub(crate) fn new(size: u64, keep: usize) -> Self {
+        let mut window = Self { buffer: Vec::new(), high: 0, end: 0, keep: keep.max(OVERLAP) };
+        window.restart(size);
+        window
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -61,10 +61,19 @@ impl Window {
         self.buffer.get(skip..self.high)
     }
 
-    /// Forgets every byte; the window ends at `end` from now on.
-    pub(crate) fn reset(&mut self, end: u64) {
+    /// Forgets every byte. The log has `size` bytes, of which the next refill reads the last few: without any, nobody
+    /// could tell a log that was written anew from one that has grown.
+    pub(crate) fn restart(&mut self, size: u64) {
         self.high = 0;
-        self.end = end;
+        self.end = size.saturating_sub(OVERLAP as u64);
+    }
+
+    /// The last bytes, to be looked for again later.
+    pub(crate) fn mark(&self) -> Mark {
+        let length = OVERLAP.min(self.high);
+        let mut bytes = [0; OVERLAP];
+        bytes[..length].copy_from_slice(&self.buffer[self.high - length..self.high]);
+        Mark { bytes, length, offset: self.end - length as u64 }
     }
 
     /// Reads what the log has behind the window's end, up to `keep` bytes, by one call of `read(buffer, offset)`, which
@@ -79,33 +88,45 @@ impl Window {
             self.buffer.copy_within(self.high - self.keep..self.high, 0);
             self.high = self.keep;
         }
-        let overlap = OVERLAP.min(self.high);
-        let mut before = [0u8; OVERLAP];
-        let (before, _) = before.split_at_mut(overlap);
+        let mark = self.mark();
+        let (overlap, before) = (mark.length, &mark.bytes[..mark.length]);
         let reread = self.high - overlap..self.high;
-        before.copy_from_slice(&self.buffer[reread.clone()]);
 
         let target = &mut self.buffer[reread.start..reread.end + self.keep];
-        let length = match read(target, self.end - overlap as u64) {
+        let length = match read(target, mark.offset) {
             Ok(length) => length.min(target.len()),
             Err(error) => {
                 self.buffer[reread].copy_from_slice(before);
                 return Err(error);
             }
         };
-        if length < overlap || self.buffer[reread] != *before {
-            // What the window held is not in the log any more.
+        // What the window held is not in the log any more; or, after a restart, not the last bytes that it had.
+        let gone = length < overlap || self.buffer[reread] != *before;
+        if gone || length == 0 && self.end > 0 {
             return Ok(Refill::Truncated);
         }
         let grown = length - overlap;
         self.high += grown;
         self.end += grown as u64;
         debug_assert!(self.high <= self.buffer.len() && self.high as u64 <= self.end);
-        Ok(match (grown, overlap) {
-            (0, 0) => Refill::Unknown,
-            (0, _) => Refill::Unchanged,
-            _ => Refill::Grown(grown),
-        })
+        Ok(if grown == 0 { Refill::Unchanged } else { Refill::Grown(grown) })
+    }
+}
+
+/// Some bytes of a log and where they were.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    bytes: [u8; OVERLAP],
+    length: usize,
+    offset: u64,
+}
+
+impl Mark {
+    /// Whether the log still has these bytes there: then whatever was read since the mark was made is of the same log.
+    pub(crate) fn holds<E>(&self, read: impl FnOnce(&mut [u8], u64) -> Result<usize, E>) -> Result<bool, E> {
+        let mut now = [0; OVERLAP];
+        let now = &mut now[..self.length];
+        Ok(self.length == 0 || read(now, self.offset)? == self.length && *now == self.bytes[..self.length])
     }
 }
 
@@ -158,7 +179,15 @@ mod tests {
             assert_eq!(refill(&mut window, b"first line"), Refill::Grown(10));
             assert_eq!(refill(&mut window, after), Refill::Truncated, "{after:?}");
         }
-        assert_eq!(refill(&mut Window::new(10, 32), b""), Refill::Unknown);
+        assert_eq!(refill(&mut Window::new(30, 32), b""), Refill::Truncated);
+        assert_eq!(refill(&mut Window::new(0, 32), b""), Refill::Unchanged);
+    }
+
+    #[test]
+    fn a_log_that_is_only_watched_from_its_end_on_is_still_known_again() {
+        let mut window = Window::new(30, 32);
+        assert_eq!(refill(&mut window, b"a line of which no byte is new"), Refill::Grown(16));
+        assert_eq!(refill(&mut window, b"another log, longer than the last one"), Refill::Truncated);
     }
 
     #[test]
