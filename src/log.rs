@@ -66,6 +66,8 @@ pub(crate) struct Log<F> {
     pub(crate) truncations: u32,
     /// Where the job's output ends, once it is finished.
     pub(crate) job_end: Option<u64>,
+    /// The job is finished, but its end could not be found yet.
+    pub(crate) end_due: bool,
     /// The tails that have read everything known and want to hear of more.
     pub(crate) waiting: Vec<Key>,
     /// How many tails the log has.
@@ -92,6 +94,7 @@ impl<F> Log<F> {
             window: Window::new(size, window_bytes),
             truncations: 0,
             job_end: None,
+            end_due: false,
             waiting: Vec::new(),
             tails: 0,
             fault: None,
@@ -172,8 +175,10 @@ impl<F> Log<F> {
         }
     }
 
-    /// Reads up to the end that the file has now, whatever the tails do, and says where that is.
+    /// Reads up to the end that the file has now, whatever the tails do, and says where that is. After a failure the
+    /// next visit has to try again.
     pub(crate) fn fix_end<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        self.end_due = true;
         loop {
             let size = self.size_now(kernel)?;
             if self.more {
@@ -190,6 +195,7 @@ impl<F> Log<F> {
                 }
                 self.more = false;
             }
+            self.end_due = false;
             self.job_end = Some(self.window.end());
             return Ok(self.window.end());
         }

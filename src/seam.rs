@@ -414,6 +414,44 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_can_be_read_again_after_a_failure() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::End);
+        fail_next(&mut engine);
+        engine.turn(true);
+        assert!(engine.read(tail, &mut [0; 9]).is_err());
+        engine.machine().files[0].append(4);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 5..9));
+    }
+
+    #[test]
+    fn a_tail_that_is_opened_on_a_log_that_failed_hears_of_it() {
+        let mut engine = engine(5);
+        let first = follow(&mut engine, Position::End);
+        fail_next(&mut engine);
+        engine.turn(true);
+        let second = follow(&mut engine, Position::End);
+        let events: Vec<TailId> = engine.queued().collect();
+        assert_eq!(events, [first, second]);
+    }
+
+    #[test]
+    fn the_end_that_could_not_be_found_is_looked_for_again() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::Start);
+        fail_next(&mut engine);
+        assert!(engine.finish(0).unwrap().is_err());
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!(bytes, data(0, 0..5));
+        assert!(answer.is_err(), "{answer:?}");
+        engine.turn(true);
+        assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Ended);
+    }
+
+    #[test]
     fn a_log_that_was_only_followed_from_its_end_on_is_known_to_be_written_anew() {
         let mut engine = engine(50);
         let tail = follow(&mut engine, Position::End);

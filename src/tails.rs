@@ -391,6 +391,9 @@ impl<K: Kernel> Tails<K> {
             return Ok(Found::Ended);
         }
         if let Some(errno) = log.fault {
+            // The visit forgets the fault, so that whoever tries again does so in earnest.
+            let log = tail.log;
+            self.changed(log);
             return Err(io::Error::from_raw_os_error(errno).into());
         }
         if tail.waiting.is_none() {
@@ -495,7 +498,12 @@ impl<K: Kernel> Tails<K> {
     fn visit(&mut self, key: Key, now: Instant, queue: &mut Queue) {
         let Some(log) = self.logs.get_mut(key) else { return };
         log.visit_due = false;
-        match log.reconcile(&mut self.kernel, key, now, self.pace) {
+        let visited = if log.end_due {
+            log.fix_end(&mut self.kernel).map(|_| true)
+        } else {
+            log.reconcile(&mut self.kernel, key, now, self.pace)
+        };
+        match visited {
             Ok(news) => {
                 log.fault = None;
                 if news {
