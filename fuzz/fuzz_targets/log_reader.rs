@@ -1,0 +1,591 @@
+//! Owns the fuzz target `log_reader`: any sequence of what writers, jobs, readers and the kernel can do, against a plain
+//! model of what each tail must be given.
+//!
+//! Invariant: the model knows files, not the engine. A tail reads a run of one generation of its file, each byte once,
+//! then of a later one after it was told `Truncated`. When the world is quiet, every tail has everything.
+
+#![no_main]
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use jobworker::seam::{Content, End, Engine, Interference, byte};
+use jobworker::{Fill, Position, Read, TailId, TailOptions};
+use libfuzzer_sys::fuzz_target;
+
+/// Within so many generations every byte tells of which it is.
+const MOST_GENERATIONS: u64 = 10;
+const MOST_TAILS: usize = 24;
+const MOST_OPERATIONS: usize = 400;
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Meddling {
+    None,
+    Append(u8),
+    Rewrite(u8),
+    Fail,
+}
+
+type Script = Option<(Meddling, Meddling, Meddling, Meddling)>;
+
+#[derive(Arbitrary, Debug)]
+enum From {
+    Start,
+    End,
+    Offset(u8),
+    LastLines(u8),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Operation {
+    Append { file: u8, amount: u8 },
+    Rewrite { file: u8, amount: u8 },
+    Open { file: u8, from: From, follow: bool, of_job: bool, script: Script },
+    Read { tail: u8, size: u8, script: Script },
+    Fill { tail: u8, script: Script },
+    Consume { tail: u8, amount: u8 },
+    Drain { tail: u8, size: u8, script: Script },
+    Close { tail: u8 },
+    Deliver { file: u8 },
+    Turn { wait: bool, script: Script },
+    Emit { count: u8 },
+    Sleep { micros: u8 },
+    Finish { file: u8, script: Script },
+    Remove { file: u8 },
+    Overflow,
+    LoseWatch { file: u8 },
+    Quiet { ignored: u8 },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    files: u8,
+    window: u8,
+    operations: Vec<Operation>,
+}
+
+/// What a tail must be given.
+#[derive(Debug)]
+struct Tail {
+    id: TailId,
+    file: usize,
+    of_job: bool,
+    /// For a snapshot, the least and the greatest offset at which it may end.
+    snapshot: Option<(u64, u64)>,
+    start: u64,
+    offset: u64,
+    /// The generations that it may be reading.
+    least: u64,
+    most: u64,
+    /// The generation that it is reading, once a byte has told.
+    reading: Option<u64>,
+    truncated: bool,
+    /// Was told that it is up to date, and of nothing since.
+    idle: bool,
+    ended: bool,
+    filled: usize,
+}
+
+struct World {
+    engine: Engine,
+    /// By token.
+    tails: Vec<Option<Tail>>,
+    /// The jobs of the files that have finished.
+    finished: Vec<Option<Finish>>,
+}
+
+/// How the job of a file has finished.
+#[derive(Clone, Copy, Debug)]
+struct Finish {
+    /// Where its output ends, as the report says: nowhere if that could not be found out.
+    end: Option<u64>,
+    /// The size that the file had before that, and its generation.
+    size: u64,
+    generation: u64,
+}
+
+fn held(content: &Content, generation: u64) -> u64 {
+    match usize::try_from(generation).ok().and_then(|past| content.past.get(past)) {
+        Some(size) => *size,
+        None if generation == content.generation => content.size,
+        None => 0,
+    }
+}
+
+impl World {
+    fn new(input: &Input) -> Self {
+        let files = usize::from(input.files % 3) + 1;
+        let engine = Engine::new(files, 16 + usize::from(input.window % 64));
+        Self { engine, tails: Vec::new(), finished: vec![None; files] }
+    }
+
+    fn file(&self, file: u8) -> usize {
+        usize::from(file) % self.finished.len()
+    }
+
+    fn content(&mut self, file: usize) -> &mut Content {
+        &mut self.engine.machine().files[file]
+    }
+
+    /// A tail that is open, if there is any.
+    fn tail(&self, tail: u8) -> Option<usize> {
+        let open: Vec<usize> = (0..self.tails.len()).filter(|token| self.tails[*token].is_some()).collect();
+        (!open.is_empty()).then(|| open[usize::from(tail) % open.len()])
+    }
+
+    fn meddle(&mut self, script: Script) {
+        let Some((a, b, c, d)) = script else { return };
+        let machine = self.engine.machine();
+        machine.script = [a, b, c, d]
+            .into_iter()
+            .map(|meddling| match meddling {
+                Meddling::Append(amount) => Interference::Append(u64::from(amount)),
+                Meddling::Rewrite(amount) => Interference::Rewrite(u64::from(amount)),
+                Meddling::Fail => Interference::Fail,
+                Meddling::None => Interference::Nothing,
+            })
+            .collect();
+        if machine.files.iter().any(|content| content.generation + 4 > MOST_GENERATIONS) {
+            machine.script.retain(|interference| !matches!(interference, Interference::Rewrite(_)));
+        }
+    }
+
+    fn do_one(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Append { file, amount } => {
+                let file = self.file(*file);
+                self.content(file).append(u64::from(*amount));
+            }
+            Operation::Rewrite { file, amount } => {
+                let file = self.file(*file);
+                let content = self.content(file);
+                if content.generation < MOST_GENERATIONS {
+                    content.rewrite(u64::from(*amount));
+                }
+            }
+            Operation::Open { file, from, follow, of_job, script } => {
+                let file = self.file(*file);
+                self.open(file, from, *follow, *of_job, *script);
+            }
+            Operation::Read { tail, size, script } => {
+                if let Some(token) = self.tail(*tail) {
+                    self.meddle(*script);
+                    self.read(token, usize::from(*size) + 1);
+                }
+            }
+            Operation::Fill { tail, script } => {
+                if let Some(token) = self.tail(*tail) {
+                    self.meddle(*script);
+                    self.fill(token);
+                }
+            }
+            Operation::Consume { tail, amount } => {
+                if let Some(token) = self.tail(*tail) {
+                    self.consume(token, usize::from(*amount));
+                }
+            }
+            Operation::Drain { tail, size, script } => {
+                if let Some(token) = self.tail(*tail) {
+                    self.meddle(*script);
+                    self.drain(token, usize::from(*size) + 1);
+                }
+            }
+            Operation::Close { tail } => {
+                if let Some(token) = self.tail(*tail) {
+                    self.close(token);
+                }
+            }
+            Operation::Deliver { file } => {
+                let file = self.file(*file);
+                self.engine.deliver(file);
+            }
+            Operation::Turn { wait, script } => {
+                self.meddle(*script);
+                self.engine.turn(*wait);
+            }
+            Operation::Emit { count } => self.emit(usize::from(*count) + 1),
+            Operation::Sleep { micros } => self.engine.sleep(Duration::from_micros(u64::from(*micros))),
+            Operation::Finish { file, script } => {
+                let file = self.file(*file);
+                self.finish(file, *script);
+            }
+            Operation::Remove { file } => {
+                let file = self.file(*file);
+                if self.finished[file].is_some() {
+                    self.engine.remove(file);
+                    for tail in &mut self.tails {
+                        if tail
+                            .as_ref()
+                            .is_some_and(|tail| tail.file == file && (tail.of_job || tail.snapshot.is_some()))
+                        {
+                            *tail = None;
+                        }
+                    }
+                }
+            }
+            Operation::Overflow => self.engine.overflow(),
+            Operation::LoseWatch { file } => {
+                let file = self.file(*file);
+                self.engine.lose_watch(file);
+            }
+            Operation::Quiet { ignored } => self.quiet(*ignored),
+        }
+        self.engine.machine().script.clear();
+    }
+
+    fn open(&mut self, file: usize, from: &From, follow: bool, of_job: bool, script: Script) {
+        if self.tails.len() >= MOST_TAILS {
+            return;
+        }
+        let position = match from {
+            From::Start => Position::Start,
+            From::End => Position::End,
+            From::Offset(offset) => Position::Offset(u64::from(*offset)),
+            From::LastLines(lines) => Position::LastLines(u64::from(*lines % 8)),
+        };
+        let mut options = TailOptions::new(position);
+        if !follow {
+            options = options.snapshot();
+        }
+        let (generation, size) = (self.content(file).generation, self.content(file).size);
+        let finished = self.finished[file].filter(|_| of_job);
+        let end = match finished {
+            Some(finish) => End::Offset(finish.end.unwrap_or(0)),
+            None if of_job => End::Job,
+            None => End::Never,
+        };
+        let failures = self.engine.machine().failures;
+        self.meddle(script);
+        let token = self.tails.len();
+        let opened = self.engine.open(file, options, end, token);
+        let Ok(id) = opened else {
+            assert!(self.engine.machine().failures > failures, "{opened:?}");
+            return;
+        };
+        let content = self.content(file);
+        let (most, rewritten) = (content.generation, content.generation != generation);
+        let bound = |size: u64| finished.map_or(size, |finish| size.min(finish.end.unwrap_or(0)));
+        let (low, high) = if rewritten { (0, u64::MAX) } else { (bound(size), bound(content.size)) };
+        let start = self.engine.position(id).expect("it was just opened");
+        match position {
+            Position::Start => assert_eq!(start, 0),
+            Position::Offset(offset) => assert_eq!(start, offset),
+            Position::End => assert!((low..=high).contains(&start), "{start} is not within {low}..={high}"),
+            Position::LastLines(lines) if low == high => {
+                let newlines = (0..low).filter(|offset| byte(generation, *offset) == b'\n' && *offset + 1 < low);
+                let begins: Vec<u64> = std::iter::once(0).chain(newlines.map(|offset| offset + 1)).collect();
+                let expected = match lines {
+                    0 => low,
+                    lines => begins[begins.len().saturating_sub(usize::try_from(lines).expect("few"))],
+                };
+                assert_eq!(start, expected, "the last {lines} lines");
+            }
+            _ => {}
+        }
+        // Nobody can tell in which generation a byte is that was not there yet.
+        let known = start > 0 && start <= size && !rewritten;
+        self.tails.push(Some(Tail {
+            id,
+            file,
+            of_job,
+            snapshot: (!follow || finished.is_some()).then_some((low, high)),
+            start,
+            offset: start,
+            least: generation,
+            most: if known { most } else { u64::MAX },
+            reading: None,
+            truncated: false,
+            // Without an event it must hear of whatever comes.
+            idle: true,
+            ended: false,
+            filled: 0,
+        }));
+    }
+
+    /// Holds bytes at the tail's offset against the model.
+    fn check(&mut self, token: usize, bytes: &[u8]) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        let content = &self.engine.machine().files[tail.file];
+        let end = tail.offset + bytes.len() as u64;
+        let is = |generation: u64| {
+            end <= held(content, generation)
+                && bytes.iter().zip(tail.offset..).all(|(found, offset)| *found == byte(generation, offset))
+        };
+        assert!(!tail.ended, "bytes after the end");
+        assert!(!bytes.is_empty(), "no bytes");
+        let generations = match tail.reading {
+            Some(generation) => generation..=generation,
+            None => tail.least..=tail.most.min(content.generation),
+        };
+        let found = generations.clone().find(|generation| is(*generation));
+        assert!(found.is_some(), "{bytes:?} are not of {generations:?} of {content:?}, read by {tail:?}");
+        tail.reading = found;
+        if let Some((_, most)) = tail.snapshot {
+            assert!(end <= most, "bytes behind the end of a snapshot");
+        }
+    }
+
+    fn truncated(&mut self, token: usize) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        let content = &self.engine.machine().files[tail.file];
+        assert!(!tail.ended, "truncated after the end");
+        let before = tail.reading.unwrap_or(tail.least);
+        assert!(content.generation > before, "{tail:?} was told of a truncation that never was");
+        tail.least = before + 1;
+        tail.most = u64::MAX;
+        tail.reading = None;
+        tail.truncated = true;
+        tail.offset = 0;
+        tail.filled = 0;
+        tail.idle = false;
+    }
+
+    fn ended(&mut self, token: usize) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        let content = &self.engine.machine().files[tail.file];
+        if !tail.ended {
+            match (tail.snapshot, self.finished[tail.file]) {
+                (Some(_), _) if tail.truncated => assert_eq!(tail.offset, 0, "a snapshot was gone"),
+                (Some((least, most)), _) => {
+                    let most = most.max(tail.start);
+                    assert!(tail.offset >= least && tail.offset <= most, "{tail:?} has ended within {content:?}");
+                }
+                (None, Some(finish)) if tail.of_job => {
+                    let complete = match finish.end {
+                        Some(end) => tail.offset == end.max(tail.start),
+                        None => tail.offset >= finish.size,
+                    };
+                    let gone = content.generation > finish.generation && tail.truncated;
+                    let known = tail.truncated && finish.end.is_none_or(|end| tail.offset == end);
+                    assert!(complete || gone || known, "{tail:?} has ended before {finish:?}");
+                }
+                _ => panic!("{tail:?} has ended"),
+            }
+        }
+        tail.ended = true;
+        tail.idle = false;
+    }
+
+    fn up_to_date(&mut self, token: usize) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        assert!(!tail.ended && tail.snapshot.is_none(), "{tail:?} is to wait");
+        tail.idle = true;
+    }
+
+    /// Says whether there may be more at once.
+    fn read(&mut self, token: usize, size: usize) -> bool {
+        let id = self.tails[token].as_ref().expect("an open tail").id;
+        let mut buffer = vec![0; size];
+        let more = match self.engine.read(id, &mut buffer) {
+            Ok(Read::Data(length)) => {
+                self.check(token, &buffer[..length]);
+                let tail = self.tails[token].as_mut().expect("an open tail");
+                tail.offset += length as u64;
+                tail.filled = 0;
+                tail.idle = false;
+                true
+            }
+            Ok(Read::Truncated) => {
+                self.truncated(token);
+                true
+            }
+            Ok(Read::Ended) => {
+                self.ended(token);
+                false
+            }
+            Ok(Read::UpToDate) => {
+                self.up_to_date(token);
+                false
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => self.failed(token),
+        };
+        self.check_position(token);
+        more
+    }
+
+    fn failed(&mut self, token: usize) -> bool {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        assert!(!tail.ended, "a failure after the end");
+        assert!(self.engine.machine().failures > 0, "a failure out of nothing");
+        tail.idle = false;
+        false
+    }
+
+    fn fill(&mut self, token: usize) -> bool {
+        let id = self.tails[token].as_ref().expect("an open tail").id;
+        let more = match self.engine.fill_buf(id) {
+            Ok(Fill::Data(bytes)) => {
+                let bytes = bytes.to_vec();
+                self.check(token, &bytes);
+                let tail = self.tails[token].as_mut().expect("an open tail");
+                tail.filled = bytes.len();
+                tail.idle = false;
+                true
+            }
+            Ok(Fill::Truncated) => {
+                self.truncated(token);
+                true
+            }
+            Ok(Fill::Ended) => {
+                self.ended(token);
+                false
+            }
+            Ok(Fill::UpToDate) => {
+                self.up_to_date(token);
+                false
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => self.failed(token),
+        };
+        self.check_position(token);
+        more
+    }
+
+    fn consume(&mut self, token: usize, amount: usize) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        self.engine.consume(tail.id, amount);
+        let amount = amount.min(tail.filled);
+        tail.filled -= amount;
+        tail.offset += amount as u64;
+        self.check_position(token);
+    }
+
+    fn check_position(&self, token: usize) {
+        let tail = self.tails[token].as_ref().expect("an open tail");
+        assert_eq!(self.engine.position(tail.id), Some(tail.offset));
+    }
+
+    /// Reads a tail until there is no more, in the two ways by turns.
+    fn drain(&mut self, token: usize, size: usize) {
+        for round in 0.. {
+            assert!(round < 100_000, "a tail without an end");
+            let more = if (round + size) % 3 == 0 {
+                let more = self.fill(token);
+                self.consume(token, size);
+                more
+            } else {
+                self.read(token, size)
+            };
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn close(&mut self, token: usize) {
+        let Some(tail) = self.tails[token].take() else { return };
+        assert!(self.engine.close(tail.id));
+        assert!(!self.engine.close(tail.id), "it was closed twice");
+    }
+
+    fn emit(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((id, token)) = self.engine.emit() else { return };
+            let tail = self.tails[token].as_mut().expect("no event for a closed tail");
+            assert_eq!(tail.id, id);
+            assert!(!tail.ended, "an event after the end");
+            tail.idle = false;
+        }
+    }
+
+    fn finish(&mut self, file: usize, script: Script) {
+        if self.finished[file].is_some() {
+            return;
+        }
+        self.meddle(script);
+        let (generation, size) = (self.content(file).generation, self.content(file).size);
+        let failures = self.engine.machine().failures;
+        let end = match self.engine.finish(file) {
+            Some(Ok(end)) => Some(end),
+            Some(Err(_)) => {
+                assert!(self.engine.machine().failures > failures, "a failure out of nothing");
+                None
+            }
+            None => Some(size),
+        };
+        let most = self.content(file).past.iter().max().copied().unwrap_or(0).max(self.content(file).size);
+        assert!(end.is_none_or(|end| end <= most), "an end where the file never was");
+        self.finished[file] = Some(Finish { end, size, generation });
+    }
+
+    /// Nobody writes any more, and everybody is served, but the tails that the host forgets about.
+    fn quiet(&mut self, ignored: u8) {
+        let ignored = |token: usize| ignored >> (token % 8) & 1 == 1;
+        self.engine.machine().script.clear();
+        for round in 0.. {
+            assert!(round < 1000, "a busy loop");
+            self.emit(usize::MAX);
+            let mut busy = false;
+            for token in 0..self.tails.len() {
+                if self.tails[token].as_ref().is_some_and(|tail| !tail.idle && !tail.ended) && !ignored(token) {
+                    busy = true;
+                    self.drain(token, 1 + token * 5);
+                }
+            }
+            for file in 0..self.finished.len() {
+                busy |= self.engine.deliver(file);
+            }
+            if self.engine.has_work() {
+                busy = true;
+                self.engine.turn(true);
+            }
+            self.check_queue();
+            if !busy {
+                break;
+            }
+        }
+        for (token, tail) in self.tails.iter().enumerate() {
+            let Some(tail) = tail else { continue };
+            if ignored(token) || tail.ended {
+                continue;
+            }
+            // The model is borrowed: the contents are copied.
+            let (generation, size) = {
+                let machine = self.engine.machine();
+                (machine.files[tail.file].generation, machine.files[tail.file].size)
+            };
+            assert!(tail.snapshot.is_none(), "a snapshot without an end: {tail:?}");
+            assert!(
+                !tail.of_job || self.finished[tail.file].is_none(),
+                "a finished job's tail without an end: {tail:?}"
+            );
+            let everything = tail.offset >= size && (tail.offset == size || tail.reading.is_none());
+            let newest = size == 0 || tail.reading.map_or(tail.most >= generation, |reading| reading == generation);
+            assert!(everything && newest, "a lost wake-up: {tail:?}, generation {generation} of {size} bytes");
+        }
+    }
+
+    fn check_queue(&self) {
+        let mut seen = HashSet::new();
+        for id in self.engine.queued() {
+            assert!(seen.insert(id), "two events for one tail in the queue");
+        }
+    }
+
+    fn check_machine(&mut self) {
+        self.check_queue();
+        let open = self.tails.iter().flatten().count();
+        assert_eq!(self.engine.tails(), open);
+        for file in 0..self.finished.len() {
+            let used = self.tails.iter().flatten().any(|tail| tail.file == file);
+            let content = self.content(file);
+            assert_eq!(content.open, usize::from(used), "descriptors");
+            assert!(used || !content.is_watched(), "a watch that nobody needs");
+        }
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let mut world = World::new(&input);
+    for operation in input.operations.iter().take(MOST_OPERATIONS) {
+        world.do_one(operation);
+        world.check_machine();
+    }
+    world.quiet(0);
+    for token in 0..world.tails.len() {
+        world.close(token);
+    }
+    world.check_machine();
+});
