@@ -845,7 +845,12 @@ impl Drop for Reactor {
 /// ```
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.nested.store(true, Ordering::Relaxed);
+        let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
+        if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
+            // Nobody was to be told until now. The poll that follows sets the timer for what is due later. A write to
+            // an eventfd fails only when it would block, and then it is readable.
+            let _ = self.waker.nudge();
+        }
         epoll_fd(&self.poll)
     }
 }

@@ -463,6 +463,11 @@ impl<K: Kernel> Tails<K> {
         !self.due.is_empty()
     }
 
+    /// Whether a visit is due later.
+    pub(crate) fn has_paced(&self) -> bool {
+        !self.paced.is_empty()
+    }
+
     /// When the hot logs are to be visited next. They are served from the first moment that somebody waits for one.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if self.paced.is_empty() {

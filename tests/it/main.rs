@@ -3,4 +3,6 @@
 mod support;
 
 mod limits;
+mod nested;
+mod poll;
 mod smoke;

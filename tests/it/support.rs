@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,6 +173,14 @@ impl World {
         tail
     }
 
+    /// Opens a tail on any file, which this world reads whenever it is ready.
+    #[track_caller]
+    pub(crate) fn tail_file(&mut self, path: impl AsRef<Path>, options: impl Into<TailOptions>) -> TailId {
+        let tail = self.reactor.tail_file(path, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
+        self.transcripts.insert(tail, Transcript::default());
+        tail
+    }
+
     /// One poll; reads every tail of this world that is ready, and checks the order of every job's events.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
         self.reactor.poll(&mut self.events, timeout).unwrap_or_else(|error| panic!("{error}"));
@@ -298,6 +307,13 @@ pub(crate) fn run_alone(here: &str) -> bool {
         .unwrap();
     assert!(status.success(), "{name} has failed in a process of its own");
     false
+}
+
+/// Appends to a file, as a program would that knows nothing of its readers.
+#[track_caller]
+pub(crate) fn append(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(bytes.as_ref()).unwrap();
 }
 
 /// How many children this process has, zombies included.

@@ -1,0 +1,271 @@
+//! `poll` itself: how long it waits, what ends the wait, and how events come out of it.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jobworker::{EndPolicy, Event, Events, Position, Reactor, TailId, Token};
+use rustix::process::kill_process;
+use rustix::thread::gettid;
+
+use crate::support::{PATIENCE, World, alone, append, sh};
+
+/// Waits until there are events, and gives them in short: what happened, and whose token it has.
+fn happenings(reactor: &mut Reactor, events: &mut Events, timeout: Option<Duration>) -> Vec<String> {
+    reactor.poll(events, timeout).unwrap();
+    let short = |event: &Event| match event {
+        Event::Readable { token, .. } => format!("readable {}", token.0),
+        Event::Exited { token, .. } => format!("exited {}", token.0),
+        Event::Finished { token, .. } => format!("finished {}", token.0),
+        Event::Woken => "woken".to_owned(),
+        other => format!("{other:?}"),
+    };
+    events.iter().map(short).collect()
+}
+
+#[test]
+fn a_timeout_of_zero_does_not_wait() {
+    let Some(mut world) = World::new() else { return };
+    // The best of many: a busy machine delays some of them, but not all. The shortest wait that epoll knows is 1 ms.
+    let best = (0..1000).map(|_| {
+        let before = Instant::now();
+        world.turn(Some(Duration::ZERO));
+        assert!(world.events.is_empty());
+        before.elapsed()
+    });
+    let best = best.min().unwrap();
+    assert!(best < Duration::from_millis(1), "{best:?} at best");
+}
+
+#[test]
+fn a_poll_never_returns_before_its_timeout_without_an_event() {
+    let Some(mut world) = World::new() else { return };
+    for micros in [1, 300, 999, 1000, 1001, 2500, 7000] {
+        let timeout = Duration::from_micros(micros);
+        for _ in 0..20 {
+            let before = Instant::now();
+            world.turn(Some(timeout));
+            assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
+            assert!(world.events.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_timeout_below_a_millisecond_is_not_rounded_up() {
+    let Some(mut world) = World::new() else { return };
+    let timeout = Duration::from_micros(50);
+    // The best of many: a busy machine delays some of them, but not all.
+    let best = (0..400).map(|_| {
+        let before = Instant::now();
+        world.turn(Some(timeout));
+        before.elapsed()
+    });
+    let best = best.min().unwrap();
+    assert!(best < Duration::from_millis(1), "{best:?} at best");
+}
+
+#[test]
+fn a_timeout_too_long_for_any_clock_is_no_timeout() {
+    let Some(mut world) = World::new() else { return };
+    for timeout in [Duration::MAX, Duration::from_secs(86_400 * 365 * 1000), Duration::from_millis(u64::MAX)] {
+        let waker = world.reactor.waker();
+        let waking = thread::spawn(move || waker.wake().unwrap());
+        world.turn(Some(timeout));
+        assert!(matches!(world.events.iter().next(), Some(Event::Woken)), "{timeout:?}: {:?}", world.events);
+        waking.join().unwrap();
+    }
+}
+
+/// Polls while another thread interrupts that again and again, as long as it takes, and at most for `PATIENCE`.
+fn poll_under_fire(world: &mut World, timeout: Option<Duration>, meanwhile: impl FnOnce() + Send + 'static) {
+    let handled = Arc::new(AtomicBool::new(false));
+    let signal = signal_hook::consts::SIGUSR1;
+    // This handler only notes that it was called.
+    let registered = signal_hook::flag::register(signal, Arc::clone(&handled)).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let polling = gettid();
+    let fire = {
+        let (over, handled) = (Arc::clone(&over), Arc::clone(&handled));
+        thread::spawn(move || {
+            let until = Instant::now() + PATIENCE;
+            let mut meanwhile = Some(meanwhile);
+            let mut shots = 0;
+            while !over.load(Ordering::Acquire) && Instant::now() < until {
+                // The kernel prefers the thread that is named, if that can take the signal.
+                kill_process(polling, rustix::process::Signal::USR1).unwrap();
+                shots += 1;
+                // The pause is the interval of the fire, not a wait for anything.
+                thread::sleep(Duration::from_millis(3));
+                if shots >= 20 && handled.load(Ordering::Acquire) {
+                    meanwhile.take().into_iter().for_each(|meanwhile| meanwhile());
+                }
+            }
+            !over.load(Ordering::Acquire)
+        })
+    };
+    world.turn(timeout);
+    over.store(true, Ordering::Release);
+    let gave_up = fire.join().unwrap();
+    signal_hook::low_level::unregister(registered);
+    assert!(handled.load(Ordering::Acquire), "no signal has arrived");
+    assert!(!gave_up, "the interruptions made the poll last for ever");
+}
+
+#[test]
+fn a_signal_to_the_host_neither_ends_nor_prolongs_a_poll() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    for timeout in [Duration::from_millis(100), Duration::from_micros(100_300)] {
+        let before = Instant::now();
+        poll_under_fire(&mut world, Some(timeout), || {});
+        assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
+        assert!(world.events.is_empty(), "{:?}", world.events);
+    }
+    let waker = world.reactor.waker();
+    poll_under_fire(&mut world, None, move || waker.wake().unwrap());
+    assert_eq!(world.woken, 1);
+}
+
+#[test]
+fn housekeeping_without_an_event_does_not_prolong_a_poll() {
+    let Some(mut world) = World::new() else { return };
+    let path = world.place.dir.path().join("file.log");
+    fs::write(&path, "").unwrap();
+    // A tail that waits for a byte far away, in a file that grows all the time: work, but never an event.
+    world.tail_file(&path, Position::Offset(u64::MAX));
+    let over = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || {
+            let until = Instant::now() + PATIENCE;
+            while !over.load(Ordering::Acquire) && Instant::now() < until {
+                append(&path, "x");
+                // The interval of the writes, not a wait for anything.
+                thread::sleep(Duration::from_millis(2));
+            }
+            !over.load(Ordering::Acquire)
+        })
+    };
+    for timeout in [Duration::from_millis(60), Duration::from_micros(60_300)] {
+        let before = Instant::now();
+        world.turn(Some(timeout));
+        assert!(before.elapsed() >= timeout);
+        assert!(world.events.is_empty(), "{:?}", world.events);
+    }
+    over.store(true, Ordering::Release);
+    assert!(!writer.join().unwrap(), "the writes made the poll last for ever");
+}
+
+#[test]
+fn many_wakes_before_a_poll_are_one_event() {
+    let Some(mut world) = World::new() else { return };
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let waker = world.reactor.waker();
+            thread::spawn(move || (0..1000).for_each(|_| waker.wake().unwrap()))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    world.turn(None);
+    assert_eq!((world.woken, world.events.len()), (1, 1));
+    for _ in 0..3 {
+        world.turn(Some(Duration::ZERO));
+        assert!(world.events.is_empty());
+    }
+}
+
+#[test]
+fn no_wake_is_lost_between_two_polls() {
+    let Some(mut world) = World::new() else { return };
+    let waker = world.reactor.waker();
+    let (to_thread, from_here) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        while from_here.recv().is_ok() {
+            waker.wake().unwrap();
+        }
+    });
+    for round in 1..=2000 {
+        // The wake comes before, during or after the poll has begun.
+        to_thread.send(()).unwrap();
+        world.until("it was woken", |world| world.woken == round);
+    }
+    drop(to_thread);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_waker_outlives_its_reactor() {
+    let Some(world) = World::new() else { return };
+    let waker = world.reactor.waker();
+    drop(world);
+    waker.wake().unwrap();
+}
+
+#[test]
+fn what_has_no_room_comes_with_the_next_poll_oldest_first() {
+    let Some(mut world) = World::new() else { return };
+    let path = world.place.dir.path().join("file.log");
+    fs::write(&path, "bytes").unwrap();
+    for number in 0..10 {
+        world.reactor.tail_file(&path, Position::Start, Token(number)).unwrap();
+    }
+    let mut events = Events::with_capacity(3);
+    let mut all = Vec::new();
+    for expected in [3, 3, 3, 1] {
+        // Without a timeout: what is left over must not wait for anything.
+        let some = happenings(&mut world.reactor, &mut events, None);
+        assert_eq!(some.len(), expected);
+        all.extend(some);
+    }
+    assert_eq!(all, (0..10).map(|number| format!("readable {number}")).collect::<Vec<_>>());
+    assert!(happenings(&mut world.reactor, &mut events, Some(Duration::ZERO)).is_empty());
+}
+
+#[test]
+fn events_have_room_for_one_at_least() {
+    let Some(mut world) = World::new() else { return };
+    let mut events = Events::with_capacity(0);
+    assert_eq!(events.capacity(), 1);
+    let path = world.place.dir.path().join("file.log");
+    fs::write(&path, "bytes").unwrap();
+    for number in 0..3 {
+        world.reactor.tail_file(&path, Position::Start, Token(number)).unwrap();
+    }
+    for number in 0..3 {
+        assert_eq!(happenings(&mut world.reactor, &mut events, None), [format!("readable {number}")]);
+    }
+}
+
+#[test]
+fn the_events_of_a_job_come_in_the_documented_order() {
+    let Some(mut world) = World::new() else { return };
+    // The rest writes once the main process is reaped.
+    let mut command = sh("echo first; (while kill -0 $$ 2>/dev/null; do sleep 0.01; done; echo last) &");
+    command.end_policy(EndPolicy::WaitAll);
+    let job = world.reactor.spawn(&command, Token(1)).unwrap();
+    let tail = world.reactor.tail(job, Position::Start, Token(2)).unwrap();
+    let mut events = Events::with_capacity(1);
+    let mut seen: Vec<String> = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen.last().is_none_or(|last| last != "finished 1") {
+        assert!(Instant::now() < deadline, "{seen:?}");
+        seen.extend(happenings(&mut world.reactor, &mut events, Some(PATIENCE)));
+        drain(&mut world.reactor, tail);
+    }
+    assert_eq!(seen.iter().filter(|event| *event == "exited 1").count(), 1, "{seen:?}");
+    let exited = seen.iter().position(|event| event == "exited 1").unwrap();
+    let last_readable = seen.iter().rposition(|event| event == "readable 2").unwrap();
+    // What is written after the exit of the main process is told of between the two.
+    assert!(exited < last_readable, "{seen:?}");
+    assert!(happenings(&mut world.reactor, &mut events, Some(Duration::from_millis(50))).is_empty());
+}
+
+fn drain(reactor: &mut Reactor, tail: TailId) {
+    let mut buffer = [0; 64];
+    while let jobworker::Read::Data(_) = reactor.read(tail, &mut buffer).unwrap() {}
+}
