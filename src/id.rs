@@ -89,6 +89,11 @@ impl<T> Slots<T> {
         Self { entries: Slab::new(), generation: 0 }
     }
 
+    /// Counts the generations from here on: a table that starts at a random place does not know the keys of another.
+    pub(crate) fn starting_at(generation: u32) -> Self {
+        Self { entries: Slab::new(), generation }
+    }
+
     pub(crate) fn insert(&mut self, value: T) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let slot = self.entries.insert((self.generation, value));

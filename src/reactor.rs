@@ -172,7 +172,7 @@ impl Reactor {
             kernel_events: mio::Events::with_capacity(KERNEL_EVENTS),
             waker: Waker::new(waker),
             timer,
-            tails: Tails::new(watch, config.window_bytes, config.pace),
+            tails: Tails::new(watch, config.window_bytes, config.pace).with_ids_from(random_uuid()?.as_fields().0),
             jobs: Jobs::default(),
             queue: VecDeque::new(),
             logs,

@@ -81,6 +81,12 @@ impl<K: Kernel> Tails<K> {
         }
     }
 
+    /// With ids that another reactor is not likely to have given out: `unique` is a random number.
+    pub(crate) fn with_ids_from(mut self, unique: u32) -> Self {
+        self.tails = Slots::starting_at(unique);
+        self
+    }
+
     /// How many tails there are.
     pub(crate) fn len(&self) -> usize {
         self.tails.len()

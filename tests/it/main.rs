@@ -6,3 +6,4 @@ mod limits;
 mod nested;
 mod poll;
 mod smoke;
+mod tails;
