@@ -2,8 +2,12 @@
 
 mod support;
 
+mod bad_input;
+mod fanout;
 mod limits;
 mod nested;
 mod poll;
+mod process_group;
 mod smoke;
 mod tails;
+mod tidy;
