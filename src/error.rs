@@ -289,6 +289,7 @@ fn hint(source: &io::Error) -> &'static str {
     match Errno::from_io_error(source) {
         Some(Errno::MFILE) => " (raise RLIMIT_NOFILE, or remove finished jobs)",
         Some(Errno::NFILE) => " (raise the sysctl fs.file-max)",
+        Some(Errno::NOSPC) => " (the file system is full: free bytes or inodes there)",
         Some(Errno::ROFS) => " (the file system is mounted read-only)",
         _ => "",
     }

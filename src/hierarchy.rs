@@ -42,8 +42,14 @@ impl Hierarchy {
         // The host may change its working directory later.
         let path = &std::path::absolute(path).map_err(Error::path("find", path))?;
         let refuse = |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
-        let dir = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| refuse(format!("cannot be opened: {errno}")))?;
+        let dir =
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+                match errno {
+                    // This says nothing about the tree.
+                    Errno::MFILE | Errno::NFILE => Error::path("open cgroup", path)(errno),
+                    errno => refuse(format!("cannot be opened: {errno}")),
+                }
+            })?;
         let file_system = fstatfs(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
         // The field is signed or unsigned, narrow or wide, by architecture.
         #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]

@@ -492,7 +492,9 @@ fn execute(plan: &Plan<'_>) -> i32 {
             let _ = unsafe { call(raw::__NR_sched_yield, [0; 6]) };
         }
         match errno {
-            raw_errno::ENOENT | raw_errno::ENOTDIR => {}
+            raw_errno::ENOENT => {}
+            // A wrong entry of PATH is passed over; of a path that was given it is the cause.
+            raw_errno::ENOTDIR if plan.programs.len() > 1 => {}
             raw_errno::EACCES => verdict = errno,
             _ => return errno,
         }
