@@ -11,12 +11,11 @@ use jobworker::{
     ByteSize, Command, Containment, Error, Exit, InvalidLimit, Limits, Output, Position, ProcessGroup, Reactor,
     Resource, Token,
 };
-use rustix::event::{PollFd, PollFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount};
 use rustix::process::{Pid, PidfdFlags, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::support::{PATIENCE, Place, World, alone, cgroup_mount, directories, sh};
+use crate::support::{Place, World, alone, cgroup_mount, directories, sh, wait_for_exit};
 
 /// Fails unless the text has all of these parts.
 #[track_caller]
@@ -565,8 +564,7 @@ fn a_job_whose_group_was_removed_by_somebody_finishes_all_the_same() {
     // Its zombie is left, which holds no group.
     let pid = Pid::from_raw(i32::try_from(status.pid).unwrap()).unwrap();
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let timeout = PATIENCE.try_into().unwrap();
-    assert_eq!(rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).unwrap(), 1);
+    wait_for_exit(&pidfd);
     drop(pidfd);
     fs::remove_dir(&group).unwrap();
     let tail = world.tail(job, Position::Start);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jobworker::{Command, Exit, Position, TailId};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::io::retry_on_intr;
 
 use crate::support::{World, alone, append};
 
@@ -58,7 +59,7 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     let before = sleeps();
     let mut ready = Vec::with_capacity(1);
     let timeout = Timespec { tv_sec: 3, tv_nsec: 0 };
-    epoll::wait(&outer, spare_capacity(&mut ready), Some(&timeout)).unwrap();
+    retry_on_intr(|| epoll::wait(&outer, spare_capacity(&mut ready), Some(&timeout))).unwrap();
     assert!(ready.is_empty(), "woken in silence");
     // Once for the wait itself; the rest is the kernel's own, such as a page that has to be read.
     assert!(sleeps() - before <= 3, "slept {} times in three seconds of silence", sleeps() - before);

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread;
@@ -51,20 +52,30 @@ impl Outer {
 
     /// Waits until the reactor's descriptor is readable; `false` when it was not in all that time.
     fn wait(&mut self, world: &World, timeout: Duration) -> bool {
+        loop {
+            match self.try_wait(world, timeout) {
+                // The process was stopped and continued: the wait begins anew.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other.unwrap(),
+            }
+        }
+    }
+
+    fn try_wait(&mut self, world: &World, timeout: Duration) -> io::Result<bool> {
         let timespec = Timespec::try_from(timeout).unwrap();
         match self {
             Self::Level(epoll) | Self::Edge(epoll) => {
                 let mut ready = Vec::with_capacity(8);
-                epoll::wait(&*epoll, spare_capacity(&mut ready), Some(&timespec)).unwrap();
-                !ready.is_empty()
+                epoll::wait(&*epoll, spare_capacity(&mut ready), Some(&timespec))?;
+                Ok(!ready.is_empty())
             }
             Self::Mio(poll, ready) => {
-                poll.poll(ready, Some(timeout)).unwrap();
-                !ready.is_empty()
+                poll.poll(ready, Some(timeout))?;
+                Ok(!ready.is_empty())
             }
             Self::Poll => {
                 let mut fds = [PollFd::from_borrowed_fd(world.reactor.as_fd(), PollFlags::IN)];
-                rustix::event::poll(&mut fds, Some(&timespec)).unwrap() > 0
+                Ok(rustix::event::poll(&mut fds, Some(&timespec))? > 0)
             }
         }
     }

@@ -162,6 +162,34 @@ fn housekeeping_without_an_event_does_not_prolong_a_poll() {
 }
 
 #[test]
+fn an_interruption_does_not_start_the_time_anew() {
+    let Some(mut world) = World::new() else { return };
+    let path = world.place.dir.path().join("file.log");
+    fs::write(&path, "").unwrap();
+    // A tail that waits for a byte far away: growth is work, but no event.
+    world.tail_file(&path, Position::Offset(u64::MAX));
+    let timeout = Duration::from_millis(100);
+    let mut waited = || {
+        let before = Instant::now();
+        let writer = {
+            let path = path.clone();
+            thread::spawn(move || {
+                // The moment of the interruption, not a wait for anything.
+                thread::sleep(timeout.mul_f32(0.6));
+                append(path, "x");
+            })
+        };
+        world.turn(Some(timeout));
+        let waited = before.elapsed();
+        writer.join().unwrap();
+        assert!(waited >= timeout);
+        waited
+    };
+    // Begun anew, it is 160 ms at best. A busy machine delays some of the polls, but not all.
+    assert!((0..50).any(|_| waited() < timeout.mul_f32(1.5)));
+}
+
+#[test]
 fn many_wakes_before_a_poll_are_one_event() {
     let Some(mut world) = World::new() else { return };
     let threads: Vec<_> = (0..4)

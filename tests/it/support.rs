@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use jobworker::{
     Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report, TailId, TailOptions,
     Token,
 };
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::retry_on_intr;
 use tempfile::TempDir;
 
 /// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
@@ -314,6 +317,14 @@ pub(crate) fn run_alone(here: &str) -> bool {
 pub(crate) fn append(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     file.write_all(bytes.as_ref()).unwrap();
+}
+
+/// Waits until a process has exited, without reaping it.
+#[track_caller]
+pub(crate) fn wait_for_exit(pidfd: impl AsFd) {
+    let timeout = PATIENCE.try_into().unwrap();
+    let wait = || rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+    assert_eq!(retry_on_intr(wait).unwrap(), 1, "the process does not exit");
 }
 
 /// How many children this process has, zombies included.

@@ -12,10 +12,9 @@ use jobworker::{
     Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read, Stream, TailId,
     TailOptions, Token,
 };
-use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::support::{PATIENCE, Place, World, alone, append, sh};
+use crate::support::{PATIENCE, Place, World, alone, append, sh, wait_for_exit};
 
 const MORE: &str = "the rest is longer than all that came before it, by so much that any offset is inside of it\n";
 
@@ -708,7 +707,8 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
         }
     }
     drop(write);
-    wait_for_exit(&rest);
+    assert_eq!(rest.len(), 1);
+    rest.iter().for_each(wait_for_exit);
 
     world.until("every tail has every line", |world| tails.iter().all(|tail| bytes(world, *tail) == 14));
     assert!(tails.iter().all(|tail| world.text(*tail) == "one\ntwo\nthree\n"));
@@ -727,15 +727,6 @@ fn cgroup_members(world: &World, job: JobId) -> Vec<OwnedFd> {
     let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     let open = |line: &str| pidfd_open(Pid::from_raw(line.parse().ok()?)?, PidfdFlags::empty()).ok();
     pids.lines().filter_map(open).collect()
-}
-
-fn wait_for_exit(pidfds: &[OwnedFd]) {
-    assert!(!pidfds.is_empty());
-    for pidfd in pidfds {
-        let timeout = PATIENCE.try_into().unwrap();
-        let exited = rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)).unwrap();
-        assert_eq!(exited, 1, "the process does not exit");
-    }
 }
 
 #[test]
