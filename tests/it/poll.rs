@@ -79,8 +79,9 @@ fn a_timeout_too_long_for_any_clock_is_no_timeout() {
     }
 }
 
-/// Polls while another thread interrupts that again and again, as long as it takes, and at most for `PATIENCE`.
-fn poll_under_fire(world: &mut World, timeout: Option<Duration>, meanwhile: impl FnOnce() + Send + 'static) {
+/// Polls while another thread interrupts that again and again, as long as it takes, and at most for `PATIENCE`; says
+/// whether a signal has arrived.
+fn poll_under_fire(world: &mut World, timeout: Option<Duration>, meanwhile: impl FnOnce() + Send + 'static) -> bool {
     let handled = Arc::new(AtomicBool::new(false));
     let signal = signal_hook::consts::SIGUSR1;
     // This handler only notes that it was called.
@@ -110,8 +111,8 @@ fn poll_under_fire(world: &mut World, timeout: Option<Duration>, meanwhile: impl
     over.store(true, Ordering::Release);
     let gave_up = fire.join().unwrap();
     signal_hook::low_level::unregister(registered);
-    assert!(handled.load(Ordering::Acquire), "no signal has arrived");
     assert!(!gave_up, "the interruptions made the poll last for ever");
+    handled.load(Ordering::Acquire)
 }
 
 #[test]
@@ -121,13 +122,18 @@ fn a_signal_to_the_host_neither_ends_nor_prolongs_a_poll() {
     }
     let Some(mut world) = World::new() else { return };
     for timeout in [Duration::from_millis(100), Duration::from_micros(100_300)] {
-        let before = Instant::now();
-        poll_under_fire(&mut world, Some(timeout), || {});
-        assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
-        assert!(world.events.is_empty(), "{:?}", world.events);
+        // A busy machine may not let the other thread run in all that time.
+        let interrupted = (0..100).any(|_| {
+            let before = Instant::now();
+            let interrupted = poll_under_fire(&mut world, Some(timeout), || {});
+            assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
+            assert!(world.events.is_empty(), "{:?}", world.events);
+            interrupted
+        });
+        assert!(interrupted, "no signal has arrived");
     }
     let waker = world.reactor.waker();
-    poll_under_fire(&mut world, None, move || waker.wake().unwrap());
+    assert!(poll_under_fire(&mut world, None, move || waker.wake().unwrap()));
     assert_eq!(world.woken, 1);
 }
 
