@@ -24,7 +24,7 @@ enum Outer {
     Level(OwnedFd),
     Edge(OwnedFd),
     Mio(mio::Poll, mio::Events),
-    /// poll(2), which holds nothing between two waits.
+    /// poll(2), which holds nothing between two waits: the descriptor is asked for at the first of them, not before.
     Poll,
 }
 
