@@ -3,6 +3,7 @@
 mod support;
 
 mod bad_input;
+mod exactness;
 mod fanout;
 mod limits;
 mod nested;

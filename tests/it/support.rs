@@ -2,9 +2,11 @@
 //! that the promises about order and number hold, and on drop that nothing is left.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +17,9 @@ use jobworker::{
     Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report, TailId, TailOptions,
     Token,
 };
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
 /// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
@@ -285,17 +288,18 @@ impl World {
 
 /// Runs the calling test in a process of its own, for what can only be counted where nobody else runs: `true` there.
 ///
-/// `if !alone!() { return; }` at the beginning of a test.
+/// `if !alone!() { return; }` at the beginning of a test. With arguments the process is started through that command,
+/// such as `alone!("env", "NAME=value")`, which can give it what it could not safely give itself.
 macro_rules! alone {
-    () => {{
+    ($($through:expr),*) => {{
         fn here() {}
-        $crate::support::run_alone(std::any::type_name_of_val(&here))
+        $crate::support::run_alone(std::any::type_name_of_val(&here), &[$($through),*])
     }};
 }
 pub(crate) use alone;
 
 /// See [`alone`]; `here` is the path of a function inside of the test.
-pub(crate) fn run_alone(here: &str) -> bool {
+pub(crate) fn run_alone(here: &str, through: &[&str]) -> bool {
     const MARK: &str = "JOBWORKER_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         return true;
@@ -303,7 +307,9 @@ pub(crate) fn run_alone(here: &str) -> bool {
     let path = here.trim_end_matches("::here");
     let name = path.split_once("::").expect("a path below the crate").1;
     let program = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(program)
+    let mut line = through.iter().map(OsStr::new).chain([program.as_os_str()]);
+    let status = std::process::Command::new(line.next().expect("the program at least"))
+        .args(line)
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(MARK, "1")
         .status()
@@ -338,4 +344,47 @@ pub(crate) fn children() -> usize {
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+/// A pidfd of a living process or a zombie: unlike its number it stays that process's.
+#[track_caller]
+pub(crate) fn pidfd(pid: u32) -> OwnedFd {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    pidfd_open(pid, PidfdFlags::empty()).unwrap_or_else(|error| panic!("process {pid:?}: {error}"))
+}
+
+/// Whether the process behind a pidfd has exited.
+pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
+    await_exit(pidfd, Duration::ZERO)
+}
+
+/// Waits until the process behind a pidfd has exited; says whether it has.
+pub(crate) fn await_exit(pidfd: &OwnedFd, timeout: Duration) -> bool {
+    let timeout = Timespec::try_from(timeout).unwrap();
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+}
+
+/// The numbers of the processes in a cgroup.
+pub(crate) fn members(cgroup: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    list.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Kills what a test has left running in a cgroup on purpose, waits until it is gone, and removes the group.
+#[track_caller]
+pub(crate) fn end_group(cgroup: &Path) {
+    let pids = members(cgroup);
+    let pidfds: Vec<OwnedFd> = pids.into_iter().map(pidfd).collect();
+    fs::write(cgroup.join("cgroup.kill"), "1").unwrap();
+    for pidfd in &pidfds {
+        assert!(await_exit(pidfd, PATIENCE), "a killed process lives on");
+    }
+    fs::remove_dir(cgroup).unwrap_or_else(|error| panic!("cannot remove {}: {error}", cgroup.display()));
+}
+
+/// The resident set of this process in bytes.
+pub(crate) fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size()
 }
