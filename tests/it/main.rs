@@ -5,6 +5,7 @@ mod support;
 mod bad_input;
 mod exactness;
 mod fanout;
+mod life;
 mod limits;
 mod nested;
 mod poll;
