@@ -585,6 +585,32 @@ fn a_cgroup_that_somebody_removes_or_freezes_does_not_hang_the_end_of_a_job() {
 }
 
 #[test]
+fn a_host_that_ignores_the_death_of_children_runs_jobs_like_any_other() {
+    if !alone!("env", "--ignore-signal=CHLD") {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    // The kernel reaps the children of such a host by itself. Since Linux 6.15 their status can be had all the same.
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let known = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
+    let expected = |exit| if known { exit } else { Exit::Unknown };
+    for _ in 0..50 {
+        let job = world.spawn(&sh("sleep 1000 & printf text; exit 3"));
+        let tail = world.tail(job, Position::Start);
+        let report = world.finish(job);
+        assert_eq!(report.exit, expected(Exit::Code(3)));
+        assert!(report.problems.is_empty(), "{report:?}");
+        assert_eq!(world.text(tail), "text");
+        assert!(!cgroup(&world, job).exists());
+    }
+    let job = world.spawn(&sleeper());
+    world.reactor.stop(job).unwrap();
+    assert_eq!(world.finish(job).exit, expected(by(Signal::TERM)));
+    assert!(matches!(world.try_spawn(&Command::new("/no/such/program")), Err(Error::Spawn { .. })));
+}
+
+#[test]
 fn the_environment_descriptors_and_signals_of_the_host_are_not_seen_by_a_job() {
     if !alone!("env", "--ignore-signal=USR1,PIPE,HUP", "--block-signal=USR2,TERM", "HOST_SECRET=secret") {
         return;
