@@ -3,6 +3,7 @@
 mod support;
 
 mod bad_input;
+mod command;
 mod exactness;
 mod fanout;
 mod life;
