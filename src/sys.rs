@@ -12,6 +12,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use linux_raw_sys::general as raw;
@@ -119,6 +120,9 @@ pub(crate) struct Nursery {
 // SAFETY: the pointers name mappings that this value owns alone.
 unsafe impl Send for Nursery {}
 
+/// Held while the dumpable flag, of which a process has only one, is not what the host made it.
+static CHANGES_IDS: Mutex<()> = Mutex::new(());
+
 /// The child's code needs about one KiB in release and four in debug builds.
 const STACK_SIZE: usize = 64 * 1024;
 
@@ -158,10 +162,12 @@ impl Nursery {
     pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
         let host = rustix::process::getpid().as_raw_nonzero().get();
         self.message().stage.store(0, Ordering::Relaxed);
-        // Changing ids clears this flag of the *address space*, which the child shares with the host until exec.
+        // Changing ids clears this flag of the *address space*, which the child shares with the host until exec. One such
+        // child at a time, whatever the thread: another spawn would save the flag as this one's child has left it.
+        let changes_ids = plan.uid.is_some() || plan.gid.is_some();
+        let one_at_a_time = changes_ids.then(|| CHANGES_IDS.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: PR_GET_DUMPABLE takes no further argument.
-        let dumpable = (plan.uid.is_some() || plan.gid.is_some())
-            .then(|| unsafe { call(raw::__NR_prctl, [PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) });
+        let dumpable = changes_ids.then(|| unsafe { call(raw::__NR_prctl, [PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) });
         let child = Child { plan, host, message: self.message };
         // SAFETY: `child_main` leaves by exec or exit, and everything it reads lives until clone3 has returned here.
         let born = unsafe { self.clone(plan.cgroup, child_main, (&raw const child).cast()) };
@@ -169,6 +175,7 @@ impl Nursery {
             // SAFETY: PR_SET_DUMPABLE takes one integer. It cannot fail with 1.
             let _ = unsafe { call(raw::__NR_prctl, [PR_SET_DUMPABLE as usize, 1, 0, 0, 0, 0]) };
         }
+        drop(one_at_a_time);
         let (pid, pidfd) = born.map_err(|errno| Failure { stage: Stage::Clone, errno })?;
         let stage = self.message().stage.load(Ordering::Relaxed);
         match Stage::ALL.into_iter().find(|known| *known as u32 == stage) {

@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jobworker::{Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal, Stage, Token};
-use rustix::process::{WaitId, WaitIdOptions, getpgrp, getpid, getsid, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpgrp, getpid, getsid, waitid};
 
-use crate::support::{World, end_group, pidfd, sh};
+use crate::support::{World, alone, end_group, pidfd, sh};
 
 /// Runs a program that succeeds and gives its output.
 #[track_caller]
@@ -162,6 +162,33 @@ fn user_group_and_groups_are_set_for_good_and_the_hosts_groups_are_not_left_to_a
     assert_eq!(status(&mut world, &mut command, "Uid"), "0 0 0 0");
     assert_eq!(status(&mut world, &mut command, "Gid"), "65533 65533 65533 65533");
     assert!(rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(), "the host has changed");
+}
+
+#[test]
+fn a_host_that_was_dumpable_stays_so_when_its_threads_start_jobs_as_other_users_at_the_same_time() {
+    if !alone!() {
+        return;
+    }
+    // The change of ids in a child that shares the memory of the host clears this flag of the host.
+    let dumpable = || rustix::process::dumpable_behavior().unwrap();
+    if dumpable() != DumpableBehavior::Dumpable || !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: not root, or not dumpable to begin with");
+        return;
+    }
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let Some(mut world) = World::new() else { return };
+                    for _ in 0..10 {
+                        let job = world.spawn(Command::new("/bin/true").uid(65534));
+                        world.finish(job);
+                    }
+                });
+            }
+        });
+        assert_eq!(dumpable(), DumpableBehavior::Dumpable);
+    }
 }
 
 #[test]
