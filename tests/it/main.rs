@@ -4,6 +4,7 @@ mod support;
 
 mod bad_input;
 mod command;
+mod defects;
 mod exactness;
 mod fanout;
 mod life;
