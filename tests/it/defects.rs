@@ -276,6 +276,80 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
     world.finish(job);
 }
 
+/// Appends after each line that it is given leave to; `how` is the redirection of the second.
+fn step_by_step(how: &str) -> (String, OwnedFd, OwnedFd) {
+    let (input, feed) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    (format!("echo A; read go; echo B {how}; read go; echo C"), input, feed)
+}
+
+#[test]
+fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_is_told() {
+    let Some(mut world) = World::new() else { return };
+    for uid in [None, Some(65534)] {
+        let as_user = |command: &mut Command| {
+            command.current_dir("/").env("PATH", "/usr/bin:/bin");
+            uid.map(|uid| command.uid(uid).gid(uid));
+        };
+        // The shell opens /dev/stderr with O_TRUNC: the job truncates its own log, which is what the test is about.
+        let (script, input, feed) = step_by_step(">/dev/stderr");
+        let mut command = sh(&script);
+        as_user(command.stdin_fd(input));
+        let job = world.spawn(&command);
+        let tail = world.tail(job, Position::Start);
+        world.until("A is read", |world| world.text(tail) == "A\n");
+        rustix::io::write(&feed, b"\n").unwrap();
+        world.until("B is read", |world| world.text(tail) == "A\nB\n");
+        rustix::io::write(&feed, b"\n").unwrap();
+        let report = world.finish(job);
+        assert_eq!(report.exit, Exit::Code(0));
+        assert_whole(&world, &[tail], "A\nB\nC\n");
+        assert_eq!(world.transcripts[&tail].truncated_at, [2], "the truncation is told, where it was");
+        assert_eq!(report.output_bytes, 4);
+
+        // Also by a tail on a log that nobody has read before: all that is known of it then is its size, which is the
+        // same again after the truncation. (The first version lost B without a word.)
+        let (script, input, feed) = step_by_step(">/dev/stderr");
+        let mut command = sh(&script);
+        as_user(command.stdin_fd(input));
+        let job = world.spawn(&command);
+        let first = world.tail(job, Position::Start);
+        world.until("A is there", |world| world.text(first) == "A\n");
+        world.reactor.close(first).unwrap();
+        let tail = world.tail(job, Position::Start);
+        world.until("A is read", |world| world.text(tail) == "A\n");
+        rustix::io::write(&feed, b"\n").unwrap();
+        world.until("B is read", |world| world.text(tail) == "A\nB\n");
+        rustix::io::write(&feed, b"\n").unwrap();
+        world.finish(job);
+        assert_whole(&world, &[tail], "A\nB\nC\n");
+        assert_eq!(world.transcripts[&tail].truncated_at, [2]);
+
+        // Unhurried by anybody: whatever a tail saw of A, it gets what the log is in the end, and nothing twice.
+        for _ in 0..20 {
+            let mut command = sh("echo A; echo B >/dev/stderr; echo C");
+            as_user(&mut command);
+            let job = world.spawn(&command);
+            let tail = world.tail(job, Position::Start);
+            let report = world.finish(job);
+            assert_eq!((report.exit, report.output_bytes), (Exit::Code(0), 4));
+            let transcript = &world.transcripts[&tail];
+            let seen = transcript.truncated_at.last().copied().unwrap_or(0);
+            assert_eq!(transcript.bytes[seen..], *b"B\nC\n");
+            assert!(b"A\n".starts_with(&transcript.bytes[..seen]));
+            assert_eq!(fs::read(log(&world, job)).unwrap(), b"B\nC\n");
+        }
+
+        // Appending truncates nothing.
+        let mut command = sh("echo A; echo B >>/dev/stderr; echo C");
+        as_user(&mut command);
+        let job = world.spawn(&command);
+        let tail = world.tail(job, Position::Start);
+        assert_eq!(world.finish(job).output_bytes, 6);
+        assert_whole(&world, &[tail], "A\nB\nC\n");
+        assert_eq!(world.transcripts[&tail].truncated_at, []);
+    }
+}
+
 #[test]
 fn defect_12_a_log_is_closed_to_others_and_lies_in_a_directory_that_is_as_well() {
     let Some(mut world) = World::new() else { return };

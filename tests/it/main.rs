@@ -7,6 +7,7 @@ mod command;
 mod defects;
 mod exactness;
 mod fanout;
+mod leftovers;
 mod life;
 mod limits;
 mod nested;

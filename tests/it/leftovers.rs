@@ -1,0 +1,234 @@
+//! After any number of jobs, starts that fail at every stage among them, the system is what it was.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jobworker::{
+    Command, Containment, EndPolicy, Error, JobId, Limits, Output, Position, ProcessGroup, Reactor, Resource, Stage,
+    TailId, Token,
+};
+use rustix::process::{Gid, Uid};
+
+use crate::support::{Footprint, Place, World, alone, resident_bytes, sh};
+
+/// Starts that fail, each at another stage.
+struct Failures {
+    /// Whose groups can be made, but hold no process; and where they lie.
+    invalid: World,
+    /// Whose parent group was removed.
+    orphaned: Reactor,
+    /// Where it keeps its logs.
+    orphaned_place: Place,
+    garbage: PathBuf,
+    plain: PathBuf,
+    controller: bool,
+}
+
+impl Failures {
+    fn new(world: &World) -> Option<Self> {
+        let place = Place::new();
+        let parent = place.cgroup.clone()?;
+        let reactor = Reactor::with_config(&place.config()).unwrap();
+        // What is made below a threaded group is "domain invalid" until it is threaded as well: it cannot be cloned into.
+        fs::write(parent.join("cgroup.type"), "threaded").unwrap();
+        let invalid = World::around(reactor, place);
+        let mut orphaned_place = Place::new();
+        let orphaned = Reactor::with_config(&orphaned_place.config()).unwrap();
+        fs::remove_dir(orphaned_place.cgroup.take().unwrap()).unwrap();
+
+        let [garbage, plain] = ["garbage", "plain"].map(|name| world.place.dir.path().join(name));
+        for (path, mode) in [(&garbage, 0o755), (&plain, 0o644)] {
+            fs::write(path, "neither a script nor a binary").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let controllers = fs::read_to_string(world.place.cgroup.as_ref().unwrap().join("cgroup.controllers")).unwrap();
+        let controller = controllers.split_whitespace().any(|name| name == "cpu");
+        Some(Self { invalid, orphaned, orphaned_place, garbage, plain, controller })
+    }
+
+    /// Fails at every stage that can be reached, once.
+    fn fail_everywhere(&mut self, world: &mut World) {
+        let run = || Command::new("/bin/true");
+        for (stage, errno, command) in [
+            (Stage::Exec, 2, Command::new("/no/such/program")),
+            (Stage::Exec, 2, Command::new("no-such-program")),
+            (Stage::Exec, 13, Command::new(&self.plain)),
+            (Stage::Exec, 13, Command::new("/")),
+            (Stage::Exec, 8, Command::new(&self.garbage)),
+            (Stage::CurrentDirectory, 2, run().current_dir("/no/such/directory").clone()),
+            (Stage::CurrentDirectory, 20, run().current_dir("/bin/true").clone()),
+            (Stage::CurrentDirectory, 13, run().current_dir(world.place.logs()).uid(65534).clone()),
+            // More than the sysctl fs.nr_open allows, and more groups than the kernel takes.
+            (Stage::ResourceLimits, 1, run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone()),
+            (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
+        ] {
+            let error = world.try_spawn(&command).unwrap_err();
+            let Error::Spawn { stage: failed, .. } = &error else { panic!("{error:?}") };
+            assert_eq!((*failed, error.raw_os_error()), (stage, Some(errno)), "{error}");
+        }
+        let error = self.invalid.try_spawn(&run()).unwrap_err();
+        assert!(matches!(error, Error::Spawn { stage: Stage::Clone, .. }), "{error:?}");
+        let error = self.orphaned.spawn(&run(), Token(0)).unwrap_err();
+        assert!(matches!(error, Error::Path { operation: "create cgroup", .. }), "{error:?}");
+        // Before there is a process.
+        let error = world.try_spawn(&Command::new("")).unwrap_err();
+        assert!(matches!(error, Error::InvalidCommand { .. }), "{error:?}");
+        let error = world.try_spawn(run().arg("a\0b")).unwrap_err();
+        assert!(matches!(error, Error::InvalidCommand { .. }), "{error:?}");
+        let error = world.try_spawn(run().stdin_file("/no/such/input")).unwrap_err();
+        assert!(matches!(error, Error::Path { operation: "open standard input", .. }), "{error:?}");
+        let error = world.try_spawn(run().limits(Limits::new().cpu_weight(0))).unwrap_err();
+        assert!(matches!(error, Error::InvalidLimit { .. }), "{error:?}");
+        if !self.controller {
+            let error = world.try_spawn(run().limits(Limits::new().cpu_weight(100))).unwrap_err();
+            assert!(matches!(error, Error::ControllerUnavailable { .. }), "{error:?}");
+        }
+    }
+
+    fn assert_nothing_is_left(&self) {
+        let groups = crate::support::directories(self.invalid.place.cgroup.as_ref().unwrap()).len();
+        let logs =
+            [self.invalid.place.logs(), self.orphaned_place.logs()].map(|dir| fs::read_dir(dir).unwrap().count());
+        assert_eq!((groups, logs), (0, [0, 0]));
+    }
+}
+
+/// One of the commands of which the many jobs are.
+struct Kind {
+    command: Command,
+    /// Somebody has to end it.
+    endless: bool,
+}
+
+fn kinds() -> Vec<Kind> {
+    let ends = |command: &Command| Kind { command: command.clone(), endless: false };
+    let endless = |command: &Command| Kind { command: command.clone(), endless: true };
+    let (echo, sleep) = (Command::new("/bin/echo").arg("text").clone(), Command::new("/bin/sleep").arg("1000").clone());
+    let late = sh("(echo late) & exit 0");
+    let limit = Duration::from_millis(2);
+    vec![
+        ends(&Command::new("/bin/true")),
+        ends(&echo),
+        ends(echo.clone().output(Output::Split)),
+        ends(Command::new("/bin/false").output(Output::Null)),
+        ends(&sh("echo last; kill -9 $$")),
+        ends(&late),
+        ends(late.clone().end_policy(EndPolicy::WaitAll)),
+        ends(&sh("sleep 1000 & sleep 1000 & echo text")),
+        ends(sleep.clone().time_limit(limit)),
+        ends(Command::new("/bin/true").uid(65534).gid(65534).process_group(ProcessGroup::Session)),
+        endless(sleep.clone().grace(Duration::from_secs(3600))),
+        endless(sh("trap '' TERM; setsid sleep 1000 & sleep 1000").grace(limit)),
+    ]
+}
+
+/// Runs so many jobs, a few at a time, and removes them all.
+fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: usize) {
+    const ALIVE: usize = 16;
+    let mut running: Vec<(JobId, Option<TailId>)> = Vec::new();
+    for index in 0..number + ALIVE {
+        if index < number {
+            let kind = &kinds[index % kinds.len()];
+            let job = world.spawn(&kind.command);
+            let has_log = world.reactor.status(job).unwrap().output.is_some();
+            // One that is read to the end, one that is closed early, one that is left to the removal, unread.
+            let tail = has_log.then(|| world.tail(job, Position::Start));
+            if let (Some(tail), 1) = (tail, index % 3) {
+                world.reactor.close(tail).unwrap();
+                world.transcripts.remove(&tail);
+            }
+            if has_log && index % 3 == 2 {
+                world.reactor.tail(job, Position::End, Token(0)).unwrap();
+            }
+            running.push((job, tail));
+            if kind.endless {
+                if index % 2 == 0 { world.reactor.stop(job) } else { world.reactor.kill(job) }.unwrap();
+            }
+            if index % 50 == 0 {
+                failures.fail_everywhere(world);
+            }
+        }
+        if index >= ALIVE.min(number) && !running.is_empty() {
+            let (job, tail) = running.remove(0);
+            let report = world.finish(job);
+            assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
+            world.reactor.remove(job).unwrap();
+            // What the test itself remembers is not what it counts.
+            world.exited.remove(&job);
+            world.finished.remove(&job);
+            if let Some(tail) = tail {
+                world.transcripts.remove(&tail);
+            }
+        }
+    }
+    assert!(running.is_empty() && world.transcripts.is_empty() && world.finished.is_empty());
+    world.turn(Some(Duration::ZERO));
+}
+
+#[test]
+fn five_thousand_jobs_and_failing_starts_of_every_stage_leave_nothing_behind() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: the stages that change the user are root's");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let Some(mut failures) = Failures::new(&world) else { return };
+    let kinds = kinds();
+    let before: Footprint = world.footprint();
+    run_jobs(&mut world, &mut failures, &kinds, 1000);
+    assert_eq!(world.footprint(), before);
+    let resident = resident_bytes();
+    run_jobs(&mut world, &mut failures, &kinds, 4000);
+    assert_eq!(world.footprint(), before);
+    failures.assert_nothing_is_left();
+    let grown = resident_bytes().saturating_sub(resident);
+    assert!(grown < 1024 * 1024, "4,000 jobs have left {grown} bytes");
+    eprintln!("4,000 jobs after the first 1,000 have left {grown} bytes of memory");
+}
+
+#[test]
+fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: it takes root to give privileges up");
+        return;
+    }
+    // To the kernel the ids belong to the thread: this one gives up its own, and the rest of the process keeps them.
+    let unprivileged = std::thread::spawn(|| {
+        let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        let place = Place::new();
+        let mut world =
+            World::around(Reactor::with_config(place.config().containment(Containment::ProcessGroup)).unwrap(), place);
+        let run = || Command::new("/bin/true");
+        let before = world.footprint();
+        for _ in 0..100 {
+            for (stage, command) in [
+                (Stage::UserId, run().uid(0).clone()),
+                (Stage::GroupId, run().gid(0).clone()),
+                (Stage::Groups, run().groups([0]).clone()),
+                (Stage::ResourceLimits, run().rlimit(Resource::Nice, Some(40), Some(40)).clone()),
+            ] {
+                let error = world.try_spawn(&command).unwrap_err();
+                let Error::Spawn { stage: failed, .. } = &error else { panic!("{error:?}") };
+                assert_eq!((*failed, error.raw_os_error()), (stage, Some(1)), "{error}");
+                assert!(error.to_string().contains("CAP_"), "{error}");
+            }
+        }
+        assert_eq!(world.footprint(), before);
+        // What needs no privilege works.
+        let (text, _) = world.run(Command::new("/usr/bin/id").arg("-u").uid(user.as_raw()));
+        assert_eq!(text, "65534\n");
+        assert_eq!(world.footprint(), before);
+    });
+    unprivileged.join().unwrap();
+}
