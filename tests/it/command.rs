@@ -347,7 +347,7 @@ fn a_program_that_is_missing_and_one_that_may_not_be_run_are_told_apart() {
     make_executable(&lost, "#!/no/such/interpreter\n");
     for (program, errno) in [
         (dir.join("missing"), rustix::io::Errno::NOENT),
-        (file.join("below"), rustix::io::Errno::NOENT),
+        (file.join("below"), rustix::io::Errno::NOTDIR),
         (file, rustix::io::Errno::ACCESS),
         (dir, rustix::io::Errno::ACCESS),
         (garbage, rustix::io::Errno::NOEXEC),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/`, lowest layer first: a file may use only those above it in this list.
-const LAYERS: [&str; 27] = [
+const LAYERS: [&str; 28] = [
     "signal",
     "limits",
     "command",
@@ -28,6 +28,7 @@ const LAYERS: [&str; 27] = [
     "log",
     "tails",
     "watch",
+    "seam",
     "timer",
     "jobs",
     "config",
