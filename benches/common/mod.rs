@@ -1,0 +1,133 @@
+//! What the benchmarks share: clocks, medians, the lines that the writers write, and the table at the end.
+//!
+//! Invariant: whatever is compared is measured in turns within one run, because the machine is never quiet; so a table
+//! is about ratios first and about times second. A benchmark fails for wrong bytes alone, never for being slow.
+// Each benchmark is a program of its own and uses its part of this.
+#![allow(dead_code)]
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jobworker::Command;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::io::retry_on_intr;
+use rustix::time::{ClockId, clock_gettime};
+
+/// How many bytes a line has, its newline included.
+pub(crate) const LINE: usize = 100;
+
+/// Whether everything is to be over in a few seconds, to see that it runs.
+pub(crate) fn quick() -> bool {
+    std::env::args().any(|arg| arg == "--quick")
+}
+
+/// What this process is to play, when it was started as a part of a benchmark.
+pub(crate) fn role() -> Option<Vec<String>> {
+    let mut args = std::env::args().skip(1);
+    (args.next()? == "--role").then(|| args.collect())
+}
+
+/// A command that starts this program in a role.
+pub(crate) fn in_role<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+    command.arg("--role").args(words);
+    command
+}
+
+/// Nanoseconds on the clock that all processes share.
+pub(crate) fn monotonic() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// The processor time that this thread has used.
+pub(crate) fn thread_cpu() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
+}
+
+/// How often this thread has gone to sleep so far, which is how often it was woken.
+pub(crate) fn sleeps() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|number| number.trim().parse().ok()).expect("the count of voluntary context switches")
+}
+
+/// epoll_wait, for the bare loops: fills `ready`, and goes on when a signal, such as that of a child's end, came.
+pub(crate) fn wait(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>) {
+    ready.clear();
+    retry_on_intr(|| epoll::wait(epoll, spare_capacity(ready), None)).expect("epoll_wait");
+}
+
+/// Where cgroup2 is mounted.
+pub(crate) fn cgroup_mount() -> PathBuf {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
+    let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 file system");
+    PathBuf::from(line.split(' ').nth(4).expect("a mount point"))
+}
+
+/// The value that this part of all values does not exceed.
+pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (part * (sorted.len().saturating_sub(1)) as f64).round() as usize;
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The median of the ratios of what was measured in the same turn.
+pub(crate) fn median_ratio(ours: &[f64], floor: &[f64]) -> f64 {
+    let ratios: Vec<f64> = ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect();
+    median(&ratios)
+}
+
+/// The word for a target; being slow is a finding, not a failure.
+pub(crate) fn verdict(value: f64, most: f64) -> String {
+    format!("{} (target {most})", if value <= most { "PASS" } else { "MISS" })
+}
+
+/// A table that is printed when it is complete.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(heading: &[&str]) -> Self {
+        Self { rows: vec![heading.iter().map(ToString::to_string).collect()] }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    /// First column to the left, the others to the right.
+    pub(crate) fn print(&self, title: &str) {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        println!("\n{title}");
+        for (number, row) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths[column];
+                line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+            }
+            println!("{}", line.trim_end());
+            if number == 0 {
+                println!("{}", "-".repeat(widths.iter().sum::<usize>() + 2 * (columns - 1)));
+            }
+        }
+    }
+}

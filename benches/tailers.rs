@@ -1,0 +1,339 @@
+//! How soon after a write does the last of 1, 100, 1,000 or 10,000 tails have the line, and what does each cost?
+//!
+//! A job writes a line with the time in it, in turns to its log and to a file that a thread of this program follows by
+//! the fewest system calls that can do it: epoll_wait, read of an inotify, pread. So both are measured on one machine
+//! in one mood. The floor of the cost per tail is a copy of the line for each, without a library.
+//!
+//! Invariant: every tail is compared with the first; a difference ends the program with 1.
+
+mod common;
+
+use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::{LINE, Table, in_role, median, median_ratio, monotonic, quantile, quick, sleeps, thread_cpu, verdict};
+use jobworker::{Event, Events, Fill, Position, Reactor, Read, Token};
+use rustix::event::epoll;
+use rustix::fs::inotify;
+
+/// How many tails, and how many lines in one turn.
+const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
+
+/// A tail alone may be told so many times later than the bare loop.
+const LATENCY_TARGET: f64 = 1.2;
+
+/// Nanoseconds per tail and line, from a thousand tails up.
+const COST_TARGET: f64 = 60.0;
+
+/// The job writes its last line, which ends the bare loop.
+const LAST: u64 = 0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Read,
+    FillBuf,
+}
+
+/// What one turn has shown, times in nanoseconds.
+#[derive(Debug)]
+struct Turn {
+    /// From each write until the last tail had the line.
+    latencies: Vec<f64>,
+    floor_latencies: Vec<f64>,
+    /// Processor time per tail and line.
+    cost: f64,
+    floor_cost: f64,
+    /// Wake-ups while the job was silent.
+    idle: u64,
+}
+
+fn main() -> ExitCode {
+    if let Some(role) = common::role() {
+        let number = |index: usize| role[index].parse::<u64>().unwrap();
+        match role[0].as_str() {
+            "paced" => write_paced(number(1), Duration::from_millis(number(2)), Path::new(&role[3])),
+            _ => write_hot(number(1)),
+        }
+        return ExitCode::SUCCESS;
+    }
+    let (lines, turns, silence) = if quick() { (40, 1, 300) } else { (150, 7, 3000) };
+    let mut failed = false;
+    let mut check = |result: Result<Turn, String>| match result {
+        Ok(turn) => Some(turn),
+        Err(difference) => {
+            eprintln!("{difference}");
+            failed = true;
+            None
+        }
+    };
+
+    let mut cases: Vec<(usize, By, Vec<Turn>)> = Vec::new();
+    for tails in SIZES {
+        cases.extend([By::Read, By::FillBuf].map(|by| (tails, by, Vec::new())));
+    }
+    for number in 0..turns {
+        for (tails, by, results) in &mut cases {
+            // The silence is the same however the lines before it were read.
+            let silence = if number == 0 && *by == By::Read { silence } else { 0 };
+            results.extend(check(run(*tails, *by, lines, silence)));
+        }
+    }
+    let hot: Vec<Turn> = (0..turns).filter_map(|_| check(run_hot(lines * 200))).collect();
+    if failed {
+        return ExitCode::FAILURE;
+    }
+
+    let mut table = Table::new(&[
+        "tails",
+        "p50 us",
+        "p99 us",
+        "floor p50",
+        "floor p99",
+        "p50 ratio",
+        "",
+        "ns/tail/line",
+        "floor",
+        "",
+        "idle wake-ups",
+    ]);
+    for (tails, by, turns) in &cases {
+        let over = |value: &dyn Fn(&Turn) -> f64| turns.iter().map(value).collect::<Vec<f64>>();
+        let p50 = over(&|turn| median(&turn.latencies) / 1e3);
+        let floor_p50 = over(&|turn| median(&turn.floor_latencies) / 1e3);
+        let (ratio, cost) = (median_ratio(&p50, &floor_p50), median(&over(&|turn| turn.cost)));
+        let idle: u64 = turns.iter().map(|turn| turn.idle).sum();
+        table.row(vec![
+            format!("{tails}, by {}", if *by == By::Read { "read" } else { "fill_buf" }),
+            format!("{:.1}", median(&p50)),
+            format!("{:.1}", median(&over(&|turn| quantile(&turn.latencies, 0.99) / 1e3))),
+            format!("{:.1}", median(&floor_p50)),
+            format!("{:.1}", median(&over(&|turn| quantile(&turn.floor_latencies, 0.99) / 1e3))),
+            format!("{ratio:.2}"),
+            if *tails == 1 { verdict(ratio, LATENCY_TARGET) } else { String::new() },
+            format!("{cost:.0}"),
+            format!("{:.0}", median(&over(&|turn| turn.floor_cost))),
+            if *tails >= 1000 { verdict(cost, COST_TARGET) } else { String::new() },
+            if *by == By::Read { format!("{idle} {}", verdict(idle as f64, 0.0)) } else { String::new() },
+        ]);
+    }
+    table.print(&format!(
+        "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {turns} turns; then {silence} ms of silence"
+    ));
+    let over = |part: f64| median(&hot.iter().map(|turn| quantile(&turn.latencies, part) / 1e3).collect::<Vec<f64>>());
+    println!(
+        "\n1 tail on a log that grows every 5 us (paced by design): p50 {:.1} us, p99 {:.1} us, {:.0} ns of processor time per line",
+        over(0.5),
+        over(0.99),
+        median(&hot.iter().map(|turn| turn.cost).collect::<Vec<f64>>()),
+    );
+    ExitCode::SUCCESS
+}
+
+/// A line with this time in it.
+fn line(stamp: u64) -> [u8; LINE] {
+    let mut line = [b'.'; LINE];
+    line[..20].copy_from_slice(format!("{stamp:020}").as_bytes());
+    line[LINE - 1] = b'\n';
+    line
+}
+
+fn stamp(line: &[u8]) -> u64 {
+    line[..20].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
+
+/// The job: a line to the log, a pause, a line to the other file, a pause; then silence.
+fn write_paced(lines: u64, silence: Duration, other: &Path) {
+    let other = OpenOptions::new().append(true).open(other).unwrap();
+    let mut random = monotonic() | 1;
+    let mut pause = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::thread::sleep(Duration::from_micros(1000 + random % 1500));
+    };
+    for _ in 0..lines {
+        pause();
+        rustix::io::write(std::io::stdout(), &line(monotonic())).unwrap();
+        pause();
+        rustix::io::write(&other, &line(monotonic())).unwrap();
+    }
+    rustix::io::write(&other, &line(LAST)).unwrap();
+    std::thread::sleep(silence);
+}
+
+/// The job that never pauses for longer than 5 us.
+fn write_hot(lines: u64) {
+    for _ in 0..lines {
+        let now = monotonic();
+        rustix::io::write(std::io::stdout(), &line(now)).unwrap();
+        while monotonic() < now + 5_000 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn run(tails: usize, by: By, lines: usize, silence: u64) -> Result<Turn, String> {
+    let scratch = tempfile::Builder::new().prefix("jobworker-bench-").tempdir().unwrap();
+    let other = scratch.path().join("floor");
+    File::create(&other).unwrap();
+    let floor = bare_loop(&other);
+    // A job that is to be silent is killed when it was silent for long enough.
+    let hold = if silence == 0 { 0 } else { 60_000 };
+    let job = in_role(["paced", &lines.to_string(), &hold.to_string(), other.to_str().unwrap()]);
+    let turn = follow(&job, tails, by, lines, silence);
+    if turn.is_err() {
+        // The job may not have come so far.
+        let mut other = OpenOptions::new().append(true).open(&other).unwrap();
+        other.write_all(&line(LAST)).unwrap();
+    }
+    let floor_latencies = floor.join().unwrap();
+    Ok(Turn { floor_latencies, floor_cost: copy_cost(tails, lines), ..turn? })
+}
+
+fn run_hot(lines: usize) -> Result<Turn, String> {
+    follow(&in_role(["hot", &lines.to_string()]), 1, By::Read, lines, 0)
+}
+
+fn follow(command: &jobworker::Command, tails: usize, by: By, lines: usize, silence: u64) -> Result<Turn, String> {
+    let mut reactor = Reactor::new().unwrap();
+    let mut events = Events::with_capacity(1024);
+    let job = reactor.spawn(command, Token(0)).unwrap();
+    for token in 0..tails {
+        reactor.tail(job, Position::Start, Token(token)).unwrap();
+    }
+    let mut readers = Readers { log: Vec::with_capacity(lines * LINE), offsets: vec![0; tails], served: 0 };
+    let mut latencies = Vec::with_capacity(lines);
+    let mut buffer = [0u8; 4096];
+    let (mut finished, cpu) = (false, thread_cpu());
+    while latencies.len() < lines {
+        reactor.poll(&mut events, None).unwrap();
+        for event in &events {
+            let Event::Readable { tail, token } = event else {
+                finished |= matches!(event, Event::Finished { .. });
+                continue;
+            };
+            loop {
+                let length = match by {
+                    By::Read => match reactor.read(*tail, &mut buffer).unwrap() {
+                        Read::Data(length) => {
+                            readers.take(token.0, &buffer[..length])?;
+                            length
+                        }
+                        Read::UpToDate | Read::Ended => break,
+                        other => return Err(format!("unexpected {other:?}")),
+                    },
+                    By::FillBuf => match reactor.fill_buf(*tail).unwrap() {
+                        Fill::Data(bytes) => {
+                            readers.take(token.0, bytes)?;
+                            bytes.len()
+                        }
+                        Fill::UpToDate | Fill::Ended => break,
+                        other => return Err(format!("unexpected {other:?}")),
+                    },
+                };
+                if by == By::FillBuf {
+                    reactor.consume(*tail, length).unwrap();
+                }
+            }
+        }
+        if finished && readers.log.len() < lines * LINE {
+            return Err(format!("the job has ended after {} bytes", readers.log.len()));
+        }
+        if readers.served == tails * readers.log.len() {
+            let now = monotonic();
+            for line in readers.log.chunks_exact(LINE).skip(latencies.len()) {
+                latencies.push((now - stamp(line)) as f64);
+            }
+        }
+    }
+    let cost = (thread_cpu() - cpu).as_nanos() as f64 / (tails * lines) as f64;
+
+    let mut idle = 0;
+    if silence > 0 {
+        let before = sleeps();
+        reactor.poll(&mut events, Some(Duration::from_millis(silence))).unwrap();
+        if !events.is_empty() {
+            return Err(format!("{} events in silence", events.len()));
+        }
+        // One sleep is the silence itself.
+        idle = (sleeps() - before).saturating_sub(1);
+        reactor.kill(job).unwrap();
+    }
+    while !finished {
+        reactor.poll(&mut events, None).unwrap();
+        finished = events.iter().any(|event| matches!(event, Event::Finished { .. }));
+    }
+    Ok(Turn { latencies, floor_latencies: Vec::new(), cost, floor_cost: 0.0, idle })
+}
+
+/// What the tails got.
+struct Readers {
+    /// The log as far as the foremost tail has come.
+    log: Vec<u8>,
+    offsets: Vec<usize>,
+    served: usize,
+}
+
+impl Readers {
+    fn take(&mut self, tail: usize, bytes: &[u8]) -> Result<(), String> {
+        let start = self.offsets[tail];
+        let end = start + bytes.len();
+        if end > self.log.len() {
+            self.log.extend_from_slice(&bytes[self.log.len() - start..]);
+        }
+        if self.log[start..end] != *bytes {
+            return Err(format!("tail {tail} got other bytes than the first at {start}"));
+        }
+        self.offsets[tail] = end;
+        self.served += bytes.len();
+        Ok(())
+    }
+}
+
+/// Follows a file by hand on a thread of its own until its last line; gives the latency of each line.
+fn bare_loop(path: &Path) -> JoinHandle<Vec<f64>> {
+    let file = File::open(path).unwrap();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    std::thread::spawn(move || {
+        let (mut hints, mut buffer, mut offset) = ([0u8; 4096], [0u8; 64 * 1024], 0);
+        let (mut ready, mut latencies) = (Vec::with_capacity(8), Vec::new());
+        loop {
+            common::wait(&epoll, &mut ready);
+            let _ = rustix::io::read(&watch, &mut hints).unwrap();
+            let length = file.read_at(&mut buffer, offset).unwrap();
+            let now = monotonic();
+            // A write that crosses a page may be seen in halves: the rest of such a line comes with the next event.
+            offset += (length - length % LINE) as u64;
+            for line in buffer[..length].chunks_exact(LINE) {
+                match stamp(line) {
+                    LAST => return latencies,
+                    stamp => latencies.push((now - stamp) as f64),
+                }
+            }
+        }
+    })
+}
+
+/// What it costs to give a line to a tail without a library: to find the tail, to copy, and to compare, as above.
+fn copy_cost(tails: usize, lines: usize) -> f64 {
+    let log: Vec<u8> = (0..lines).flat_map(|number| line(number as u64)).collect();
+    let mut readers = Readers { log: log.clone(), offsets: vec![0; tails], served: 0 };
+    let mut buffer = [0u8; 4096];
+    let start = Instant::now();
+    for line in log.chunks_exact(LINE) {
+        for tail in 0..tails {
+            buffer[..LINE].copy_from_slice(black_box(line));
+            readers.take(tail, black_box(&buffer[..LINE])).unwrap();
+        }
+    }
+    start.elapsed().as_nanos() as f64 / (tails * lines) as f64
+}

@@ -1,0 +1,244 @@
+//! Does following a log slow its writer down? A job writes a million lines of 100 bytes, one write(2) each, and measures
+//! itself: followed by nobody, by one tail, by a hundred, and, as what one would write by hand, by a bare loop on a
+//! persistent inotify watch.
+//!
+//! Invariant: every byte that a tail gets is compared with what was written; a difference ends the program with 1.
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::{LINE, Table, in_role, median, median_ratio, quick, sleeps, thread_cpu, verdict};
+use jobworker::{Event, Events, Exit, Fill, JobId, Position, Reactor, Token};
+use rustix::event::epoll;
+use rustix::fs::inotify;
+
+/// After so many lines the text starts over: what is expected at any offset is then known without keeping it all.
+const PERIOD: usize = 1000;
+
+/// A followed writer may take so many times what it takes unfollowed.
+const TARGET: f64 = 1.05;
+
+/// Who follows the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Followers {
+    Nobody,
+    Tails(usize),
+    /// epoll_wait, read of an inotify that is always armed, pread.
+    BareLoop,
+}
+
+const FOLLOWERS: [Followers; 4] = [Followers::Nobody, Followers::Tails(1), Followers::BareLoop, Followers::Tails(100)];
+
+/// What one run has shown.
+#[derive(Debug)]
+struct Run {
+    /// How long the writer took, by its own clock.
+    writer: f64,
+    cpu: f64,
+    wakeups: f64,
+}
+
+fn main() -> ExitCode {
+    if let Some(role) = common::role() {
+        write_lines(role[1].parse().unwrap(), Path::new(&role[2]));
+        return ExitCode::SUCCESS;
+    }
+    let (lines, turns) = if quick() { (100_000, 2) } else { (1_000_000, 9) };
+    let expected = Expected::new();
+    let mut runs: Vec<Vec<Run>> = FOLLOWERS.iter().map(|_| Vec::new()).collect();
+    for turn in 0..turns {
+        let mut order: Vec<usize> = (0..FOLLOWERS.len()).collect();
+        if turn % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            match run(FOLLOWERS[index], lines, &expected) {
+                Ok(run) => runs[index].push(run),
+                Err(difference) => {
+                    eprintln!("{:?}: {difference}", FOLLOWERS[index]);
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+
+    let column = |runs: &[Run], value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
+    let unfollowed = column(&runs[0], |run| run.writer);
+    let mut table = Table::new(&["followed by", "writer s", "of unfollowed", "reader CPU s", "reader wake-ups", ""]);
+    for (followers, runs) in FOLLOWERS.iter().zip(&runs) {
+        let writer = column(runs, |run| run.writer);
+        let slowdown = median_ratio(&writer, &unfollowed);
+        table.row(vec![
+            match followers {
+                Followers::Nobody => "nobody".to_owned(),
+                Followers::Tails(1) => "1 tail".to_owned(),
+                Followers::Tails(tails) => format!("{tails} tails"),
+                Followers::BareLoop => "bare loop, watch always armed".to_owned(),
+            },
+            format!("{:.3}", median(&writer)),
+            format!("{slowdown:.3}"),
+            format!("{:.3}", median(&column(runs, |run| run.cpu))),
+            format!("{:.0}", median(&column(runs, |run| run.wakeups))),
+            match followers {
+                Followers::Tails(_) => verdict(slowdown, TARGET),
+                _ => String::new(),
+            },
+        ]);
+    }
+    table.print(&format!("{lines} lines of {LINE} bytes, one write each; medians of {turns} turns"));
+    println!("every byte of every tail was compared with what was written; logs in {}", std::env::temp_dir().display());
+    ExitCode::SUCCESS
+}
+
+/// The text over and over.
+struct Expected {
+    /// Twice, so that any stretch of one period lies in one piece.
+    twice: Vec<u8>,
+}
+
+impl Expected {
+    fn new() -> Self {
+        let once: Vec<u8> = (0..PERIOD).flat_map(line).collect();
+        Self { twice: once.repeat(2) }
+    }
+
+    fn check(&self, offset: usize, bytes: &[u8]) -> Result<(), String> {
+        for (number, piece) in bytes.chunks(PERIOD * LINE).enumerate() {
+            let start = (offset + number * PERIOD * LINE) % (PERIOD * LINE);
+            if self.twice[start..start + piece.len()] != *piece {
+                return Err(format!("other bytes than were written within {} bytes from {offset}", bytes.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line(number: usize) -> [u8; LINE] {
+    let mut line = [b'x'; LINE];
+    let name = format!("{:010} ", number % PERIOD);
+    line[..name.len()].copy_from_slice(name.as_bytes());
+    line[LINE - 1] = b'\n';
+    line
+}
+
+/// The job: writes and says in a file how long it took.
+fn write_lines(lines: usize, report: &Path) {
+    let text: Vec<[u8; LINE]> = (0..PERIOD).map(line).collect();
+    let output = std::io::stdout();
+    let start = Instant::now();
+    for number in 0..lines {
+        let written = rustix::io::write(&output, &text[number % PERIOD]);
+        assert_eq!(written, Ok(LINE));
+    }
+    std::fs::write(report, start.elapsed().as_nanos().to_string()).unwrap();
+}
+
+fn run(followers: Followers, lines: usize, expected: &Expected) -> Result<Run, String> {
+    let scratch = tempfile::Builder::new().prefix("jobworker-bench-").tempdir().unwrap();
+    let report = scratch.path().join("writer");
+    let mut reactor = Reactor::new().unwrap();
+    let command = in_role(["write", &lines.to_string(), report.to_str().unwrap()]);
+    let mut events = Events::with_capacity(1024);
+
+    let job = reactor.spawn(&command, Token(0)).unwrap();
+    let (cpu, wakeups) = (thread_cpu(), sleeps());
+    let got = match followers {
+        Followers::Nobody => {
+            finish(&mut reactor, &mut events);
+            vec![lines * LINE]
+        }
+        Followers::Tails(count) => follow(&mut reactor, job, count, &mut events, expected)?,
+        Followers::BareLoop => {
+            let got = bare_loop(&reactor.status(job).unwrap().output.unwrap(), lines * LINE, expected)?;
+            finish(&mut reactor, &mut events);
+            vec![got]
+        }
+    };
+    let (cpu, wakeups) = (thread_cpu() - cpu, sleeps() - wakeups);
+    if let Some(got) = got.iter().find(|got| **got != lines * LINE) {
+        return Err(format!("{got} bytes instead of {}", lines * LINE));
+    }
+    let writer: u64 = std::fs::read_to_string(&report).unwrap().parse().unwrap();
+    let writer = Duration::from_nanos(writer).as_secs_f64();
+    Ok(Run { writer, cpu: cpu.as_secs_f64(), wakeups: wakeups as f64 })
+}
+
+fn finish(reactor: &mut Reactor, events: &mut Events) {
+    loop {
+        reactor.poll(events, None).unwrap();
+        for event in &*events {
+            if let Event::Finished { report, .. } = event {
+                assert_eq!(report.exit, Exit::Code(0), "the writer has failed");
+                return;
+            }
+        }
+    }
+}
+
+/// Reads the whole log by so many tails; says how many bytes each got.
+fn follow(
+    reactor: &mut Reactor,
+    job: JobId,
+    count: usize,
+    events: &mut Events,
+    expected: &Expected,
+) -> Result<Vec<usize>, String> {
+    for token in 0..count {
+        reactor.tail(job, Position::Start, Token(token)).unwrap();
+    }
+    let (mut got, mut left) = (vec![0; count], count);
+    while left > 0 {
+        reactor.poll(events, None).unwrap();
+        for event in &*events {
+            let Event::Readable { tail, token } = event else { continue };
+            loop {
+                let length = match reactor.fill_buf(*tail).unwrap() {
+                    Fill::Data(bytes) => {
+                        expected.check(got[token.0], bytes)?;
+                        bytes.len()
+                    }
+                    Fill::UpToDate => break,
+                    Fill::Ended => {
+                        left -= 1;
+                        break;
+                    }
+                    other => return Err(format!("unexpected {other:?}")),
+                };
+                got[token.0] += length;
+                reactor.consume(*tail, length).unwrap();
+            }
+        }
+    }
+    Ok(got)
+}
+
+/// What one would write by hand: a watch that is always armed.
+fn bare_loop(path: &Path, length: usize, expected: &Expected) -> Result<usize, String> {
+    let file = File::open(path).unwrap();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
+    let (mut hints, mut buffer, mut got) = ([0u8; 4096], vec![0u8; 64 * 1024], 0);
+    let mut ready = Vec::with_capacity(8);
+    loop {
+        loop {
+            let read = file.read_at(&mut buffer, got as u64).unwrap();
+            expected.check(got, &buffer[..read])?;
+            got += read;
+            if read < buffer.len() {
+                break;
+            }
+        }
+        if got >= length {
+            return Ok(got);
+        }
+        common::wait(&epoll, &mut ready);
+        let _ = rustix::io::read(&watch, &mut hints).unwrap();
+    }
+}
