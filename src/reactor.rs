@@ -303,8 +303,13 @@ impl Reactor {
             && let Some(event) = self.queue.pop_front()
         {
             match event {
-                // Closed or ended since.
-                Event::Readable { tail, .. } if !self.tails.take_event(tail) => {}
+                // Put together anew from its parts, which fit into registers: thousands may come in one turn. One
+                // that was closed or has ended since is told of no more.
+                Event::Readable { tail, token } => {
+                    if self.tails.take_event(tail) {
+                        events.push(Event::Readable { tail, token });
+                    }
+                }
                 event => events.push(event),
             }
         }
@@ -320,10 +325,14 @@ impl Reactor {
     }
 
     /// Makes the descriptor tell a host that polls it of everything that is due, now or later.
+    #[inline]
     fn tell_host(&mut self) -> Result<()> {
-        if !self.nested.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        // Read by every call of the host, and mostly false.
+        if self.nested.load(Ordering::Relaxed) { self.tell_polling_host() } else { Ok(()) }
+    }
+
+    #[inline(never)]
+    fn tell_polling_host(&mut self) -> Result<()> {
         let deadline = self.next_deadline();
         self.timer.set(deadline)?;
         if self.has_work() && !self.nudged {

@@ -32,13 +32,15 @@ impl From<io::Error> for Trouble {
 }
 
 /// What a tail finds at its offset.
-enum Found {
-    /// Bytes in the log's window; so many of them are before the tail's end.
-    Window(usize),
+enum Found<'a> {
+    /// Bytes in the log's window, up to the tail's end.
+    Window(&'a [u8]),
     /// Bytes that only the file has, so many before the known end.
     File(u64),
     UpToDate,
     Truncated,
+    /// The log has failed, with this errno.
+    Fault(i32),
     Ended,
 }
 
@@ -188,15 +190,12 @@ impl<K: Kernel> Tails<K> {
     }
 
     fn announce_or_wait(&mut self, key: Key, queue: &mut Queue) {
-        match self.look(key) {
-            // `look` has made it wait.
-            Ok(Found::UpToDate) => {}
+        let Some(tail) = self.tails.get_mut(key) else { return };
+        let Some(log) = self.logs.get(tail.log) else { return };
+        match look(tail, log) {
+            Found::UpToDate => self.wait(key),
             // A failure is something to hear of, too.
-            Ok(_) | Err(_) => {
-                if let Some(tail) = self.tails.get_mut(key) {
-                    announce(key, tail, queue);
-                }
-            }
+            _ => announce(key, tail, queue),
         }
     }
 
@@ -251,26 +250,29 @@ impl<K: Kernel> Tails<K> {
     pub(crate) fn read(&mut self, id: TailId, buffer: &mut [u8], queue: &mut Queue) -> Result<Read, Trouble> {
         let key = id.0;
         loop {
-            let found = self.look(key)?;
-            let (Some(tail), length) = (self.tails.get_mut(key), buffer.len()) else { return Err(Trouble::Unknown) };
-            let Some(log) = self.logs.get_mut(tail.log) else { return Err(Trouble::Unknown) };
-            let copied = match found {
-                Found::UpToDate => return Ok(Read::UpToDate),
-                Found::Truncated => return Ok(Read::Truncated),
+            let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
+            let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
+            let copied = match look(tail, log) {
+                Found::UpToDate => {
+                    self.wait(key);
+                    return Ok(Read::UpToDate);
+                }
+                Found::Truncated => {
+                    self.behind_of = None;
+                    return Ok(Read::Truncated);
+                }
                 Found::Ended => {
                     tail.ended = true;
                     return Ok(Read::Ended);
                 }
-                Found::Window(available) => {
-                    let copied = available.min(length);
-                    let bytes = log.window.from(tail.offset).unwrap_or(&[]);
-                    if let (Some(target), Some(bytes)) = (buffer.get_mut(..copied), bytes.get(..copied)) {
-                        target.copy_from_slice(bytes);
-                    }
+                Found::Fault(errno) => return Err(self.fault(key, errno)),
+                Found::Window(bytes) => {
+                    let copied = bytes.len().min(buffer.len());
+                    buffer[..copied].copy_from_slice(&bytes[..copied]);
                     copied
                 }
                 Found::File(available) => {
-                    let most = usize::try_from(available).unwrap_or(usize::MAX).min(length);
+                    let most = usize::try_from(available).unwrap_or(usize::MAX).min(buffer.len());
                     let copied = self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
                     if copied < most || !log.is_intact(&mut self.kernel)? {
                         // These bytes were there once.
@@ -291,23 +293,31 @@ impl<K: Kernel> Tails<K> {
     pub(crate) fn fill(&mut self, id: TailId, queue: &mut Queue) -> Result<Fill<'static>, Trouble> {
         let key = id.0;
         loop {
-            let length = match self.look(key)? {
-                Found::UpToDate => return Ok(Fill::UpToDate),
-                Found::Truncated => return Ok(Fill::Truncated),
+            let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
+            let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
+            match look(tail, log) {
+                Found::UpToDate => {
+                    self.wait(key);
+                    return Ok(Fill::UpToDate);
+                }
+                Found::Truncated => {
+                    self.behind_of = None;
+                    return Ok(Fill::Truncated);
+                }
                 Found::Ended => {
-                    self.tails.get_mut(key).ok_or(Trouble::Unknown)?.ended = true;
+                    tail.ended = true;
                     return Ok(Fill::Ended);
                 }
-                Found::Window(length) => length,
+                Found::Fault(errno) => return Err(self.fault(key, errno)),
+                Found::Window(bytes) => tail.filled = bytes.len(),
                 Found::File(available) => match self.fill_from_file(key, available)? {
-                    Some(length) => length,
+                    Some(length) => self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length,
                     None => {
                         self.truncated(tail_log(&self.tails, key), queue);
                         continue;
                     }
                 },
-            };
-            self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length;
+            }
             return Ok(Fill::Data(&[]));
         }
     }
@@ -360,55 +370,27 @@ impl<K: Kernel> Tails<K> {
         Ok(())
     }
 
-    /// What the tail finds at its offset. A tail that is up to date waits from then on.
-    fn look(&mut self, key: Key) -> Result<Found, Trouble> {
-        let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
-        let log = self.logs.get_mut(tail.log).ok_or(Trouble::Unknown)?;
-        if tail.ended {
-            return Ok(Found::Ended);
-        }
-        if tail.truncations != log.truncations {
-            tail.truncations = log.truncations;
-            tail.offset = 0;
-            tail.filled = 0;
-            if let Until::Offset(end) = &mut tail.until {
-                // What it was to read is gone.
-                *end = 0;
-            }
-            if self.behind_of.is_some_and(|(owner, ..)| owner == key) {
-                self.behind_of = None;
-            }
-            return Ok(Found::Truncated);
-        }
-        let bound = match tail.until {
-            Until::Offset(end) => Some(end),
-            Until::JobEnd => log.job_end,
-            Until::Never => None,
-        };
-        let known = bound.unwrap_or(log.window.end());
-        if tail.offset < known {
-            let left = known - tail.offset;
-            return Ok(match log.window.from(tail.offset) {
-                Some(bytes) => Found::Window(bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))),
-                None => Found::File(left),
-            });
-        }
-        if bound.is_some() {
-            return Ok(Found::Ended);
-        }
-        if let Some(errno) = log.fault {
-            // The visit forgets the fault, so that whoever tries again does so in earnest.
-            let log = tail.log;
+    /// The error of a tail whose log has failed. The visit forgets the fault, so that whoever tries again does so in
+    /// earnest.
+    fn fault(&mut self, key: Key, errno: i32) -> Trouble {
+        if let Some(log) = tail_log(&self.tails, key) {
             self.changed(log);
-            return Err(io::Error::from_raw_os_error(errno).into());
         }
+        Trouble::Io(io::Error::from_raw_os_error(errno))
+    }
+
+    /// Lets a tail that is up to date wait for more.
+    fn wait(&mut self, key: Key) {
+        let Some(tail) = self.tails.get_mut(key) else { return };
+        let Some(log) = self.logs.get_mut(tail.log) else { return };
         if tail.waiting.is_none() {
             tail.waiting = Some(u32::try_from(log.waiting.len()).unwrap_or(u32::MAX));
             log.waiting.push(key);
-            let log = tail.log;
-            self.serve(log);
+            if log.need() != Need::Nothing {
+                let log = tail.log;
+                self.serve(log);
+            }
         }
-        Ok(Found::UpToDate)
     }
 
     /// Puts a log that somebody waits for into the list that it needs to be in.
@@ -585,6 +567,44 @@ fn announce(key: Key, tail: &mut Tail, queue: &mut Queue) {
     if !tail.queued {
         tail.queued = true;
         queue.push_back(Event::Readable { tail: TailId(key), token: tail.token });
+    }
+}
+
+/// What a tail finds at its offset. A truncation is told once, and moves it to the first byte.
+fn look<'a, F>(tail: &mut Tail, log: &'a Log<F>) -> Found<'a> {
+    if tail.ended {
+        return Found::Ended;
+    }
+    if tail.truncations != log.truncations {
+        tail.truncations = log.truncations;
+        tail.offset = 0;
+        tail.filled = 0;
+        if let Until::Offset(end) = &mut tail.until {
+            // What it was to read is gone.
+            *end = 0;
+        }
+        return Found::Truncated;
+    }
+    let bound = match tail.until {
+        Until::Offset(end) => Some(end),
+        Until::JobEnd => log.job_end,
+        Until::Never => None,
+    };
+    let known = bound.unwrap_or(log.window.end());
+    if tail.offset < known {
+        let left = known - tail.offset;
+        return match log.window.from(tail.offset) {
+            Some(bytes) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX);
+                Found::Window(bytes.get(..most).unwrap_or(bytes))
+            }
+            None => Found::File(left),
+        };
+    }
+    match log.fault {
+        _ if bound.is_some() => Found::Ended,
+        Some(errno) => Found::Fault(errno),
+        None => Found::UpToDate,
     }
 }
 
