@@ -80,7 +80,7 @@ impl Config {
     /// How many of a log's newest bytes are shared by its tails in memory, and how many are read in one turn; 64 KiB
     /// by default, at least 16.
     ///
-    /// A log with tails uses up to twice as much memory. A tail that is further behind reads the file itself.
+    /// A log with tails uses up to three times as much memory. A tail that is further behind reads the file itself.
     pub fn window_bytes(&mut self, bytes: usize) -> &mut Self {
         self.window_bytes = bytes;
         self
