@@ -183,16 +183,13 @@ impl<F> Log<F> {
             let size = self.size_now(kernel)?;
             if self.more {
                 // A tail that is so far behind reads from the file itself.
-                let mark = self.window.mark();
-                self.window.restart(size);
-                let refill = self.refill(kernel)?;
-                if refill == Refill::Truncated {
+                // The old window stays until the new one is known to be of the same content.
+                let mut window = self.window.moved_to(size);
+                let refill = window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+                if refill == Refill::Truncated || !self.is_intact(kernel)? {
                     continue;
                 }
-                if !mark.holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))? {
-                    self.truncated();
-                    continue;
-                }
+                self.window = window;
                 self.more = false;
             }
             self.end_due = false;

@@ -39,6 +39,11 @@ impl Window {
         window
     }
 
+    /// A window like this one on a log of `size` bytes.
+    pub(crate) fn moved_to(&self, size: u64) -> Self {
+        Self::new(size, self.keep)
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
