@@ -57,14 +57,13 @@ fn a_poll_never_returns_before_its_timeout_without_an_event() {
 fn a_timeout_below_a_millisecond_is_not_rounded_up() {
     let Some(mut world) = World::new() else { return };
     let timeout = Duration::from_micros(50);
-    // The best of many: a busy machine delays some of them, but not all.
-    let best = (0..400).map(|_| {
+    // A busy machine delays some of them, but not all; some end early by themselves, when the process was stopped.
+    let quick = (0..400).filter(|_| {
         let before = Instant::now();
         world.turn(Some(timeout));
-        before.elapsed()
+        before.elapsed() < Duration::from_millis(1)
     });
-    let best = best.min().unwrap();
-    assert!(best < Duration::from_millis(1), "{best:?} at best");
+    assert!(quick.count() >= 20);
 }
 
 #[test]
@@ -192,7 +191,7 @@ fn an_interruption_does_not_start_the_time_anew() {
         waited
     };
     // Begun anew, it is 160 ms at best. A busy machine delays some of the polls, but not all.
-    assert!((0..50).any(|_| waited() < timeout.mul_f32(1.5)));
+    assert_eq!((0..50).filter(|_| waited() < timeout.mul_f32(1.5)).take(3).count(), 3);
 }
 
 #[test]
