@@ -195,6 +195,29 @@ fn a_hot_log_is_followed_to_its_end_with_and_without_pacing() {
 }
 
 #[test]
+fn a_hot_log_that_goes_quiet_is_silent_but_not_forgotten() {
+    in_every_loop(
+        |config| {
+            config.pace(Duration::from_millis(50));
+        },
+        |nested| {
+            let path = file_with(&nested.world, "");
+            let tail = nested.world.tail_file(&path, Position::Start);
+            for round in 1..=3 {
+                // Each within a pace of the one before: enough to make it hot.
+                for line in 1..=6 {
+                    append(&path, "line\n");
+                    nested.until("the line is there", |world| bytes(world, tail) == 5 * (7 * (round - 1) + line));
+                }
+                nested.silent();
+                append(&path, "line\n");
+                nested.until("the line after the silence is there", |world| bytes(world, tail) == 35 * round);
+            }
+        },
+    );
+}
+
+#[test]
 fn a_grace_period_that_ends_is_told() {
     in_every_loop(
         |_| {},

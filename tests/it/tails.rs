@@ -103,17 +103,17 @@ fn a_tail_begins_where_it_was_told_to_on_a_running_job() {
 #[test]
 fn a_tail_begins_where_it_was_told_to_on_a_finished_job() {
     let Some(mut world) = World::new() else { return };
-    let text = "one\ntwo\n\nthree";
-    let job = world.spawn(Command::new("printf").arg(text));
-    world.finish(job);
-    let options = |position| [TailOptions::new(position), TailOptions::new(position).snapshot()];
-    let past = [(Position::Offset(15), ""), (Position::Offset(u64::MAX), "")];
-    for (position, rest) in positions(text).into_iter().chain(past) {
-        for options in options(position) {
-            let tail = world.tail(job, options);
-            world.until("the tail has ended", |world| world.transcripts[&tail].ended);
-            assert_eq!(world.text(tail), rest, "{options:?}");
-            assert_eq!(world.transcripts[&tail].events, 1, "{options:?}");
+    for text in ["one\ntwo\n\nthree", "one\ntwo\n\nthree\n"] {
+        let job = world.spawn(Command::new("printf").args(["%s", text]));
+        world.finish(job);
+        let past = [(Position::Offset(text.len() as u64 + 1), ""), (Position::Offset(u64::MAX), "")];
+        for (position, rest) in positions(text).into_iter().chain(past) {
+            for options in [TailOptions::new(position), TailOptions::new(position).snapshot()] {
+                let tail = world.tail(job, options);
+                world.until("the tail has ended", |world| world.transcripts[&tail].ended);
+                assert_eq!(world.text(tail), rest, "{options:?}");
+                assert_eq!(world.transcripts[&tail].events, 1, "{options:?}");
+            }
         }
     }
     // Nothing grows any more, so nothing is watched.
