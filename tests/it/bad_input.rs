@@ -287,8 +287,18 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
     }
 }
 
+/// A mounted file system, taken away on drop so that the directory below can be removed.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Whoever has something open there keeps it.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
 /// Mounts a small tmpfs that only this thread and its children see. `None`, with the reason printed, where it cannot.
-fn private_tmpfs(path: &Path) -> Option<()> {
+fn private_tmpfs(path: &Path) -> Option<Mounted> {
     // Deprecated because unsharing descriptors can pull them away from other threads; this unshares mounts.
     #[allow(deprecated)]
     let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
@@ -298,7 +308,7 @@ fn private_tmpfs(path: &Path) -> Option<()> {
         eprintln!("skipped: no file system can be mounted here: {errno}");
         return None;
     }
-    Some(())
+    Some(Mounted(path.to_owned()))
 }
 
 #[test]
@@ -307,11 +317,14 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
         return;
     }
     let place = Place::new();
-    if place.cgroup.is_none() || private_tmpfs(&place.logs()).is_none() {
+    if place.cgroup.is_none() {
         return;
     }
     let logs = place.logs();
+    let Some(mounted) = private_tmpfs(&logs) else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
+    // After the world, so that it goes before it, also when the test fails.
+    let _mounted = mounted;
 
     // No room for a file: the spawn fails.
     let fillers: Vec<PathBuf> = (0..64)
@@ -362,9 +375,6 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     let error = world.reactor.remove(job).unwrap_err();
     says(&error.to_string(), &["cannot remove log", &job.to_string(), "is mounted read-only)"]);
     assert!(matches!(world.reactor.remove(job), Err(Error::UnknownJob(_))));
-
-    // So that the directory below can be removed; the reactor keeps what it has open.
-    unmount(&logs, UnmountFlags::DETACH).unwrap();
 }
 
 /// Lowers the limit on open files and uses all of them up, but for as many as are then released one by one.
