@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let command = Command::new("/bin/true");
     let mut floor = Floor::new();
     let mut results: Vec<Times> = sizes.iter().map(|_| Times::default()).collect();
-    for _ in 0..rounds {
+    for _ in common::turns(rounds) {
         for (size, times) in sizes.iter().zip(&mut results) {
             let _touched = Touched::new(*size);
             for turn in 0..turns {
@@ -94,7 +94,8 @@ fn main() -> ExitCode {
             format!("{:.0}", median(&times.std)),
         ]);
     }
-    table.print(&format!("/bin/true from spawn to Finished; {} turns for each size of the host", rounds * turns));
+    table
+        .print(&format!("/bin/true from spawn to Finished; {} turns for each size of the host", results[0].ours.len()));
     println!(
         "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: spawn and wait, no group, no log"
     );

@@ -1,8 +1,9 @@
 //! How soon after a write does the last of 1, 100, 1,000 or 10,000 tails have the line, and what does each cost?
 //!
 //! A job writes a line with the time in it, in turns to its log and to a file that a thread of this program follows by
-//! the fewest system calls that can do it: epoll_wait, read of an inotify, pread. So both are measured on one machine
-//! in one mood. The floor of the cost per tail is a copy of the line for each, without a library.
+//! the fewest system calls that can do it: epoll_wait, read of an inotify, pread. So both are measured on one machine in
+//! one mood. The floor of the processor time per tail and line is what that loop takes, shared by all tails, and a copy
+//! of the line for each.
 //!
 //! Invariant: every tail is compared with the first; a difference ends the program with 1.
 
@@ -15,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{LINE, Table, in_role, median, median_ratio, monotonic, quantile, quick, sleeps, thread_cpu, verdict};
 use jobworker::{Event, Events, Fill, Position, Reactor, Read, Token};
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
     for tails in SIZES {
         cases.extend([By::Read, By::FillBuf].map(|by| (tails, by, Vec::new())));
     }
-    for number in 0..turns {
+    for number in common::turns(turns) {
         for (tails, by, results) in &mut cases {
             // The silence is the same however the lines before it were read.
             let silence = if number == 0 && *by == By::Read { silence } else { 0 };
@@ -123,7 +124,8 @@ fn main() -> ExitCode {
         ]);
     }
     table.print(&format!(
-        "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {turns} turns; then {silence} ms of silence"
+        "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {} turns; then {silence} ms of silence",
+        cases[0].2.len()
     ));
     let over = |part: f64| median(&hot.iter().map(|turn| quantile(&turn.latencies, part) / 1e3).collect::<Vec<f64>>());
     println!(
@@ -192,8 +194,9 @@ fn run(tails: usize, by: By, lines: usize, silence: u64) -> Result<Turn, String>
         let mut other = OpenOptions::new().append(true).open(&other).unwrap();
         other.write_all(&line(LAST)).unwrap();
     }
-    let floor_latencies = floor.join().unwrap();
-    Ok(Turn { floor_latencies, floor_cost: copy_cost(tails, lines), ..turn? })
+    let (floor_latencies, floor_cpu) = floor.join().unwrap();
+    let floor_cost = floor_cpu.as_nanos() as f64 / (tails * lines) as f64 + copy_cost(tails, lines);
+    Ok(Turn { floor_latencies, floor_cost, ..turn? })
 }
 
 fn run_hot(lines: usize) -> Result<Turn, String> {
@@ -296,8 +299,9 @@ impl Readers {
     }
 }
 
-/// Follows a file by hand on a thread of its own until its last line; gives the latency of each line.
-fn bare_loop(path: &Path) -> JoinHandle<Vec<f64>> {
+/// Follows a file by hand on a thread of its own until its last line; gives the latency of each line, and what all of
+/// them took of the processor.
+fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
     let file = File::open(path).unwrap();
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
@@ -315,7 +319,7 @@ fn bare_loop(path: &Path) -> JoinHandle<Vec<f64>> {
             offset += (length - length % LINE) as u64;
             for line in buffer[..length].chunks_exact(LINE) {
                 match stamp(line) {
-                    LAST => return latencies,
+                    LAST => return (latencies, thread_cpu()),
                     stamp => latencies.push((now - stamp) as f64),
                 }
             }
@@ -328,12 +332,12 @@ fn copy_cost(tails: usize, lines: usize) -> f64 {
     let log: Vec<u8> = (0..lines).flat_map(|number| line(number as u64)).collect();
     let mut readers = Readers { log: log.clone(), offsets: vec![0; tails], served: 0 };
     let mut buffer = [0u8; 4096];
-    let start = Instant::now();
+    let start = thread_cpu();
     for line in log.chunks_exact(LINE) {
         for tail in 0..tails {
             buffer[..LINE].copy_from_slice(black_box(line));
             readers.take(tail, black_box(&buffer[..LINE])).unwrap();
         }
     }
-    start.elapsed().as_nanos() as f64 / (tails * lines) as f64
+    (thread_cpu() - start).as_nanos() as f64 / (tails * lines) as f64
 }

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::{LINE, Table, in_role, median, median_ratio, quick, sleeps, thread_cpu, verdict};
+use common::{LINE, Table, in_role, median, median_ratio, process_cpu, quick, sleeps, thread_cpu, verdict};
 use jobworker::{Event, Events, Exit, Fill, JobId, Position, Reactor, Token};
 use rustix::event::epoll;
 use rustix::fs::inotify;
@@ -39,6 +39,8 @@ const FOLLOWERS: [Followers; 4] = [Followers::Nobody, Followers::Tails(1), Follo
 struct Run {
     /// How long the writer took, by its own clock.
     writer: f64,
+    /// The processor time it used meanwhile: what following costs it, whoever else wants the processors.
+    writer_cpu: f64,
     cpu: f64,
     wakeups: f64,
 }
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     let (lines, turns) = if quick() { (100_000, 2) } else { (1_000_000, 9) };
     let expected = Expected::new();
     let mut runs: Vec<Vec<Run>> = FOLLOWERS.iter().map(|_| Vec::new()).collect();
-    for turn in 0..turns {
+    for turn in common::turns(turns) {
         let mut order: Vec<usize> = (0..FOLLOWERS.len()).collect();
         if turn % 2 == 1 {
             order.reverse();
@@ -69,9 +71,20 @@ fn main() -> ExitCode {
 
     let column = |runs: &[Run], value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
     let unfollowed = column(&runs[0], |run| run.writer);
-    let mut table = Table::new(&["followed by", "writer s", "of unfollowed", "reader CPU s", "reader wake-ups", ""]);
+    let unfollowed_cpu = column(&runs[0], |run| run.writer_cpu);
+    let mut table = Table::new(&[
+        "followed by",
+        "writer s",
+        "of unfollowed",
+        "",
+        "writer CPU s",
+        "of unfollowed",
+        "reader CPU s",
+        "wake-ups",
+    ]);
     for (followers, runs) in FOLLOWERS.iter().zip(&runs) {
         let writer = column(runs, |run| run.writer);
+        let writer_cpu = column(runs, |run| run.writer_cpu);
         let slowdown = median_ratio(&writer, &unfollowed);
         table.row(vec![
             match followers {
@@ -82,15 +95,17 @@ fn main() -> ExitCode {
             },
             format!("{:.3}", median(&writer)),
             format!("{slowdown:.3}"),
-            format!("{:.3}", median(&column(runs, |run| run.cpu))),
-            format!("{:.0}", median(&column(runs, |run| run.wakeups))),
             match followers {
                 Followers::Tails(_) => verdict(slowdown, TARGET),
                 _ => String::new(),
             },
+            format!("{:.3}", median(&writer_cpu)),
+            format!("{:.3}", median_ratio(&writer_cpu, &unfollowed_cpu)),
+            format!("{:.3}", median(&column(runs, |run| run.cpu))),
+            format!("{:.0}", median(&column(runs, |run| run.wakeups))),
         ]);
     }
-    table.print(&format!("{lines} lines of {LINE} bytes, one write each; medians of {turns} turns"));
+    table.print(&format!("{lines} lines of {LINE} bytes, one write each; medians of {} turns", unfollowed.len()));
     println!("every byte of every tail was compared with what was written; logs in {}", std::env::temp_dir().display());
     ExitCode::SUCCESS
 }
@@ -130,12 +145,13 @@ fn line(number: usize) -> [u8; LINE] {
 fn write_lines(lines: usize, report: &Path) {
     let text: Vec<[u8; LINE]> = (0..PERIOD).map(line).collect();
     let output = std::io::stdout();
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), process_cpu());
     for number in 0..lines {
         let written = rustix::io::write(&output, &text[number % PERIOD]);
         assert_eq!(written, Ok(LINE));
     }
-    std::fs::write(report, start.elapsed().as_nanos().to_string()).unwrap();
+    let (wall, cpu) = (start.elapsed().as_secs_f64(), (process_cpu() - cpu).as_secs_f64());
+    std::fs::write(report, format!("{wall} {cpu}")).unwrap();
 }
 
 fn run(followers: Followers, lines: usize, expected: &Expected) -> Result<Run, String> {
@@ -163,9 +179,10 @@ fn run(followers: Followers, lines: usize, expected: &Expected) -> Result<Run, S
     if let Some(got) = got.iter().find(|got| **got != lines * LINE) {
         return Err(format!("{got} bytes instead of {}", lines * LINE));
     }
-    let writer: u64 = std::fs::read_to_string(&report).unwrap().parse().unwrap();
-    let writer = Duration::from_nanos(writer).as_secs_f64();
-    Ok(Run { writer, cpu: cpu.as_secs_f64(), wakeups: wakeups as f64 })
+    let report = std::fs::read_to_string(&report).unwrap();
+    let (writer, writer_cpu) = report.split_once(' ').unwrap();
+    let (writer, writer_cpu) = (writer.parse().unwrap(), writer_cpu.parse().unwrap());
+    Ok(Run { writer, writer_cpu, cpu: cpu.as_secs_f64(), wakeups: wakeups as f64 })
 }
 
 fn finish(reactor: &mut Reactor, events: &mut Events) {

@@ -8,7 +8,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jobworker::Command;
 use rustix::buffer::spare_capacity;
@@ -22,6 +22,12 @@ pub(crate) const LINE: usize = 100;
 /// Whether everything is to be over in a few seconds, to see that it runs.
 pub(crate) fn quick() -> bool {
     std::env::args().any(|arg| arg == "--quick")
+}
+
+/// Counts turns: as many as are wanted, fewer when the time is over, but three at least.
+pub(crate) fn turns(wanted: usize) -> impl Iterator<Item = usize> {
+    let start = Instant::now();
+    (0..wanted).take_while(move |turn| *turn < 3 || start.elapsed() < Duration::from_secs(45))
 }
 
 /// What this process is to play, when it was started as a part of a benchmark.
@@ -45,6 +51,11 @@ pub(crate) fn monotonic() -> u64 {
 /// The processor time that this thread has used.
 pub(crate) fn thread_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))
+}
+
+/// The processor time that this process has used.
+pub(crate) fn process_cpu() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::ProcessCPUTime))
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {
