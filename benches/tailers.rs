@@ -101,13 +101,17 @@ fn main() -> ExitCode {
         "ns/tail/line",
         "floor",
         "",
+        "of it per further tail",
         "idle wake-ups",
     ]);
+    let alone: Vec<f64> = cases[0].2.iter().map(|turn| turn.cost).collect();
     for (tails, by, turns) in &cases {
         let over = |value: &dyn Fn(&Turn) -> f64| turns.iter().map(value).collect::<Vec<f64>>();
         let p50 = over(&|turn| median(&turn.latencies) / 1e3);
         let floor_p50 = over(&|turn| median(&turn.floor_latencies) / 1e3);
         let (ratio, cost) = (median_ratio(&p50, &floor_p50), median(&over(&|turn| turn.cost)));
+        // Without the wake-up and the three system calls, which all tails share.
+        let added = (cost * *tails as f64 - median(&alone)) / (*tails - 1) as f64;
         let idle: u64 = turns.iter().map(|turn| turn.idle).sum();
         table.row(vec![
             format!("{tails}, by {}", if *by == By::Read { "read" } else { "fill_buf" }),
@@ -120,6 +124,7 @@ fn main() -> ExitCode {
             format!("{cost:.0}"),
             format!("{:.0}", median(&over(&|turn| turn.floor_cost))),
             if *tails >= 1000 { verdict(cost, COST_TARGET) } else { String::new() },
+            if *tails > 1 { format!("{added:.0}") } else { String::new() },
             if *by == By::Read { format!("{idle} {}", verdict(idle as f64, 0.0)) } else { String::new() },
         ]);
     }
