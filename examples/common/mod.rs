@@ -1,0 +1,201 @@
+//! What both examples need: a loop of the host's own, in which the reactor is nested beside signals and standard output.
+//!
+//! Invariant: the only place where the one thread waits is [`Host::turn`]. Standard output is written only as far as it
+//! takes bytes without blocking, so whoever is slow to read it delays neither a signal nor the job.
+
+use std::collections::VecDeque;
+use std::ffi::{OsString, c_int};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use jobworker::{Command, Config, Error, Events, JobId, Phase, Reactor, Stage};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+/// A pipe that is ready for writing takes at least so many bytes without blocking (PIPE_BUF, pipe(7)).
+const CHUNK: usize = 4096;
+
+/// How much output may wait for standard output before no more is read from the log, where it is safe.
+const ROOM: usize = 64 * 1024;
+
+/// A loop around a reactor, as a host may have it already for its own sockets.
+pub(crate) struct Host {
+    pub(crate) reactor: Reactor,
+    pub(crate) stdout: Stdout,
+    /// How often the loop has waited and was woken.
+    pub(crate) wake_ups: u64,
+    /// Nobody wants the rest of the job's output any more.
+    pub(crate) given_up: bool,
+    signals: Signals,
+    stopping: bool,
+    poll: Poll,
+    ready: mio::Events,
+}
+
+impl Host {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+        // Before anything is made, so that no signal can leave anything behind.
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let mut reactor = Reactor::with_config(config)?;
+        let poll = Poll::new()?;
+        poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
+        poll.registry().register(&mut reactor, Token(1), Interest::READABLE)?;
+        let ready = mio::Events::with_capacity(8);
+        Ok(Self { reactor, stdout: Stdout::new(), wake_ups: 0, given_up: false, signals, stopping: false, poll, ready })
+    }
+
+    /// One turn: writes what standard output takes, waits until something has happened, and tells what.
+    ///
+    /// It fills `events` and gives the signals that came. A broken pipe as standard output is told as the SIGPIPE that
+    /// any other filter would get. With `busy` it does not wait, unless it is standard output that has to be waited for.
+    pub(crate) fn turn(&mut self, events: &mut Events, busy: bool) -> anyhow::Result<Vec<c_int>> {
+        let mut signals = Vec::new();
+        let unwritten = !self.stdout.is_empty();
+        match self.stdout.flush(self.poll.registry()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.stdout.close();
+                signals.push(SIGPIPE);
+            }
+            other => other.context("cannot write to standard output")?,
+        }
+        // That everything is written now may be what the caller waits for.
+        let written = unwritten && self.stdout.is_empty();
+        let busy = written || busy && self.stdout.has_room();
+        match self.poll.poll(&mut self.ready, busy.then_some(Duration::ZERO)) {
+            // That is one of the signals, and it is pending below.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => other?,
+        }
+        self.wake_ups += u64::from(!busy);
+        // With three sources it is not worth while to ask the tokens which of them is ready.
+        self.reactor.poll(events, Some(Duration::ZERO))?;
+        signals.extend(self.signals.pending());
+        Ok(signals)
+    }
+
+    /// Does what a signal asks for: the first one stops the job, SIGINT once more kills it. When the job is finished, and
+    /// only the rest of its output takes a while, a second signal gives that up.
+    pub(crate) fn obey(&mut self, signal: c_int, job: JobId) -> jobworker::Result<()> {
+        if !std::mem::replace(&mut self.stopping, true) {
+            return self.reactor.stop(job);
+        }
+        match self.reactor.status(job)?.phase {
+            Phase::Finished => self.given_up = true,
+            _ if signal == SIGINT => self.reactor.kill(job)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Standard output behind a buffer, never blocked on.
+///
+/// Setting O_NONBLOCK would not do: the flag belongs to the open file description, which other programs share.
+pub(crate) struct Stdout {
+    buffer: VecDeque<u8>,
+    open: bool,
+    /// Whether the loop waits for it.
+    awaited: bool,
+}
+
+impl Stdout {
+    fn new() -> Self {
+        Self { buffer: VecDeque::new(), open: true, awaited: false }
+    }
+
+    /// Whether more may be printed before the next turn.
+    pub(crate) fn has_room(&self) -> bool {
+        self.buffer.len() < ROOM
+    }
+
+    /// Whether everything is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    pub(crate) fn print(&mut self, bytes: &[u8]) {
+        if self.open {
+            self.buffer.extend(bytes);
+        }
+    }
+
+    /// Drops what is not written yet, and what is printed from now on.
+    fn close(&mut self) {
+        self.open = false;
+        self.buffer.clear();
+    }
+
+    /// Writes what can be written at once, and has the loop woken when the rest can.
+    fn flush(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        let stdout = io::stdout();
+        let number = stdout.as_raw_fd();
+        if std::mem::take(&mut self.awaited) {
+            registry.deregister(&mut SourceFd(&number))?;
+        }
+        while !self.buffer.is_empty() {
+            let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
+            let (bytes, _) = self.buffer.as_slices();
+            let written = rustix::event::poll(&mut ready, Some(&Timespec::default())).and_then(|ready| match ready {
+                0 => Err(rustix::io::Errno::AGAIN),
+                _ => rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(CHUNK)]),
+            });
+            match written.map_err(io::Error::from) {
+                Ok(written) => drop(self.buffer.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.awaited = true;
+                    return registry.register(&mut SourceFd(&number), Token(2), Interest::WRITABLE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The command line, or the exit status after help or a complaint was printed.
+pub(crate) fn parse<Options: Parser>() -> Result<Options, ExitCode> {
+    Options::try_parse().map_err(|error| {
+        // Nobody is left to be told that this cannot be printed.
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { 125 } else { 0 })
+    })
+}
+
+/// A command that gets what a shell would give it: the environment and the working directory of this process.
+pub(crate) fn command(words: &[OsString]) -> Command {
+    let (program, args) =
+        words.split_first().map_or((Default::default(), words), |(first, rest)| (first.clone(), rest));
+    let mut command = Command::new(program);
+    command.args(args).inherit_env();
+    command
+}
+
+/// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads that any more.
+pub(crate) fn say(line: impl Display) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Tells of an error and gives the exit status for it, by the custom of env(1), nohup(1) and timeout(1).
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    let name = env!("CARGO_BIN_NAME");
+    let known = error.downcast_ref::<Error>();
+    match known {
+        // It names its causes itself.
+        Some(error) => say(format_args!("{name}: {error}")),
+        None => say(format_args!("{name}: {error:#}")),
+    }
+    ExitCode::from(match known {
+        Some(Error::Spawn { stage: Stage::Exec, source, .. }) if source.kind() == ErrorKind::NotFound => 127,
+        Some(Error::Spawn { stage: Stage::Exec, .. } | Error::InvalidCommand { .. }) => 126,
+        _ => 125,
+    })
+}
