@@ -359,7 +359,9 @@ impl World {
                     let gone = content.generation > finish.generation && tail.truncated;
                     let known = tail.truncated && finish.end.is_none_or(|end| tail.offset == end);
                     // The end could not be read, and the file was written anew before the next try.
-                    let anew = finish.end.is_none() && tail.reading.is_some_and(|read| read > finish.generation);
+                    let anew = finish.end.is_none()
+                        && content.generation > finish.generation
+                        && tail.reading.is_none_or(|read| read > finish.generation);
                     assert!(complete || gone || known || anew, "{tail:?} has ended before {finish:?}");
                 }
                 _ => panic!("{tail:?} has ended"),
