@@ -215,7 +215,7 @@ fn follow(command: &jobworker::Command, tails: usize, by: By, lines: usize, sile
     for token in 0..tails {
         reactor.tail(job, Position::Start, Token(token)).unwrap();
     }
-    let mut readers = Readers { log: Vec::with_capacity(lines * LINE), offsets: vec![0; tails], served: 0 };
+    let mut readers = Readers { log: Vec::with_capacity(lines * LINE), offsets: vec![0; tails], served: 0, at: 0 };
     let mut latencies = Vec::with_capacity(lines);
     let mut buffer = [0u8; 4096];
     let (mut finished, cpu) = (false, thread_cpu());
@@ -254,9 +254,8 @@ fn follow(command: &jobworker::Command, tails: usize, by: By, lines: usize, sile
             return Err(format!("the job has ended after {} bytes", readers.log.len()));
         }
         if readers.served == tails * readers.log.len() {
-            let now = monotonic();
             for line in readers.log.chunks_exact(LINE).skip(latencies.len()) {
-                latencies.push((now - stamp(line)) as f64);
+                latencies.push((readers.at - stamp(line)) as f64);
             }
         }
     }
@@ -286,6 +285,8 @@ struct Readers {
     log: Vec<u8>,
     offsets: Vec<usize>,
     served: usize,
+    /// When the last of them had all of it.
+    at: u64,
 }
 
 impl Readers {
@@ -300,6 +301,9 @@ impl Readers {
         }
         self.offsets[tail] = end;
         self.served += bytes.len();
+        if self.served == self.offsets.len() * self.log.len() {
+            self.at = monotonic();
+        }
         Ok(())
     }
 }
@@ -335,7 +339,7 @@ fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
 /// What it costs to give a line to a tail without a library: to find the tail, to copy, and to compare, as above.
 fn copy_cost(tails: usize, lines: usize) -> f64 {
     let log: Vec<u8> = (0..lines).flat_map(|number| line(number as u64)).collect();
-    let mut readers = Readers { log: log.clone(), offsets: vec![0; tails], served: 0 };
+    let mut readers = Readers { log: log.clone(), offsets: vec![0; tails], served: 0, at: 0 };
     let mut buffer = [0u8; 4096];
     let start = thread_cpu();
     for line in log.chunks_exact(LINE) {
