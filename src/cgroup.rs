@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, pread, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Error, Result};
 use crate::hierarchy::Hierarchy;
-use crate::limits::Setting;
+use crate::limits::{Kept, Setting};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -23,21 +23,29 @@ pub(crate) struct Cgroup {
     name: String,
     path: PathBuf,
     dir: OwnedFd,
+    /// cgroup.events, kept open because every job's start and end look into it.
+    events: OwnedFd,
 }
 
 impl Cgroup {
     /// Makes the group `name` under `hierarchy`. A group that exists already is an error: it is not ours.
-    pub(crate) fn create(hierarchy: &Arc<Hierarchy>, name: String) -> Result<Self> {
-        let path = hierarchy.path().join(&name);
+    pub(crate) fn create(hierarchy: &Arc<Hierarchy>, name: &str) -> Result<Self> {
+        let path = hierarchy.path().join(name);
         let parent = hierarchy.dir();
-        mkdirat(parent, &name, Mode::from_raw_mode(0o755)).map_err(Error::path("create cgroup", &path))?;
-        match openat(parent, &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(dir) => Ok(Self { hierarchy: Arc::clone(hierarchy), name, path, dir }),
-            Err(errno) => {
-                let _ = unlinkat(parent, &name, AtFlags::REMOVEDIR);
-                Err(Error::path("open cgroup", path)(errno))
-            }
-        }
+        mkdirat(parent, name, Mode::from_raw_mode(0o755)).map_err(Error::path("create cgroup", path))?;
+        Self::open(hierarchy, name.to_owned()).inspect_err(|_| {
+            let _ = unlinkat(parent, name, AtFlags::REMOVEDIR);
+        })
+    }
+
+    /// Opens the group `name` under `hierarchy`.
+    pub(crate) fn open(hierarchy: &Arc<Hierarchy>, name: String) -> Result<Self> {
+        let path = hierarchy.path().join(&name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = openat(hierarchy.dir(), &name, flags, Mode::empty()).map_err(Error::path("open cgroup", &path))?;
+        let events = openat(&dir, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::path("open", path.join("cgroup.events"))(errno))?;
+        Ok(Self { hierarchy: Arc::clone(hierarchy), name, path, dir, events })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -50,16 +58,21 @@ impl Cgroup {
 
     /// Writes each limit and reads it back.
     pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
-        for setting in settings {
-            let path = self.path.join(setting.file);
-            write_file(&self.dir, setting.file, &setting.value).map_err(Error::path("set", &path))?;
-            let found = read_file(&self.dir, setting.file).map_err(Error::path("read back", path))?;
-            // A file with several lines, such as io.weight with per-device weights, has the default first.
-            if found.lines().next() != Some(setting.read_back.as_str()) {
+        for Setting { file, value, kept, optional, .. } in settings {
+            let path = self.path.join(file);
+            match write_file(&self.dir, file, value) {
+                Err(error) if *optional && gone(&error) => continue,
+                written => written.map_err(Error::path("set", &path))?,
+            }
+            if *kept == Kept::Unknown {
+                continue;
+            }
+            let found = read_file(&self.dir, file).map_err(Error::path("read back", path))?;
+            if !kept.shows(&found) {
                 return Err(Error::LimitNotKept {
-                    file: setting.file,
+                    file: file.clone(),
                     path: self.path.clone(),
-                    wrote: setting.value.clone(),
+                    wrote: value.clone(),
                     found: found.trim_end().to_owned(),
                 });
             }
@@ -67,13 +80,40 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The content of an interface file, or `None` when the group does not have it.
+    pub(crate) fn read(&self, file: &str) -> Result<Option<String>> {
+        match read_file(&self.dir, file) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if gone(&error) => Ok(None),
+            Err(error) => Err(Error::path("read", self.path.join(file))(error)),
+        }
+    }
+
     /// Whether any process is in the group or below it. A group that is gone has none.
     pub(crate) fn populated(&self) -> Result<bool> {
-        match read_file(&self.dir, "cgroup.events") {
-            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
-            Err(error) if gone(&error) => Ok(false),
-            Err(error) => Err(Error::path("read", self.path.join("cgroup.events"))(error)),
+        self.event("populated 1")
+    }
+
+    /// Whether everything in the group is frozen, by its own setting or that of a group above it.
+    pub(crate) fn frozen(&self) -> Result<bool> {
+        self.event("frozen 1")
+    }
+
+    fn event(&self, wanted: &str) -> Result<bool> {
+        let mut buffer = [0; 128];
+        match pread(&self.events, &mut buffer, 0) {
+            Ok(length) => Ok(buffer[..length].split(|byte| *byte == b'\n').any(|line| line == wanted.as_bytes())),
+            // The group was removed.
+            Err(Errno::NODEV) => Ok(false),
+            Err(errno) => Err(Error::path("read", self.path.join("cgroup.events"))(errno)),
         }
+    }
+
+    /// Starts to freeze the group, or to thaw it; cgroup.events tells when that is done.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        let value = if frozen { "1" } else { "0" };
+        write_file(&self.dir, "cgroup.freeze", value)
+            .map_err(Error::path(if frozen { "freeze" } else { "thaw" }, self.path.join("cgroup.freeze")))
     }
 
     /// Kills every process in the group and below it, also those that are being forked.
@@ -129,8 +169,7 @@ fn read_file(dir: impl AsFd, name: &str) -> io::Result<String> {
     loop {
         let length = read(&file, &mut chunk)?;
         content.extend_from_slice(&chunk[..length]);
-        // The kernel gives a page at most per read, and less only at the end.
-        if length == 0 || (length < chunk.len() && name == "cgroup.events") {
+        if length == 0 {
             break;
         }
     }
@@ -138,7 +177,8 @@ fn read_file(dir: impl AsFd, name: &str) -> io::Result<String> {
 }
 
 fn write_file(dir: impl AsFd, name: &str, value: &str) -> io::Result<()> {
-    let file = openat(dir, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // NONBLOCK: from about Linux 6.16 on, lowering a memory limit then does not reclaim in our time.
+    let file = openat(dir, name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     write(&file, value.as_bytes())?;
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::containment::Containment;
 pub struct Config {
     pub(crate) containment: Containment,
     pub(crate) cgroup_parent: Option<PathBuf>,
+    pub(crate) host_leaf: Option<String>,
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) pace: Duration,
     pub(crate) window_bytes: usize,
@@ -32,6 +33,7 @@ impl Default for Config {
         Self {
             containment: Containment::Cgroup,
             cgroup_parent: None,
+            host_leaf: None,
             log_dir: None,
             pace: Duration::from_micros(200),
             window_bytes: 64 * 1024,
@@ -53,9 +55,20 @@ impl Config {
 
     /// The cgroup under which a cgroup is made for each job; it must exist.
     ///
-    /// By default it is the root of the cgroup2 tree where that is writable, otherwise the host's own cgroup.
+    /// By default it is the host's own cgroup where that was delegated (systemd marks it so for `Delegate=`), otherwise
+    /// the root of the cgroup2 tree where that is writable, otherwise the host's own cgroup.
     pub fn cgroup_parent(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.cgroup_parent = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Moves the host itself into a cgroup of this name, below the one it is in, when the reactor is made.
+    ///
+    /// A cgroup with processes of its own cannot pass controllers on to groups below it. So where jobs are made in the
+    /// host's own cgroup, as in a delegated one, limits need the host out of the way. The whole process moves; others
+    /// in the same cgroup are left alone, and are then in the way. Moving takes the kernel some milliseconds.
+    pub fn host_leaf(&mut self, name: &str) -> &mut Self {
+        self.host_leaf = Some(name.to_owned());
         self
     }
 

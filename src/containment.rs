@@ -5,6 +5,7 @@
 //! number cannot become somebody else's. Knows nothing of the job's state.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::process::send;
+use crate::process::{Process, send};
 use crate::signal::Signal;
 use crate::sys;
 
@@ -77,6 +78,14 @@ impl Contained {
         }
     }
 
+    /// Lets a frozen job run again.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.freeze(false),
+            Self::ProcessGroup(_) => Ok(()),
+        }
+    }
+
     /// Kills every process.
     pub(crate) fn kill(&self) -> Result<()> {
         match self {
@@ -85,8 +94,9 @@ impl Contained {
         }
     }
 
-    /// Sends a signal to every process once, then lets the stopped ones continue so that they can act on it.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends a signal to every process once, then lets the stopped ones continue so that they can act on it. The main
+    /// process gets it even if it has moved itself elsewhere.
+    pub(crate) fn signal(&self, signal: Signal, main: &Process) -> Result<()> {
         let group = match self {
             Self::ProcessGroup(group) => {
                 signal_group(*group, signal)?;
@@ -104,12 +114,12 @@ impl Contained {
                 break;
             }
             for (pid, pidfd) in fresh {
-                let told = Error::path("signal a process of", group.path());
-                let sent = send(&pidfd, signal);
-                sent.and_then(|()| if needs_continue(signal) { send(&pidfd, Signal::CONT) } else { Ok(()) })
-                    .map_err(told)?;
+                send_and_continue(&pidfd, signal).map_err(Error::path("signal a process of", group.path()))?;
                 signalled.push(pid);
             }
+        }
+        if !signalled.iter().any(|pid| pid.as_raw_nonzero().get().unsigned_abs() == main.pid()) {
+            send_and_continue(main.pidfd(), signal).map_err(Error::event_loop("signal a main process"))?;
         }
         Ok(())
     }
@@ -144,6 +154,11 @@ impl Contained {
 /// A stopped process acts on no signal but SIGKILL until it continues.
 fn needs_continue(signal: Signal) -> bool {
     !matches!(signal, Signal::KILL | Signal::CONT | Signal::STOP)
+}
+
+fn send_and_continue(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    send(pidfd, signal)?;
+    if needs_continue(signal) { send(pidfd, Signal::CONT) } else { Ok(()) }
 }
 
 fn signal_group(group: u32, signal: Signal) -> Result<()> {

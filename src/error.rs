@@ -81,9 +81,9 @@ pub enum Error {
     )]
     ControllerUnavailable {
         /// The interface file of the limit, such as `cpu.weight`.
-        file: &'static str,
+        file: String,
         /// The controller that is missing, such as `cpu`.
-        controller: &'static str,
+        controller: String,
         /// The cgroup under which jobs are made.
         path: PathBuf,
         /// The controllers that are available there.
@@ -91,11 +91,32 @@ pub enum Error {
         /// Whether the controller is bound to a version 1 hierarchy, and so cannot be enabled in version 2.
         in_v1: bool,
     },
+    /// A limit needs a controller that is there but cannot be passed on to the jobs; found before the job's group was
+    /// created.
+    #[error("cannot set {file}: enabling the {controller} controller in {} failed: {source}{}", path.display(), blocked(source))]
+    ControllerBlocked {
+        /// The interface file of the limit.
+        file: String,
+        /// The controller.
+        controller: String,
+        /// The cgroup whose children should get it.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A limit would be taken by the kernel, but have no effect; found before the job's group was created.
+    #[error("cannot set {file}: it would have no effect: {reason}")]
+    LimitIneffective {
+        /// The interface file of the limit.
+        file: String,
+        /// Why, and what would change it.
+        reason: &'static str,
+    },
     /// The kernel took a limit but gives back another value.
     #[error("cannot set {file} in {}: wrote {wrote:?}, but the kernel reads back {found:?}", path.display())]
     LimitNotKept {
         /// The interface file.
-        file: &'static str,
+        file: String,
         /// The job's cgroup.
         path: PathBuf,
         /// What was written.
@@ -144,6 +165,24 @@ pub enum Error {
     /// The job is not finished, and so cannot be removed.
     #[error("job {0} is not finished: stop it and wait for Event::Finished before you remove it")]
     NotFinished(JobId),
+    /// The job is finished, so it has no cgroup any more.
+    #[error("job {0} is finished and has no cgroup any more")]
+    Finished(JobId),
+    /// The job is contained by process group, so it has no cgroup.
+    #[error("job {0} is contained by process group and has no cgroup")]
+    NotInCgroup(JobId),
+    /// A job cannot be started in a frozen cgroup: it would freeze before its program runs, and the host with it.
+    #[error("cannot start a job in {}: the cgroup is frozen; thaw it first", path.display())]
+    Frozen {
+        /// The job's cgroup.
+        path: PathBuf,
+    },
+    /// The kernel keeps no pressure stall information.
+    #[error("no pressure stall information in {}: boot with psi=1, on a kernel with CONFIG_PSI", path.display())]
+    NoPressure {
+        /// The file that would have it.
+        path: PathBuf,
+    },
     /// The main process is gone, so it cannot be signalled.
     #[error("the main process of job {0} has exited")]
     Exited(JobId),
@@ -291,6 +330,19 @@ fn hint(source: &io::Error) -> &'static str {
         Some(Errno::NFILE) => " (raise the sysctl fs.file-max)",
         Some(Errno::NOSPC) => " (the file system is full: free bytes or inodes there)",
         Some(Errno::ROFS) => " (the file system is mounted read-only)",
+        _ => "",
+    }
+}
+
+/// Why a controller cannot be enabled for the children of a cgroup.
+fn blocked(source: &io::Error) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::BUSY) => {
+            " (processes live in that cgroup itself, and a group with processes cannot pass controllers on: move them \
+             into a group below it, for the host's own see Config::host_leaf)"
+        }
+        Some(Errno::ACCESS | Errno::PERM) => " (not delegated to this user; systemd: Delegate=yes)",
+        Some(Errno::OPNOTSUPP) => " (the cgroup is threaded)",
         _ => "",
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::exit::Exit;
 use crate::id::{JobId, TailId, Token};
-use crate::report::Report;
+use crate::pressure::Stallable;
+use crate::report::{OomCause, Report};
 
 /// What happened, for [`Reactor::poll`](crate::Reactor::poll).
 ///
@@ -46,6 +47,48 @@ pub enum Event {
         token: Token,
         /// What is known of the job at its end.
         report: Arc<Report>,
+    },
+    /// Processes of a job were stalled as asked for by [`watch_pressure`](crate::Reactor::watch_pressure).
+    Pressure {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// The resource that was stalled for.
+        resource: Stallable,
+    },
+    /// Processes of the system were stalled as asked for by
+    /// [`watch_system_pressure`](crate::Reactor::watch_system_pressure).
+    SystemPressure {
+        /// The token that was given with the request.
+        token: Token,
+        /// The resource that was stalled for.
+        resource: Stallable,
+    },
+    /// The kernel has killed processes of a job for want of memory.
+    Oom {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// How many processes since the last such event.
+        kills: u64,
+        /// Whose want it was.
+        cause: OomCause,
+    },
+    /// Every process of a job is frozen; see [`Reactor::freeze`](crate::Reactor::freeze).
+    Frozen {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+    },
+    /// A job runs again; see [`Reactor::thaw`](crate::Reactor::thaw).
+    Thawed {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
     },
     /// A [`Waker`](crate::Waker) was used since the last poll, once or many times.
     Woken,

@@ -5,15 +5,17 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::limits::Setting;
+use crate::limits::{Kept, Setting};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
@@ -23,19 +25,29 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 pub(crate) struct Hierarchy {
     path: PathBuf,
     dir: OwnedFd,
+    /// Whether the jobs' groups have the memory controller, as far as we know.
+    has_memory: AtomicBool,
 }
 
 impl Hierarchy {
-    /// The parent that the host names, or the place that fits this system: the root of the tree where that may be
-    /// written to, otherwise the cgroup of the host itself.
-    pub(crate) fn locate(explicit: Option<&Path>) -> Result<Self> {
-        match explicit {
-            Some(path) => Self::open(path),
+    /// The parent that the host names, or the place that fits this system: the host's own cgroup if that was delegated,
+    /// the root of the tree where that may be written to, otherwise the host's own cgroup.
+    ///
+    /// With a leaf, the host is moved out of its own cgroup first.
+    pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
+        let path = match explicit {
+            Some(path) => path.to_owned(),
             None => {
                 let mount = mount_point()?;
-                if writable(&mount) { Self::open(&mount) } else { Self::open(&own_cgroup(&mount)?) }
+                let own = own_cgroup(&mount)?;
+                if writable(&mount) && !delegated(&own) { mount } else { own }
             }
+        };
+        let hierarchy = Self::open(&path)?;
+        if let Some(leaf) = leaf {
+            move_host(&own_cgroup(&mount_point()?)?, leaf)?;
         }
+        Ok(hierarchy)
     }
 
     fn open(path: &Path) -> Result<Self> {
@@ -71,7 +83,8 @@ impl Hierarchy {
                     .to_owned(),
             ));
         }
-        Ok(Self { path: path.to_owned(), dir })
+        let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+        Ok(Self { path: path.to_owned(), dir, has_memory: AtomicBool::new(lists(&enabled, "memory")) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -82,36 +95,101 @@ impl Hierarchy {
         self.dir.as_fd()
     }
 
-    /// Makes sure that the controllers of these limits are enabled for the children of this cgroup.
+    /// Whether the jobs' groups have the memory controller, as far as we know.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.has_memory.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.
     ///
-    /// Those that are available here but not yet passed on are enabled; nothing above this cgroup is touched.
-    pub(crate) fn require(&self, settings: &[Setting]) -> Result<()> {
-        if settings.is_empty() {
-            return Ok(());
+    /// A controller that the children do not have is enabled on the way down from the lowest cgroup that has it: no
+    /// further up, and for no other cgroup.
+    pub(crate) fn require(&self, settings: &mut [Setting]) -> Result<()> {
+        let mut enabled = None;
+        for setting in settings.iter().filter(|setting| setting.controller != "cgroup") {
+            let enabled = match &mut enabled {
+                Some(enabled) => enabled,
+                none => none.insert(self.read("cgroup.subtree_control")?),
+            };
+            if !lists(enabled, &setting.controller) {
+                self.enable(setting)?;
+                *enabled = self.read("cgroup.subtree_control")?;
+                self.has_memory.store(lists(enabled, "memory"), Ordering::Relaxed);
+            }
         }
-        let available = self.read("cgroup.controllers")?;
-        let enabled = self.read("cgroup.subtree_control")?;
-        for setting in settings {
-            let listed = |list: &str| list.split_whitespace().any(|name| name == setting.controller);
-            if !listed(&available) {
-                return Err(Error::ControllerUnavailable {
-                    file: setting.file,
-                    controller: setting.controller,
-                    path: self.path.clone(),
-                    available: available.split_whitespace().map(str::to_owned).collect(),
-                    in_v1: bound_to_v1(setting.controller),
-                });
-            }
-            if !listed(&enabled) {
-                let file = self.path.join("cgroup.subtree_control");
-                fs::write(&file, format!("+{}", setting.controller))
-                    .map_err(Error::path("enable a controller for jobs in", file))?;
-            }
+        for setting in settings.iter_mut().filter(|setting| setting.file == "io.weight") {
+            self.choose_io_weight(setting)?;
         }
         Ok(())
     }
 
-    fn read(&self, file: &str) -> Result<String> {
+    fn enable(&self, setting: &Setting) -> Result<()> {
+        let controller = setting.controller.as_str();
+        let groups = || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
+        let has = |path: &Path| {
+            fs::read_to_string(path.join("cgroup.controllers")).is_ok_and(|list| lists(&list, controller))
+        };
+        let Some(levels) = groups().position(has) else {
+            return Err(Error::ControllerUnavailable {
+                file: setting.file.clone(),
+                controller: controller.to_owned(),
+                path: self.path.clone(),
+                available: self.read("cgroup.controllers")?.split_whitespace().map(str::to_owned).collect(),
+                in_v1: bound_to_v1(controller),
+            });
+        };
+        let mut way_down: Vec<&Path> = groups().take(levels + 1).collect();
+        way_down.reverse();
+        for path in way_down {
+            fs::write(path.join("cgroup.subtree_control"), format!("+{controller}")).map_err(|source| {
+                Error::ControllerBlocked {
+                    file: setting.file.clone(),
+                    controller: controller.to_owned(),
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
+        }
+        // A controller that works on threads turns a group with processes into a threaded domain.
+        let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
+        if !matches!(kind.trim_end(), "" | "domain") {
+            return Err(Error::ControllerBlocked {
+                file: setting.file.clone(),
+                controller: controller.to_owned(),
+                path: self.path.clone(),
+                source: Errno::OPNOTSUPP.into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The numbers of the disks that have the cost model enabled.
+    pub(crate) fn disks_with_cost_model(&self) -> Vec<String> {
+        let root = self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists()).last();
+        let models = root.and_then(|root| fs::read_to_string(root.join("io.cost.qos")).ok()).unwrap_or_default();
+        let enabled = models.lines().filter(|line| lists(line, "enable=1"));
+        enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own, or not at all.
+    fn choose_io_weight(&self, setting: &mut Setting) -> Result<()> {
+        if !self.disks_with_cost_model().is_empty() {
+            return Ok(());
+        }
+        if disks_with_bfq().is_empty() {
+            return Err(Error::LimitIneffective {
+                file: setting.file.clone(),
+                reason: "no disk has the cost model enabled (io.cost.qos of the root cgroup) or the BFQ scheduler \
+                         (/sys/block/*/queue/scheduler)",
+            });
+        }
+        setting.file = "io.bfq.weight".to_owned();
+        // BFQ shows the default as a bare number or with its name, by version.
+        setting.kept = Kept::Unknown;
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Result<String> {
         let path = self.path.join(file);
         fs::read_to_string(&path).map_err(Error::path("read", path))
     }
@@ -133,6 +211,33 @@ fn own_cgroup(mount: &Path) -> Result<PathBuf> {
         .find_map(|line| line.strip_prefix(b"0::/"))
         .ok_or_else(|| Error::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
     Ok(mount.join(OsString::from_vec(own.to_vec())))
+}
+
+/// Whether the service manager has handed this cgroup over: systemd says so in an extended attribute.
+fn delegated(cgroup: &Path) -> bool {
+    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        getxattr(cgroup, *name, &mut value).is_ok_and(|length| value.starts_with(b"1") && length == 1)
+    })
+}
+
+/// Moves this process into the group `leaf` below its own, unless it is in a group of that name already.
+fn move_host(own: &Path, leaf: &str) -> Result<()> {
+    if own.file_name().is_some_and(|name| name == leaf) {
+        return Ok(());
+    }
+    if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
+        return Err(Error::NoCgroup { reason: format!("{leaf:?} is not a name for the host's cgroup") });
+    }
+    let path = own.join(leaf);
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::path("create cgroup", path)(error));
+        }
+        _ => {}
+    }
+    let procs = path.join("cgroup.procs");
+    fs::write(&procs, std::process::id().to_string()).map_err(Error::path("move the host into", procs))
 }
 
 /// The mount point is the fifth field, the type the first after a lone dash; see proc_pid_mountinfo(5).
@@ -170,6 +275,28 @@ fn writable(path: &Path) -> bool {
     // CLONE_INTO_CGROUP checks cgroup.procs of the common ancestor as well; older kernels lack faccessat2.
     let may = |path: &Path| matches!(access(path), Ok(()) | Err(Errno::NOSYS));
     may(path) && may(&path.join("cgroup.procs"))
+}
+
+/// The version 1 hierarchies that are mounted beside, by their options.
+pub(crate) fn v1_mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter_map(|line| line.split_once(" - cgroup "));
+    let options = mounts.filter_map(|(_, rest)| rest.split_whitespace().nth(1));
+    options.map(|options| options.trim_start_matches("rw,").trim_start_matches("ro,").to_owned()).collect()
+}
+
+/// Whether a list of names, such as that of the controllers, has this one.
+pub(crate) fn lists(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|other| other == name)
+}
+
+/// The disks that use the BFQ scheduler, which is then named in brackets.
+pub(crate) fn disks_with_bfq() -> Vec<String> {
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let uses = |disk: &fs::DirEntry| {
+        fs::read_to_string(disk.path().join("queue/scheduler")).is_ok_and(|schedulers| lists(&schedulers, "[bfq]"))
+    };
+    disks.filter(uses).map(|disk| disk.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Whether a version 1 hierarchy holds the controller, by the hierarchy number in /proc/cgroups.

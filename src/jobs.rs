@@ -27,9 +27,11 @@ use crate::id::{JobId, Key, Token};
 use crate::job::{Action, Input, State, next};
 use crate::launch::{Ground, Launch, Launched};
 use crate::logdir::LogDirectory;
+use crate::pressure::{Stallable, Trigger};
 use crate::process::Process;
-use crate::report::{Report, Status, StopCause};
+use crate::report::{OomCause, Report, Status, StopCause};
 use crate::signal::Signal;
+use crate::stats::Stats;
 use crate::sys::Reap;
 use crate::tail::Stream;
 use crate::tails::Tails;
@@ -56,15 +58,25 @@ struct JobLog {
 
 /// What a job holds of the system until it is finished.
 #[derive(Debug)]
-struct Live {
+pub(crate) struct Live {
     process: Process,
-    contained: Contained,
+    pub(crate) contained: Contained,
     /// Whether the pidfd is in the epoll.
     registered: bool,
     /// The watch of cgroup.events, once somebody has to be waited for.
     watch: Option<WatchDescriptor>,
     /// The processes that are waited for by pidfds of their own, by their place in `Jobs::survivors`.
     survivors: Vec<usize>,
+    /// The watch of memory.events, where there is that.
+    pub(crate) memory_watch: Option<WatchDescriptor>,
+    /// How many kills for want of memory were told, and why the last was.
+    pub(crate) oom_kills: u64,
+    pub(crate) oom: Option<OomCause>,
+    /// Whether the job was told to freeze, and whether the kernel still has to tell that it is done.
+    pub(crate) frozen: bool,
+    pub(crate) freezing: bool,
+    /// The pressure triggers, by their place in `Jobs::triggers`.
+    pub(crate) triggers: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -85,10 +97,31 @@ struct Job {
     grace: Duration,
     detached: bool,
     keep_log: bool,
+    accounting: bool,
     stopped_by: Option<StopCause>,
     killed: bool,
     problems: Vec<Error>,
     report: Option<Arc<Report>>,
+}
+
+/// A trigger, and whom to tell.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) trigger: Trigger,
+    /// The job, by slot and id, or `None` for the whole system.
+    pub(crate) job: Option<(usize, JobId)>,
+    pub(crate) token: Token,
+    pub(crate) resource: Stallable,
+}
+
+impl Watched {
+    /// What it tells.
+    pub(crate) fn event(&self) -> Event {
+        match self.job {
+            Some((_, job)) => Event::Pressure { job, token: self.token, resource: self.resource },
+            None => Event::SystemPressure { token: self.token, resource: self.resource },
+        }
+    }
 }
 
 /// All jobs.
@@ -98,6 +131,9 @@ pub(crate) struct Jobs {
     /// Processes that are waited for besides the main ones: the job's slot, and the pidfd.
     survivors: Slab<(usize, OwnedFd)>,
     deadlines: Deadlines,
+    pub(crate) triggers: Slab<Watched>,
+    /// How often memory limits above the jobs' groups were met, as far as that was told.
+    pub(crate) kills_above: u64,
 }
 
 /// Tokens of the epoll below this one belong to the reactor itself.
@@ -108,11 +144,15 @@ fn register(registry: &Registry, pidfd: &OwnedFd, token: mio::Token) -> io::Resu
 }
 
 fn main_token(slot: usize) -> mio::Token {
-    mio::Token(FIRST_TOKEN + 2 * slot)
+    mio::Token(FIRST_TOKEN + 3 * slot)
 }
 
 fn survivor_token(place: usize) -> mio::Token {
-    mio::Token(FIRST_TOKEN + 2 * place + 1)
+    mio::Token(FIRST_TOKEN + 3 * place + 1)
+}
+
+pub(crate) fn trigger_token(place: usize) -> mio::Token {
+    mio::Token(FIRST_TOKEN + 3 * place + 2)
 }
 
 /// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the rest, later.
@@ -130,6 +170,28 @@ impl Jobs {
     /// When something is to be done next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.next()
+    }
+
+    /// What a job holds, unless it is finished.
+    pub(crate) fn live(&self, id: JobId) -> Result<Option<&Live>> {
+        Ok(self.jobs[self.slot(id)?].live.as_ref())
+    }
+
+    pub(crate) fn live_at(&mut self, slot: usize) -> Option<&mut Live> {
+        self.jobs.get_mut(slot)?.live.as_mut()
+    }
+
+    pub(crate) fn report(&self, id: JobId) -> Result<Option<&Arc<Report>>> {
+        Ok(self.jobs[self.slot(id)?].report.as_ref())
+    }
+
+    pub(crate) fn slot_and_token(&self, id: JobId) -> Result<(usize, Token)> {
+        let slot = self.slot(id)?;
+        Ok((slot, self.jobs[slot].token))
+    }
+
+    pub(crate) fn id_and_token(&self, slot: usize) -> Option<(JobId, Token)> {
+        self.jobs.get(slot).map(|job| (job.id, job.token))
     }
 
     fn slot(&self, id: JobId) -> Result<usize> {
@@ -174,7 +236,19 @@ impl Jobs {
             token,
             state: State::Running,
             pid: process.pid(),
-            live: Some(Live { process, contained, registered: true, watch: None, survivors: Vec::new() }),
+            live: Some(Live {
+                process,
+                contained,
+                registered: true,
+                watch: None,
+                survivors: Vec::new(),
+                memory_watch: None,
+                oom_kills: 0,
+                oom: None,
+                frozen: false,
+                freezing: false,
+                triggers: Vec::new(),
+            }),
             logs: names.map(|name| name.map(|name| JobLog { name, open: None })),
             started: SystemTime::now(),
             spawned,
@@ -185,23 +259,32 @@ impl Jobs {
             grace: command.grace,
             detached: command.detached,
             keep_log: command.keep_log,
+            accounting: command.accounting.unwrap_or(!command.limits.is_empty()),
             stopped_by: None,
             killed: false,
             problems: Vec::new(),
             report: None,
         });
         self.set_deadline(slot, command.time_limit.and_then(|limit| spawned.checked_add(limit)));
+        if ground.hierarchy.is_some_and(|hierarchy| hierarchy.has_memory()) {
+            self.watch_memory(slot, around);
+        }
         Ok(id)
     }
 
     /// The epoll has told of a pidfd.
     pub(crate) fn ready(&mut self, token: mio::Token, around: &mut Surroundings<'_>) {
         let Some(number) = token.0.checked_sub(FIRST_TOKEN) else { return };
-        if number % 2 == 0 { self.main_exited(number / 2, around) } else { self.survivor_exited(number / 2, around) }
+        match number % 3 {
+            0 => self.main_exited(number / 3, around),
+            1 => self.survivor_exited(number / 3, around),
+            _ => self.trigger_fired(number / 3, around),
+        }
     }
 
     /// The watch of a job's cgroup.events has told of a change.
     pub(crate) fn group_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        self.freeze_changed(slot, around);
         let waits = matches!(
             self.jobs.get(slot).map(|job| job.state),
             Some(State::Lingering | State::Leaving | State::Clearing)
@@ -302,11 +385,12 @@ impl Jobs {
             self.step(slot, Input::GraceOver, around);
             return;
         }
-        if let Some(live) = &job.live
-            && let Err(error) = live.contained.signal(job.stop_signal)
-        {
+        if let Some(live) = &mut job.live {
+            // A frozen process acts on no signal but a kill.
+            let thawed = if std::mem::take(&mut live.frozen) { live.contained.thaw() } else { Ok(()) };
+            live.freezing = false;
             // The kill at the end of the grace period needs no cooperation.
-            job.problems.push(error);
+            job.problems.extend(thawed.and(live.contained.signal(job.stop_signal, &live.process)).err());
         }
         self.set_deadline(slot, Instant::now().checked_add(grace));
     }
@@ -374,7 +458,7 @@ impl Jobs {
     }
 
     /// Watches the job's cgroup.events; says whether there is a watch.
-    fn watch_group(&mut self, slot: usize, around: &mut Surroundings<'_>) -> bool {
+    pub(crate) fn watch_group(&mut self, slot: usize, around: &mut Surroundings<'_>) -> bool {
         let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return false };
         if live.watch.is_none()
             && let Some(events) = live.contained.events_file()
@@ -412,7 +496,28 @@ impl Jobs {
         self.set_deadline(slot, None);
         let Some(job) = self.jobs.get_mut(slot) else { return };
         let mut cgroup_left = None;
+        let mut stats = None;
+        let accounting = job.accounting;
+        if let Some(Live { contained: Contained::Cgroup(cgroup), .. }) = &job.live
+            && accounting
+        {
+            match Stats::collect(|file| cgroup.read(file)) {
+                Ok(collected) => stats = Some(collected),
+                Err(error) => job.problems.push(error),
+            }
+        }
+        // The verdict, whose event may be on its way still: the kernel tells of changes with a delay.
+        self.memory_changed(slot, around);
+        let triggers = self.live_at(slot).map(|live| std::mem::take(&mut live.triggers)).unwrap_or_default();
+        for place in triggers {
+            self.drop_trigger(place, around);
+        }
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let oom = job.live.as_ref().and_then(|live| live.oom);
         if let Some(live) = job.live.take() {
+            if let Some(watch) = live.memory_watch {
+                around.tails.kernel.remove(watch);
+            }
             if let Some(watch) = live.watch {
                 around.tails.kernel.remove(watch);
             }
@@ -453,6 +558,8 @@ impl Jobs {
             usage,
             stopped_by: job.stopped_by,
             killed: job.killed,
+            oom,
+            stats,
             output_bytes: sizes[0],
             error_bytes: sizes[1],
             cgroup_left,
@@ -507,7 +614,7 @@ impl Jobs {
                 let told = |source| Error::Loop { operation: "signal a main process", source };
                 live.process.signal(signal).map_err(told)
             }
-            Some(live) if !main_only => live.contained.signal(signal),
+            Some(live) if !main_only => live.contained.signal(signal, &live.process),
             Some(_) => Err(Error::Exited(id)),
             None if main_only => Err(Error::Exited(id)),
             None => Ok(()),
@@ -524,6 +631,7 @@ impl Jobs {
             pid: job.pid,
             phase: job.state.phase(),
             exit: job.exit.map(|(exit, ..)| exit),
+            frozen: job.live.as_ref().is_some_and(|live| live.frozen),
             started: job.started,
             elapsed: job.exit.map_or_else(|| job.spawned.elapsed(), |(.., wall)| wall),
             cgroup: job.live.as_ref().and_then(|live| live.contained.path()).map(Path::to_owned),

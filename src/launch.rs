@@ -4,6 +4,7 @@
 //! event loop.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,15 +20,19 @@ use crate::error::{Error, Result};
 use crate::hierarchy::Hierarchy;
 use crate::limits::Setting;
 use crate::logdir::{LogDirectory, random_uuid};
+use crate::owner::Owner;
+use crate::pool::Pool;
 use crate::process::{Prepared, Process};
 use crate::signal::Signal;
-use crate::sys::{Nursery, Reap};
+use crate::sys::{Nursery, Placement, Reap};
 
 /// What a reactor has ready for every job.
 #[derive(Debug)]
 pub(crate) struct Ground<'a> {
     /// Where to make cgroups; `None` when jobs are contained by process group.
     pub(crate) hierarchy: Option<&'a Arc<Hierarchy>>,
+    pub(crate) owner: &'a Owner,
+    pub(crate) pool: &'a mut Pool,
     pub(crate) nursery: &'a mut Nursery,
     /// `/dev/null`, for reading and writing.
     pub(crate) null: &'a File,
@@ -66,13 +71,25 @@ impl<'a> Launch<'a> {
     /// Checks the command, makes cgroup and logs, and starts the process.
     pub(crate) fn start(command: &Command, ground: &mut Ground<'_>, directory: &'a LogDirectory) -> Result<Self> {
         let prepared = Prepared::new(command)?;
-        let settings = check_containment(command, ground.hierarchy)?;
+        let mut settings = check_containment(command, ground.hierarchy)?;
         let stdin = open_stdin(&command.stdin)?;
 
         let mut made = Made { uuid: random_uuid()?, directory, names: [None, None], cgroup: None };
         if let Some(hierarchy) = ground.hierarchy {
-            let cgroup = made.cgroup.insert(Cgroup::create(hierarchy, made.uuid.to_string())?);
+            let cgroup = match ground.pool.take(&command.limits) {
+                Some((uuid, cgroup)) => {
+                    made.uuid = uuid;
+                    settings.clear();
+                    made.cgroup.insert(cgroup)
+                }
+                None => made.cgroup.insert(Cgroup::create(hierarchy, &made.uuid.to_string())?),
+            };
+            ground.owner.mark(cgroup.dir(), command.detached);
             cgroup.apply(&settings)?;
+            // Checked on the new group itself, which inherits the state of every group above it.
+            if cgroup.frozen()? {
+                return Err(Error::Frozen { path: cgroup.path().to_owned() });
+            }
         }
         let owner = (command.uid, command.gid);
         let (output, error) = match command.output {
@@ -150,12 +167,32 @@ impl Drop for Made<'_> {
     }
 }
 
+/// Clones a child into a new group and sees whether it is there: libraries that define the flag as zero, and kernels
+/// with a bug, have placed it elsewhere or killed it.
+pub(crate) fn test_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) -> Result<Placement> {
+    let cgroup = Cgroup::create(hierarchy, &random_uuid()?.to_string())?;
+    let frozen = cgroup.frozen();
+    let found = match frozen {
+        Ok(true) => Err(Error::Frozen { path: cgroup.path().to_owned() }),
+        Err(error) => Err(error),
+        Ok(false) => nursery.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
+            program: "the placement probe".into(),
+            stage: failure.stage,
+            source: io::Error::from_raw_os_error(failure.errno),
+        }),
+    };
+    let removed = cgroup.remove();
+    let placement = found?;
+    removed?;
+    Ok(placement)
+}
+
 /// Checks the limits, and that what holds the job can hold it as the command wants.
 fn check_containment(command: &Command, hierarchy: Option<&Arc<Hierarchy>>) -> Result<Vec<Setting>> {
     let program = || command.program.clone();
-    let settings = command.limits.check().map_err(|source| Error::InvalidLimit { program: program(), source })?;
+    let mut settings = command.limits.check().map_err(|source| Error::InvalidLimit { program: program(), source })?;
     match hierarchy {
-        Some(hierarchy) => hierarchy.require(&settings)?,
+        Some(hierarchy) => hierarchy.require(&mut settings)?,
         None if !settings.is_empty() => return Err(Error::LimitsNeedCgroup { program: program() }),
         None if command.process_group == ProcessGroup::Host => {
             let reason = "a job contained by process group cannot stay in the host's";

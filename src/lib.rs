@@ -122,6 +122,7 @@
     clippy::cast_lossless
 )]
 
+pub use crate::capabilities::{Capabilities, Check, Verdict};
 pub use crate::command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource};
 pub use crate::config::Config;
 pub use crate::containment::Containment;
@@ -129,17 +130,21 @@ pub use crate::error::{Error, Result, Stage};
 pub use crate::event::{Event, Events};
 pub use crate::exit::{Exit, Usage};
 pub use crate::id::{JobId, TailId, Token};
-pub use crate::limits::{ByteSize, InvalidLimit, Limits};
+pub use crate::limits::{ByteSize, Device, InvalidLimit, IoRates, Limits};
+pub use crate::pressure::{InvalidPressure, Pressure, Stall, Stallable, Stalled};
 pub use crate::reactor::{Census, Reactor};
-pub use crate::report::{Phase, Report, Status, StopCause};
+pub use crate::report::{OomCause, Phase, Report, Status, StopCause};
 pub use crate::signal::Signal;
+pub use crate::stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 pub use crate::tail::{Fill, Position, Read, Stream, TailOptions};
 pub use crate::waker::Waker;
 
+mod capabilities;
 mod cgroup;
 mod command;
 mod config;
 mod containment;
+mod control;
 mod error;
 mod event;
 mod exit;
@@ -151,6 +156,9 @@ mod launch;
 mod limits;
 mod log;
 mod logdir;
+mod owner;
+mod pool;
+mod pressure;
 mod process;
 mod reactor;
 mod report;
@@ -158,6 +166,7 @@ mod report;
 #[doc(hidden)]
 pub mod seam;
 mod signal;
+mod stats;
 mod sys;
 mod tail;
 mod tails;

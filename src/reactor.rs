@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +17,6 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::cgroup::Cgroup;
 use crate::command::Command;
 use crate::config::Config;
 use crate::containment::Containment;
@@ -26,10 +25,15 @@ use crate::event::{Event, Events};
 use crate::hierarchy::Hierarchy;
 use crate::id::{JobId, TailId, Token};
 use crate::jobs::{FIRST_TOKEN, Jobs, Surroundings};
-use crate::launch::Ground;
+use crate::launch::{Ground, test_placement};
+use crate::limits::Limits;
 use crate::logdir::{LogDirectory, random_uuid};
+use crate::owner::{Owner, sweep};
+use crate::pool::Pool;
+use crate::pressure::{Pressure, Stall, Stallable};
 use crate::report::Status;
 use crate::signal::Signal;
+use crate::stats::Stats;
 use crate::sys::{Nursery, epoll_fd};
 use crate::tail::{Fill, Read, TailOptions, Until};
 use crate::tails::{Tails, Trouble};
@@ -117,6 +121,8 @@ pub struct Reactor {
     queue: VecDeque<Event>,
     logs: LogDirectory,
     hierarchy: Option<Arc<Hierarchy>>,
+    owner: Owner,
+    pool: Pool,
     nursery: Nursery,
     null: File,
     /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
@@ -145,8 +151,12 @@ impl Reactor {
         let mut nursery = Nursery::new().map_err(Error::event_loop("map a stack for new processes"))?;
         let hierarchy = match config.containment {
             Containment::Cgroup => {
-                let hierarchy = Arc::new(Hierarchy::locate(config.cgroup_parent.as_deref())?);
-                check_placement(&hierarchy, &mut nursery)?;
+                let hierarchy =
+                    Arc::new(Hierarchy::locate(config.cgroup_parent.as_deref(), config.host_leaf.as_deref())?);
+                let placement = test_placement(&hierarchy, &mut nursery)?;
+                if let Some(reason) = placement.misplaced {
+                    return Err(Error::NoCgroup { reason });
+                }
                 Some(hierarchy)
             }
             Containment::ProcessGroup => None,
@@ -177,6 +187,8 @@ impl Reactor {
             queue: VecDeque::new(),
             logs,
             hierarchy,
+            owner: Owner::current()?,
+            pool: Pool::default(),
             nursery,
             null: File::from(null),
             nested: AtomicBool::new(false),
@@ -290,6 +302,9 @@ impl Reactor {
             queue: &mut self.queue,
             logs: &self.logs,
         };
+        if self.nested.load(Ordering::Relaxed) {
+            self.jobs.find_missed_triggers(&mut around);
+        }
         self.jobs.deadlines_passed(now, &mut around);
         self.tails.visit_due(now, &mut self.queue);
         if self.waker.take() {
@@ -375,7 +390,13 @@ impl Reactor {
     /// input.
     #[doc(alias = "clone3")]
     pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
-        let mut ground = Ground { hierarchy: self.hierarchy.as_ref(), nursery: &mut self.nursery, null: &self.null };
+        let mut ground = Ground {
+            hierarchy: self.hierarchy.as_ref(),
+            owner: &self.owner,
+            pool: &mut self.pool,
+            nursery: &mut self.nursery,
+            null: &self.null,
+        };
         let mut around = Surroundings {
             registry: self.poll.registry(),
             tails: &mut self.tails,
@@ -645,6 +666,136 @@ impl Reactor {
         self.jobs.signal(job, signal, true)
     }
 
+    /// Changes limits of a job that runs: those that are given, and no others.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits as for
+    /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
+    pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
+        self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
+    }
+
+    /// The limits that the kernel enforces for a job, by interface file; only those whose controllers are there.
+    ///
+    /// Reads some twenty small files.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`].
+    pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
+        self.jobs.limits(job)
+    }
+
+    /// What a job uses now; for a finished one, what it has used.
+    ///
+    /// Reads up to a dozen small files, for two of which the kernel collects counters of every processor: for a
+    /// display, not for every event.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's [`accounting`](Command::accounting) was off;
+    /// [`Error::NotInCgroup`]; [`Error::Path`].
+    pub fn stats(&self, job: JobId) -> Result<Stats> {
+        self.jobs.stats(job)
+    }
+
+    /// How long a job was stalled for a resource.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`].
+    pub fn pressure(&self, job: JobId, resource: Stallable) -> Result<Pressure> {
+        self.jobs.pressure(job, resource)
+    }
+
+    /// Makes stalls of a job events ([`Event::Pressure`]), at most one per window. A second call for the same resource
+    /// replaces the first; the end of the job ends it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`] when
+    /// the kernel refuses the window, see [`Stall`].
+    #[doc(alias = "PSI")]
+    pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.watch_pressure(job, resource, stall, around))
+    }
+
+    /// Ends the events of [`watch_pressure`](Self::watch_pressure).
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`].
+    pub fn unwatch_pressure(&mut self, job: JobId, resource: Stallable) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
+    }
+
+    /// Makes stalls of the whole system events ([`Event::SystemPressure`]); `token` comes back with them.
+    ///
+    /// # Errors
+    /// [`Error::NoPressure`]; [`Error::Path`] when the kernel refuses the window, see [`Stall`].
+    pub fn watch_system_pressure(&mut self, resource: Stallable, stall: Stall, token: Token) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.watch_system_pressure(resource, stall, token, around))
+    }
+
+    /// Ends the events of [`watch_system_pressure`](Self::watch_system_pressure).
+    ///
+    /// # Errors
+    /// [`Error::Loop`], as for [`poll`](Self::poll).
+    pub fn unwatch_system_pressure(&mut self, resource: Stallable) -> Result<()> {
+        self.with_jobs(|jobs, around| {
+            jobs.unwatch_system_pressure(resource, around);
+            Ok(())
+        })
+    }
+
+    /// Freezes a job. Returns at once; [`Event::Frozen`] tells when every process stands still.
+    ///
+    /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`]; [`Error::WatchLimit`].
+    #[doc(alias = "cgroup.freeze")]
+    pub fn freeze(&mut self, job: JobId) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
+    }
+
+    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`] tells when it does.
+    ///
+    /// # Errors
+    /// As for [`freeze`](Self::freeze).
+    pub fn thaw(&mut self, job: JobId) -> Result<()> {
+        self.with_jobs(|jobs, around| jobs.freeze(job, false, around))
+    }
+
+    /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a spawn then takes one
+    /// instead of making it and writing its limits.
+    ///
+    /// There is one such pool; other limits replace it. To be called when there is time, after spawns too: it is never
+    /// filled by itself.
+    ///
+    /// # Errors
+    /// [`Error::NoCgroup`] when jobs are contained by process group; those of the limits as for
+    /// [`spawn`](Self::spawn); [`Error::Path`]. What was made before the failure stays.
+    pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
+        let Some(hierarchy) = &self.hierarchy else {
+            return Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() });
+        };
+        let told = |source| Error::InvalidLimit { program: "a prepared job".into(), source };
+        let mut settings = limits.check().map_err(told)?;
+        hierarchy.require(&mut settings)?;
+        self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
+    }
+
+    /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes its own, and says
+    /// which. Processes in them are killed, unless their job was [detached](Command::detached).
+    ///
+    /// Never touched: groups of a host that lives, or may live, such as in another pid namespace, and groups that no
+    /// reactor has made. Blocks until the killed processes are gone, at most five seconds per group.
+    ///
+    /// # Errors
+    /// [`Error::NoCgroup`] when jobs are contained by process group; [`Error::Path`] when a group cannot be removed.
+    pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
+        match &self.hierarchy {
+            Some(hierarchy) => sweep(hierarchy, &self.owner),
+            None => Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() }),
+        }
+    }
+
     /// What is known of a job now. Asks the kernel nothing.
     ///
     /// ```
@@ -779,6 +930,8 @@ fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
             Change::Of(Target::Log(log)) => around.tails.changed(log),
             Change::Lost(Target::Log(log)) => around.tails.watch_lost(log),
             Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => jobs.group_changed(slot, around),
+            Change::Of(Target::Memory(slot)) => jobs.memory_changed(slot, around),
+            Change::Lost(Target::Memory(_)) => {}
             Change::Everything => {
                 around.tails.everything_changed();
                 jobs.all_groups_changed(around);
@@ -787,24 +940,6 @@ fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
     }
     around.tails.kernel.recycle(changes);
     Ok(())
-}
-
-/// Clones a child into a new group and sees whether it is there: libraries that define the flag as zero, and kernels
-/// with a bug, have placed it elsewhere or killed it.
-fn check_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) -> Result<()> {
-    let cgroup = Cgroup::create(hierarchy, random_uuid()?.to_string())?;
-    let found = nursery.probe(cgroup.dir());
-    let removed = cgroup.remove();
-    let reason = match found {
-        Ok(None) => return removed,
-        Ok(Some(reason)) => reason,
-        Err(failure) => {
-            let source = std::io::Error::from_raw_os_error(failure.errno);
-            let program = "the placement probe".into();
-            return Err(Error::Spawn { program, stage: failure.stage, source });
-        }
-    };
-    Err(Error::NoCgroup { reason })
 }
 
 fn story(operation: &'static str, path: &Path, trouble: Trouble) -> Error {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 use crate::exit::{Exit, Usage};
 use crate::id::JobId;
+use crate::stats::Stats;
 
 /// Why a job was stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,18 @@ pub enum StopCause {
     TimeLimit,
     /// The reactor was dropped.
     Drop,
+}
+
+/// Whose want of memory made the kernel kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OomCause {
+    /// The job's own limit, or that of a group it made below its own.
+    Job,
+    /// The limit of a group above the job's.
+    Ancestor,
+    /// The whole system had no memory left, or somebody asked for the kill.
+    System,
 }
 
 /// What is known of a job at its end; it comes with [`Event::Finished`](crate::Event::Finished).
@@ -40,6 +53,11 @@ pub struct Report {
     /// Whether anything of the job had to be killed: the grace period was over, `kill` was called, or the main process
     /// left something behind under [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
     pub killed: bool,
+    /// Why the kernel killed processes of the job for want of memory, if it did.
+    pub oom: Option<OomCause>,
+    /// What all processes of the job have used, read when the last was gone; `None` without a cgroup or without
+    /// [`accounting`](crate::Command::accounting).
+    pub stats: Option<Stats>,
     /// Bytes in the job's log, or in the one of standard output: where tails end.
     pub output_bytes: u64,
     /// Bytes in the log of standard error, when that is a log of its own.
@@ -79,6 +97,8 @@ pub struct Status {
     pub phase: Phase,
     /// How the main process ended, once it has.
     pub exit: Option<Exit>,
+    /// Whether the job was told to freeze and not to thaw since.
+    pub frozen: bool,
     /// When the job was spawned, by the wall clock.
     pub started: SystemTime,
     /// From the spawn until now, or until the exit of the main process.
@@ -129,6 +149,7 @@ mod tests {
             pid: 42,
             phase: Phase::Running,
             exit: None,
+            frozen: false,
             started: SystemTime::UNIX_EPOCH,
             elapsed: Duration::ZERO,
             cgroup: None,

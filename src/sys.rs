@@ -18,6 +18,7 @@ use std::time::Duration;
 use linux_raw_sys::general as raw;
 use linux_raw_sys::prctl::{PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::error::Stage;
 use crate::exit::{Exit, Usage};
@@ -94,6 +95,15 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Failure {
     pub(crate) stage: Stage,
     pub(crate) errno: i32,
+}
+
+/// What the placement probe has shown.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// What the child found where it should have found itself, if it did not.
+    pub(crate) misplaced: Option<String>,
+    /// Whether the kernel tells how a process ended after it was reaped.
+    pub(crate) tells_exit: bool,
 }
 
 /// What the child tells the parent, on memory that both see whether or not they share an address space.
@@ -191,29 +201,34 @@ impl Nursery {
 
     /// Clones a child into the cgroup and lets it look whether it is there: does the kernel do what it was asked?
     ///
-    /// `Ok(None)` means that the child was there; otherwise the text says what it found.
-    pub(crate) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Option<String>, Failure> {
+    /// `misplaced` says what it found if it was not there.
+    pub(crate) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
         let failure = |errno| Failure { stage: Stage::Clone, errno };
         self.message().length.store(0, Ordering::Relaxed);
         let probe = Probe { cgroup: cgroup.as_raw_fd(), message: self.message };
         // SAFETY: `probe_main` leaves by exit, and what it reads lives until clone3 has returned here.
         let (pid, pidfd) =
             unsafe { self.clone(Some(cgroup), probe_main, (&raw const probe).cast()) }.map_err(failure)?;
-        let ended = match wait(&pidfd, Reap::Block) {
-            // The host ignores SIGCHLD, so the kernel has reaped it: that it has ended is all that counts.
-            Err(error) if error.raw_os_error() == Some(raw_errno::ECHILD) => None,
-            other => other.map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?,
+        let ended = wait(&pidfd, Reap::Block).map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
+        let tells_exit = exit_after_reap(&pidfd) != Exit::Unknown;
+        let misplaced = match ended {
+            Some((exit @ Exit::Signal { .. }, _)) => {
+                Some(format!("a child cloned into a new cgroup was ended at birth by {exit}"))
+            }
+            _ => self.misplaced(pid),
         };
-        if let Some((exit @ Exit::Signal { .. }, _)) = ended {
-            return Ok(Some(format!("a child cloned into a new cgroup was ended at birth by {exit}")));
-        }
+        Ok(Placement { misplaced, tells_exit })
+    }
+
+    /// What the probe's child has found, if it was not itself.
+    fn misplaced(&self, pid: u32) -> Option<String> {
         let message = self.message();
         let Ok(length) = usize::try_from(message.length.load(Ordering::Relaxed)) else {
-            return Ok(Some("a child cloned into a new cgroup could not read cgroup.procs there".to_owned()));
+            return Some("a child cloned into a new cgroup could not read cgroup.procs there".to_owned());
         };
         let members = String::from_utf8_lossy(message.members.get(..length).unwrap_or(&[])).into_owned();
         let landed = members.lines().any(|line| line.parse() == Ok(pid));
-        Ok((!landed).then(|| format!("a child cloned into a new cgroup is not in it (members: {members:?})")))
+        (!landed).then(|| format!("a child cloned into a new cgroup is not in it (members: {members:?})"))
     }
 
     /// clone3 into `cgroup`, running `entry(data)` in the child and returning in the parent when that has left.
@@ -236,7 +251,9 @@ impl Nursery {
             pidfd: (&raw mut pidfd).addr() as u64,
             child_tid: 0,
             parent_tid: 0,
-            exit_signal: u64::from(raw::SIGCHLD),
+            // None: exec makes it SIGCHLD, and a child that never comes so far is nobody's business but ours. Sent while
+            // it is blocked here, it would interrupt some other thread of the host.
+            exit_signal: 0,
             stack: 0,
             stack_size: 0,
             tls: 0,
@@ -516,7 +533,6 @@ fn execute(plan: &Plan<'_>) -> i32 {
 /// The errnos that are told apart here; the same on every architecture of Linux.
 mod raw_errno {
     pub(super) const ENOENT: i32 = 2;
-    pub(super) const ECHILD: i32 = 10;
     pub(super) const EACCES: i32 = 13;
     pub(super) const ENOTDIR: i32 = 20;
     pub(super) const ETXTBSY: i32 = 26;
@@ -566,6 +582,8 @@ pub(crate) fn wait(pidfd: &OwnedFd, reap: Reap) -> io::Result<Option<(Exit, Usag
         Reap::Peek => raw::WEXITED | raw::WNOHANG | raw::WNOWAIT,
         Reap::Block => raw::WEXITED,
     };
+    // A child that never came to exec sends no SIGCHLD, and is waited for only if all kinds are asked for.
+    let options = options | raw::__WALL;
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     // SAFETY: zero is a valid value of both plain structures.
     let (mut info, mut usage): (raw::siginfo, raw::rusage) = unsafe { (mem::zeroed(), mem::zeroed()) };
@@ -596,24 +614,37 @@ pub(crate) fn wait(pidfd: &OwnedFd, reap: Reap) -> io::Result<Option<(Exit, Usag
     Ok(Some((exit, usage_of(&usage))))
 }
 
-/// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for the pidfd.
-pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Exit {
-    /// `struct pidfd_info` in linux/pidfd.h, in its first version.
-    #[repr(C)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const PIDFD_INFO_EXIT: u64 = 1 << 3;
-    const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<Info>(0xff, 11);
-    let mut info = Info { mask: PIDFD_INFO_EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
+/// `struct pidfd_info` in linux/pidfd.h, in its first version.
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// The exit status in a [`PidfdInfo`]; since Linux 6.15.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
+    const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
+    let mut info = PidfdInfo { mask, cgroup: 0, ids: [0; 11], exit_code: 0 };
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     let arguments = [fd, PIDFD_GET_INFO as usize, (&raw mut info).expose_provenance(), 0, 0, 0];
     // SAFETY: the size of the structure is part of the request; the kernel writes no more than that.
-    let answered = unsafe { call(raw::__NR_ioctl, arguments) }.is_ok();
-    if !answered || info.mask & PIDFD_INFO_EXIT == 0 {
+    unsafe { call(raw::__NR_ioctl, arguments) }.map(|_| info)
+}
+
+/// Whether the kernel tells anything of a pidfd (`PIDFD_GET_INFO`, Linux 6.13).
+pub(crate) fn tells_pidfd_info() -> bool {
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    own.is_ok_and(|own| pidfd_info(&own, 0).is_ok())
+}
+
+/// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for the pidfd.
+pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Exit {
+    let Ok(info) = pidfd_info(pidfd, PIDFD_INFO_EXIT) else { return Exit::Unknown };
+    if info.mask & PIDFD_INFO_EXIT == 0 {
         return Exit::Unknown;
     }
     // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the code.

@@ -24,6 +24,8 @@ pub(crate) enum Target {
     Log(Key),
     /// The cgroup.events file of the job in this slot.
     Group(usize),
+    /// The memory.events file of the job in this slot.
+    Memory(usize),
 }
 
 /// What was noticed.
@@ -85,6 +87,11 @@ impl Watch {
     /// Watches the cgroup.events file of a job.
     pub(crate) fn add_group(&mut self, events: &Path, slot: usize) -> io::Result<WatchDescriptor> {
         self.add(events, ARMED, Target::Group(slot))
+    }
+
+    /// Watches the memory.events file of a job.
+    pub(crate) fn add_memory(&mut self, events: &Path, slot: usize) -> io::Result<WatchDescriptor> {
+        self.add(events, ARMED, Target::Memory(slot))
     }
 
     /// Removes a watch. One that the kernel has removed already is fine.

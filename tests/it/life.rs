@@ -557,7 +557,9 @@ fn a_main_process_that_moves_itself_to_another_cgroup_is_still_ended() {
         assert_eq!(members(&other).len(), 2);
         if kill { world.reactor.kill(job) } else { world.reactor.stop(job) }.unwrap();
         let report = world.finish(job);
-        assert!(report.killed && report.problems.is_empty(), "{report:?}");
+        // The stop signal reaches it, so nothing is left to kill.
+        assert!(report.killed == kill && report.problems.is_empty(), "{report:?}");
+        assert_eq!(report.exit, by(if kill { Signal::KILL } else { Signal::TERM }));
         assert!(!cgroup(&world, job).exists());
         // What a privileged job takes out of its group is out of reach, but for the main process.
         assert_eq!(members(&other).len(), 1);

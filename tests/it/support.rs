@@ -64,6 +64,8 @@ pub(crate) struct World {
     /// How often `poll` has returned.
     pub(crate) turns: usize,
     pub(crate) woken: usize,
+    /// Events of resources: pressure, want of memory, freezing.
+    pub(crate) resource_events: Vec<Event>,
     pub(crate) place: Place,
 }
 
@@ -158,6 +160,7 @@ impl World {
             finished: HashMap::new(),
             turns: 0,
             woken: 0,
+            resource_events: Vec::new(),
             place,
         }
     }
@@ -204,6 +207,11 @@ impl World {
                     assert!(self.finished.insert(*job, Arc::clone(report)).is_none(), "a second Finished of {job}");
                 }
                 Event::Woken => self.woken += 1,
+                Event::Pressure { .. }
+                | Event::SystemPressure { .. }
+                | Event::Oom { .. }
+                | Event::Frozen { .. }
+                | Event::Thawed { .. } => self.resource_events.push(event.clone()),
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -246,6 +254,14 @@ impl World {
         while !condition(self) {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain until {what}");
+            self.turn(Some(left));
+        }
+    }
+
+    /// Turns until a length of time is over, for what has to be measured over one.
+    pub(crate) fn turn_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             self.turn(Some(left));
         }
     }

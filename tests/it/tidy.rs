@@ -6,21 +6,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/`, lowest layer first: a file may use only those above it in this list.
-const LAYERS: [&str; 28] = [
+const LAYERS: [&str; 34] = [
     "signal",
     "limits",
     "command",
     "id",
     "error",
     "exit",
+    "pressure",
+    "stats",
     "report",
     "event",
     "sys",
     "hierarchy",
     "cgroup",
+    "owner",
     "process",
     "containment",
     "logdir",
+    "pool",
     "launch",
     "job",
     "tail",
@@ -31,7 +35,9 @@ const LAYERS: [&str; 28] = [
     "seam",
     "timer",
     "jobs",
+    "control",
     "config",
+    "capabilities",
     "waker",
     "reactor",
     "lib",

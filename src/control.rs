@@ -1,0 +1,265 @@
+//! Owns the resource side of [`Jobs`]: limits of running jobs, what they use, pressure, want of memory, freezing.
+//!
+//! Invariant: every event here is one that the kernel told of, none is polled for. What a job holds for it (watches,
+//! triggers) is given back when the job is finished.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::cgroup::Cgroup;
+use crate::containment::Contained;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::hierarchy::Hierarchy;
+use crate::id::{JobId, Token};
+use crate::jobs::{Jobs, Live, Surroundings, Watched, trigger_token};
+use crate::limits::{Limits, SETTABLE};
+use crate::pressure::{Pressure, Stall, Stallable, Trigger};
+use crate::report::OomCause;
+use crate::stats::{Stats, keyed};
+
+impl Jobs {
+    /// The cgroup of a job that is not finished.
+    fn cgroup(&self, id: JobId) -> Result<&Cgroup> {
+        match self.live(id)? {
+            Some(Live { contained: Contained::Cgroup(cgroup), .. }) => Ok(cgroup),
+            Some(_) => Err(Error::NotInCgroup(id)),
+            None => Err(Error::Finished(id)),
+        }
+    }
+
+    /// Changes the limits of a job that runs.
+    pub(crate) fn set_limits(&self, id: JobId, limits: &Limits, hierarchy: Option<&Hierarchy>) -> Result<()> {
+        let cgroup = self.cgroup(id)?;
+        let told = |source| Error::InvalidLimit { program: id.to_string().into(), source };
+        let mut settings = limits.check().map_err(told)?;
+        if let Some(hierarchy) = hierarchy {
+            hierarchy.require(&mut settings)?;
+        }
+        cgroup.apply(&settings)
+    }
+
+    /// The limits that the kernel enforces, by interface file.
+    pub(crate) fn limits(&self, id: JobId) -> Result<Vec<(String, String)>> {
+        let cgroup = self.cgroup(id)?;
+        let mut limits = Vec::new();
+        for file in SETTABLE {
+            if let Some(content) = cgroup.read(file)? {
+                limits.push((file.to_owned(), content.trim_end().to_owned()));
+            }
+        }
+        Ok(limits)
+    }
+
+    /// What a job uses; for a finished one, what it has used.
+    pub(crate) fn stats(&self, id: JobId) -> Result<Stats> {
+        if let Some(stats) = self.report(id)?.and_then(|report| report.stats.clone()) {
+            return Ok(stats);
+        }
+        let cgroup = self.cgroup(id)?;
+        Stats::collect(|file| cgroup.read(file))
+    }
+
+    /// The pressure on a job.
+    pub(crate) fn pressure(&self, id: JobId, resource: Stallable) -> Result<Pressure> {
+        let cgroup = self.cgroup(id)?;
+        let path = cgroup.path().join(resource.file());
+        match cgroup.read(resource.file())? {
+            Some(content) => content.parse().map_err(|error| Error::path("parse", path)(std::io::Error::other(error))),
+            None => Err(Error::NoPressure { path }),
+        }
+    }
+
+    /// Makes stalls of a job events. A second call for the same resource replaces the first.
+    pub(crate) fn watch_pressure(
+        &mut self,
+        id: JobId,
+        resource: Stallable,
+        stall: Stall,
+        around: &mut Surroundings<'_>,
+    ) -> Result<()> {
+        let (slot, token) = self.slot_and_token(id)?;
+        let cgroup = self.cgroup(id)?;
+        let path = cgroup.path().join(resource.file());
+        let trigger = Trigger::arm(cgroup.dir(), resource.file(), stall).map_err(|error| refused(&path, error))?;
+        self.unwatch(|watched| watched.job == Some((slot, id)) && watched.resource == resource, around);
+        let place = self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
+        if let Some(live) = self.live_at(slot) {
+            live.triggers.push(place);
+        }
+        Ok(())
+    }
+
+    /// Makes stalls of the whole system events. A second call for the same resource replaces the first.
+    pub(crate) fn watch_system_pressure(
+        &mut self,
+        resource: Stallable,
+        stall: Stall,
+        token: Token,
+        around: &mut Surroundings<'_>,
+    ) -> Result<()> {
+        let dir = openat(CWD, "/proc/pressure", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
+        let name = resource.to_string();
+        let trigger = Trigger::arm(dir.as_fd(), &name, stall)
+            .map_err(|error| refused(&Path::new("/proc/pressure").join(&name), error))?;
+        self.unwatch(|watched| watched.job.is_none() && watched.resource == resource, around);
+        self.watch(Watched { trigger, job: None, token, resource }, around)?;
+        Ok(())
+    }
+
+    /// Ends the events for stalls of a job.
+    pub(crate) fn unwatch_pressure(
+        &mut self,
+        id: JobId,
+        resource: Stallable,
+        around: &mut Surroundings<'_>,
+    ) -> Result<()> {
+        let (slot, _) = self.slot_and_token(id)?;
+        self.unwatch(|watched| watched.job == Some((slot, id)) && watched.resource == resource, around);
+        Ok(())
+    }
+
+    /// Ends the events for stalls of the whole system.
+    pub(crate) fn unwatch_system_pressure(&mut self, resource: Stallable, around: &mut Surroundings<'_>) {
+        self.unwatch(|watched| watched.job.is_none() && watched.resource == resource, around);
+    }
+
+    fn watch(&mut self, watched: Watched, around: &mut Surroundings<'_>) -> Result<usize> {
+        let place = self.triggers.vacant_key();
+        let mut source = SourceFd(&watched.trigger.as_raw_fd());
+        // Readable, such a file is always: only its priority event is the trigger.
+        let registered = around.registry.register(&mut source, trigger_token(place), Interest::PRIORITY);
+        registered.map_err(Error::event_loop("watch a pressure file"))?;
+        Ok(self.triggers.insert(watched))
+    }
+
+    fn unwatch(&mut self, which: impl Fn(&Watched) -> bool, around: &mut Surroundings<'_>) {
+        let places: Vec<usize> =
+            self.triggers.iter().filter(|(_, watched)| which(watched)).map(|(place, _)| place).collect();
+        for place in places {
+            self.drop_trigger(place, around);
+        }
+    }
+
+    /// Disarms a trigger.
+    pub(crate) fn drop_trigger(&mut self, place: usize, around: &mut Surroundings<'_>) {
+        let Some(watched) = self.triggers.try_remove(place) else { return };
+        let _ = around.registry.deregister(&mut SourceFd(&watched.trigger.as_raw_fd()));
+        if let Some((slot, _)) = watched.job
+            && let Some(live) = self.live_at(slot)
+        {
+            live.triggers.retain(|other| *other != place);
+        }
+    }
+
+    /// The epoll has told of a trigger.
+    pub(crate) fn trigger_fired(&mut self, place: usize, around: &mut Surroundings<'_>) {
+        if let Some(watched) = self.triggers.get_mut(place) {
+            watched.trigger.fired();
+            around.queue.push_back(watched.event());
+        }
+    }
+
+    /// Looks for triggers whose events were swallowed by an epoll around ours; see [`Trigger::missed`].
+    pub(crate) fn find_missed_triggers(&mut self, around: &mut Surroundings<'_>) {
+        for (_, watched) in &mut self.triggers {
+            if watched.trigger.missed() {
+                around.queue.push_back(watched.event());
+            }
+        }
+    }
+
+    /// Makes kills for want of memory events, if the job's group has the memory controller.
+    pub(crate) fn watch_memory(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let Some(live) = self.live_at(slot) else { return };
+        let Some(path) = live.contained.path().map(|path| path.join("memory.events")) else { return };
+        // Without the file, or a watch to be had, there is no verdict.
+        live.memory_watch = around.tails.kernel.add_memory(&path, slot).ok();
+    }
+
+    /// The memory.events file of a job has changed.
+    pub(crate) fn memory_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let Some(Live { contained: Contained::Cgroup(cgroup), memory_watch: Some(_), .. }) = self.live_at(slot) else {
+            return;
+        };
+        let Ok(Some(events)) = cgroup.read("memory.events") else { return };
+        self.tell_oom(slot, keyed(&events, "oom_kill"), keyed(&events, "oom") > 0, around);
+    }
+
+    /// Tells of kills that were not told yet.
+    fn tell_oom(&mut self, slot: usize, kills: u64, own_limit: bool, around: &mut Surroundings<'_>) {
+        let above = self.kills_above;
+        let Some(live) = self.live_at(slot) else { return };
+        if kills <= live.oom_kills {
+            return;
+        }
+        let new = kills - live.oom_kills;
+        live.oom_kills = kills;
+        let now_above = live.contained.path().map_or(0, limits_met_above);
+        let cause = if own_limit {
+            OomCause::Job
+        } else if now_above > above {
+            OomCause::Ancestor
+        } else {
+            OomCause::System
+        };
+        live.oom = Some(cause);
+        self.kills_above = now_above.max(above);
+        if let Some((id, token)) = self.id_and_token(slot) {
+            around.queue.push_back(Event::Oom { job: id, token, kills: new, cause });
+        }
+    }
+
+    /// Starts to freeze a job, or to thaw it; an event tells when that is done.
+    pub(crate) fn freeze(&mut self, id: JobId, freeze: bool, around: &mut Surroundings<'_>) -> Result<()> {
+        self.cgroup(id)?.freeze(freeze)?;
+        let (slot, _) = self.slot_and_token(id)?;
+        if let Some(live) = self.live_at(slot) {
+            live.frozen = freeze;
+            live.freezing = true;
+        }
+        // Arm, then look.
+        if !self.watch_group(slot, around) {
+            let path = self.cgroup(id)?.path().join("cgroup.events");
+            return Err(Error::WatchLimit { path });
+        }
+        self.freeze_changed(slot, around);
+        Ok(())
+    }
+
+    /// Tells of a freeze or thaw that is done.
+    pub(crate) fn freeze_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let told = self.id_and_token(slot);
+        let (Some(live), Some((job, token))) = (self.live_at(slot), told) else { return };
+        let Contained::Cgroup(cgroup) = &live.contained else { return };
+        if live.freezing && cgroup.frozen().is_ok_and(|frozen| frozen == live.frozen) {
+            live.freezing = false;
+            around.queue.push_back(if live.frozen {
+                Event::Frozen { job, token }
+            } else {
+                Event::Thawed { job, token }
+            });
+        }
+    }
+}
+
+/// Why a trigger cannot be armed.
+fn refused(path: &Path, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        // ENOENT and EOPNOTSUPP: no PSI in this kernel, or not switched on.
+        Some(2 | 95) => Error::NoPressure { path: path.to_owned() },
+        _ => Error::path("arm a pressure trigger on", path)(error),
+    }
+}
+
+/// How often the memory limits above a job were met, over all groups above it.
+fn limits_met_above(job: &Path) -> u64 {
+    let above = job.ancestors().skip(1).map_while(|path| fs::read_to_string(path.join("memory.events.local")).ok());
+    above.map(|events| keyed(&events, "oom")).sum()
+}

@@ -1,0 +1,227 @@
+//! Owns pressure stall information (PSI): what the kernel tells of it, parsed, and triggers that make it an event.
+//!
+//! Invariant: a [`Trigger`] owns the one open file that the kernel allows per trigger; closing it removes the trigger.
+//! Knows nothing of jobs or the loop.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::{pread, write};
+
+/// A resource that processes can stall for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stallable {
+    /// Time on a processor.
+    Cpu,
+    /// Memory: reclaim, swap and refaults.
+    Memory,
+    /// Input and output.
+    Io,
+}
+
+impl Stallable {
+    /// The file of this resource in a cgroup; without the ending it is the one in /proc/pressure.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu.pressure",
+            Self::Memory => "memory.pressure",
+            Self::Io => "io.pressure",
+        }
+    }
+}
+
+/// Writes `cpu`, `memory` or `io`.
+impl fmt::Display for Stallable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.file().trim_end_matches(".pressure"))
+    }
+}
+
+/// How long processes were stalled for a resource.
+///
+/// ```
+/// use jobworker::Pressure;
+///
+/// let pressure: Pressure = "some avg10=50.08 avg60=17.03 avg300=4.03 total=12994035\n".parse()?;
+/// assert_eq!(pressure.some.avg10, 50.08);
+/// assert_eq!(pressure.some.total.as_micros(), 12_994_035);
+/// assert_eq!(pressure.full, None);
+/// # Ok::<(), jobworker::InvalidPressure>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[doc(alias = "PSI")]
+#[non_exhaustive]
+pub struct Pressure {
+    /// Time in which at least one process was stalled.
+    pub some: Stalled,
+    /// Time in which all processes that had something to do were stalled. For the processor it was not told before
+    /// Linux 5.13.
+    pub full: Option<Stalled>,
+}
+
+/// Stalled time, as shares of the last seconds and as a sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stalled {
+    /// Percent of the last 10 seconds.
+    pub avg10: f32,
+    /// Percent of the last 60 seconds.
+    pub avg60: f32,
+    /// Percent of the last 300 seconds.
+    pub avg300: f32,
+    /// Stalled time in all, to the microsecond.
+    pub total: Duration,
+}
+
+/// A text that is not pressure stall information.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not pressure stall information")]
+pub struct InvalidPressure {
+    /// The text.
+    pub text: String,
+}
+
+/// Parses the content of a pressure file.
+impl FromStr for Pressure {
+    type Err = InvalidPressure;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPressure> {
+        let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).map(parse_line);
+        match (line("some "), line("full ")) {
+            (Some(Some(some)), None) => Ok(Self { some, full: None }),
+            (Some(Some(some)), Some(Some(full))) => Ok(Self { some, full: Some(full) }),
+            _ => Err(InvalidPressure { text: text.to_owned() }),
+        }
+    }
+}
+
+fn parse_line(line: &str) -> Option<Stalled> {
+    let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    Some(Stalled {
+        avg10: field("avg10")?.parse().ok()?,
+        avg60: field("avg60")?.parse().ok()?,
+        avg300: field("avg300")?.parse().ok()?,
+        total: Duration::from_micros(field("total")?.trim_end().parse().ok()?),
+    })
+}
+
+/// When stalled time is worth an event: when it comes to so much within a window.
+///
+/// ```
+/// use jobworker::Stall;
+/// use std::time::Duration;
+///
+/// let stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
+/// # let _ = stall;
+/// ```
+///
+/// # Kernel trap
+/// Without `CAP_SYS_RESOURCE` the window has to be a multiple of two seconds, since Linux 6.5; before, triggers needed
+/// that capability. The window lies between 500 ms and 10 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stall {
+    full: bool,
+    stalled: Duration,
+    window: Duration,
+}
+
+impl Stall {
+    /// At least one process was stalled for `stalled` out of `window`.
+    #[must_use]
+    pub const fn some(stalled: Duration, window: Duration) -> Self {
+        Self { full: false, stalled, window }
+    }
+
+    /// All processes with something to do were stalled for `stalled` out of `window`.
+    #[must_use]
+    pub const fn full(stalled: Duration, window: Duration) -> Self {
+        Self { full: true, stalled, window }
+    }
+}
+
+/// A trigger that is armed in the kernel.
+#[derive(Debug)]
+pub(crate) struct Trigger {
+    file: OwnedFd,
+    stall: Stall,
+    /// The stalled time at the last event.
+    told: Duration,
+}
+
+impl Trigger {
+    /// Arms a trigger on the pressure file `name` below `dir`.
+    pub(crate) fn arm(dir: impl std::os::fd::AsFd, name: &str, stall: Stall) -> io::Result<Self> {
+        let file = openat(dir, name, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        let kind = if stall.full { "full" } else { "some" };
+        // The newline belongs to it: the kernel cuts off the last byte that is written.
+        let text = format!("{kind} {} {}\n", stall.stalled.as_micros(), stall.window.as_micros());
+        write(&file, text.as_bytes())?;
+        let mut trigger = Self { file, stall, told: Duration::ZERO };
+        trigger.told = trigger.total()?;
+        Ok(trigger)
+    }
+
+    /// The kernel says that it has fired: takes note of the stalled time.
+    pub(crate) fn fired(&mut self) {
+        if let Ok(total) = self.total() {
+            self.told = total;
+        }
+    }
+
+    /// Whether enough time was stalled since the last event for it to have fired, whatever became of the event: a
+    /// poll of an epoll inside an epoll swallows it.
+    pub(crate) fn missed(&mut self) -> bool {
+        match self.total() {
+            Ok(total) if total.saturating_sub(self.told) >= self.stall.stalled => {
+                self.told = total;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn total(&self) -> io::Result<Duration> {
+        let mut buffer = [0; 256];
+        let length = pread(&self.file, &mut buffer, 0)?;
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        let pressure: Pressure = text.parse().map_err(io::Error::other)?;
+        Ok(if self.stall.full { pressure.full.unwrap_or_default() } else { pressure.some }.total)
+    }
+}
+
+impl AsRawFd for Trigger {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_lines_are_parsed() {
+        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=15\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=7\n";
+        let pressure: Pressure = text.parse().unwrap();
+        assert_eq!((pressure.some.avg60, pressure.some.total), (0.25, Duration::from_micros(15)));
+        assert_eq!(pressure.full.unwrap().total, Duration::from_micros(7));
+    }
+
+    #[test]
+    fn what_is_no_pressure_is_refused() {
+        for text in [
+            "",
+            "some",
+            "some avg10=1 avg60=2 avg300=3",
+            "full avg10=1 avg60=2 avg300=3 total=4",
+            "some avg10=x total=1",
+        ] {
+            assert!(text.parse::<Pressure>().is_err(), "{text:?}");
+        }
+    }
+}
