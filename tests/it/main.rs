@@ -13,6 +13,7 @@ mod limits;
 mod nested;
 mod poll;
 mod process_group;
+mod resources;
 mod smoke;
 mod tails;
 mod tidy;

@@ -1,0 +1,703 @@
+//! Resource control: limits have the effect that they promise, and what a job uses, lacks and waits for is told.
+//!
+//! What needs controllers, pressure or a disk runs in the virtual machine of `tests/vm`; elsewhere it says that it is
+//! skipped. Ratios are measured over seconds on one processor and hold on a slow machine as well.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+use std::time::{Duration, Instant};
+
+use jobworker::{
+    ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobId, Limits, OomCause, Position,
+    Reactor, Signal, Stall, Stallable, Token,
+};
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+
+use crate::support::{PATIENCE, Place, World, alone, directories, sh};
+
+/// The controllers that this world's jobs can have; says what is missing of those that a test needs.
+fn has(world: &World, needed: &[&str]) -> bool {
+    let cgroup = world.place.cgroup.as_ref().unwrap();
+    let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
+    let missing: Vec<_> =
+        needed.iter().filter(|name| !available.split_whitespace().any(|other| other == **name)).collect();
+    if !missing.is_empty() {
+        assert!(std::env::var_os("JOBWORKER_VM").is_none(), "the virtual machine lacks {missing:?}");
+        eprintln!("skipped: these controllers are not available here: {missing:?}");
+    }
+    missing.is_empty()
+}
+
+/// The disk of the virtual machine, which tests may read at will.
+fn disk() -> Option<Device> {
+    let number =
+        fs::read_to_string("/sys/block/nvme0n1/dev").ok().filter(|_| std::env::var_os("JOBWORKER_VM").is_some());
+    if number.is_none() {
+        eprintln!("skipped: only the virtual machine has a disk to read");
+    }
+    number.map(|number| number.trim().parse().unwrap())
+}
+
+fn hog() -> Command {
+    sh("while :; do :; done")
+}
+
+/// CPU time that a job has used.
+fn cpu_time(world: &World, job: JobId) -> Duration {
+    let cpu = world.reactor.stats(job).unwrap().cpu.unwrap();
+    cpu.user + cpu.system
+}
+
+/// How much of a figure two jobs collect over the same seconds.
+fn over(world: &mut World, time: Duration, jobs: &[JobId], figure: impl Fn(&World, JobId) -> f64) -> Vec<f64> {
+    // The first second is for what has to settle.
+    world.turn_for(Duration::from_secs(1));
+    let before: Vec<f64> = jobs.iter().map(|job| figure(world, *job)).collect();
+    world.turn_for(time);
+    jobs.iter().zip(before).map(|(job, before)| figure(world, *job) - before).collect()
+}
+
+fn kill_all(world: &mut World, jobs: &[JobId]) {
+    for job in jobs {
+        world.reactor.kill(*job).unwrap();
+        world.finish(*job);
+    }
+}
+
+#[test]
+fn two_hogs_on_one_processor_stall_each_other_for_half_of_the_time() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["cpu", "cpuset"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.cpuset_cpus("0");
+    let jobs = [world.spawn(hog().limits(&limits)), world.spawn(hog().limits(&limits))];
+    let started = Instant::now();
+    let stalled = over(&mut world, Duration::from_secs(4), &jobs, |world, job| {
+        world.reactor.pressure(job, Stallable::Cpu).unwrap().some.total.as_secs_f64()
+    });
+    let wall = started.elapsed().as_secs_f64() - 1.0;
+    for stalled in stalled {
+        let share = stalled / wall;
+        assert!((0.35..=0.65).contains(&share), "stalled for {share:.2} of the time");
+    }
+    kill_all(&mut world, &jobs);
+}
+
+#[test]
+fn cpu_weights_share_one_processor_by_their_ratio() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["cpu", "cpuset"]) {
+        return;
+    }
+    let jobs = [100, 300].map(|weight| {
+        let mut limits = Limits::new();
+        limits.cpuset_cpus("0").cpu_weight(weight);
+        world.spawn(hog().limits(&limits))
+    });
+    let used = over(&mut world, Duration::from_secs(4), &jobs, |world, job| cpu_time(world, job).as_secs_f64());
+    let ratio = used[1] / used[0];
+    assert!((2.7..=3.3).contains(&ratio), "the ratio is {ratio:.2}");
+    kill_all(&mut world, &jobs);
+}
+
+#[test]
+fn a_cpu_quota_of_a_fifth_gives_a_fifth_and_can_be_changed_while_the_job_runs() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["cpu"]) {
+        return;
+    }
+    let quota = |percent: u64| {
+        let mut limits = Limits::new();
+        limits.cpu_max(Duration::from_millis(percent), Duration::from_millis(100));
+        limits
+    };
+    let job = world.spawn(hog().limits(&quota(20)));
+    let started = Instant::now();
+    let used = over(&mut world, Duration::from_secs(4), &[job], |world, job| cpu_time(world, job).as_secs_f64())[0];
+    let share = used / (started.elapsed().as_secs_f64() - 1.0);
+    assert!((0.18..=0.22).contains(&share), "it got {share:.3}");
+    world.reactor.set_limits(job, &quota(50)).unwrap();
+    let limits = world.reactor.limits(job).unwrap();
+    assert!(limits.contains(&("cpu.max".to_owned(), "50000 100000".to_owned())), "{limits:?}");
+    kill_all(&mut world, &[job]);
+    let cpu = world.finished[&job].stats.as_ref().unwrap().cpu.unwrap();
+    assert!(cpu.throttled > Duration::ZERO && cpu.throttled_periods > 0, "{cpu:?}");
+}
+
+#[test]
+fn a_job_above_its_memory_limit_is_killed_and_the_verdict_says_so() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["memory"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.memory_max(ByteSize::from_bytes(32 << 20));
+    let job = world.spawn(sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits));
+    let swap = world.reactor.limits(job).unwrap().into_iter().find(|(file, _)| file == "memory.swap.max");
+    assert!(swap.is_none_or(|(_, value)| value == "0"));
+    let report = world.finish(job);
+    assert_eq!(report.exit.signal(), Some(Signal::KILL));
+    assert_eq!(report.oom, Some(OomCause::Job));
+    let memory = report.stats.as_ref().unwrap().memory.unwrap();
+    assert!(memory.oom_kills >= 1, "{memory:?}");
+    assert!(memory.peak.is_none_or(|peak| peak <= 33 << 20), "{memory:?}");
+    let told = world.resource_events.iter().any(
+        |event| matches!(event, Event::Oom { job: of, cause: OomCause::Job, kills, .. } if *of == job && *kills >= 1),
+    );
+    assert!(told, "{:?}", world.resource_events);
+}
+
+#[test]
+fn a_kill_for_a_limit_above_the_job_is_told_apart() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["memory"]) {
+        return;
+    }
+    // The group above the job's has the limit; the job asks for one that it does not meet.
+    let mut limits = Limits::new();
+    limits.memory_high(ByteSize::from_bytes(1 << 30));
+    world.run(sh("true").limits(&limits));
+    let above = world.place.cgroup.clone().unwrap();
+    fs::write(above.join("memory.max"), "33554432").unwrap();
+    let job = world.spawn(sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits));
+    let report = world.finish(job);
+    assert_eq!((report.exit.signal(), report.oom), (Some(Signal::KILL), Some(OomCause::Ancestor)));
+}
+
+#[test]
+fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["memory"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.memory_high(ByteSize::from_bytes(24 << 20));
+    // Page cache can be reclaimed, so the kernel has something to do besides waiting.
+    let place = world.place.dir.path().display().to_string();
+    let script = format!(
+        "dd if=/dev/zero of=/dev/null bs=48M count=1 & while :; do dd if=/dev/zero of={place}/f bs=1M count=48; done"
+    );
+    let job = world.spawn(sh(&script).limits(&limits));
+    world.until("memory pressure rises", |world| {
+        let stats = world.reactor.stats(job).unwrap();
+        stats.memory.unwrap().high_events > 0 && stats.memory_pressure.unwrap().some.total > Duration::from_millis(10)
+    });
+    assert!(world.exited.is_empty(), "the job lives");
+    kill_all(&mut world, &[job]);
+    assert_eq!(world.finished[&job].oom, None);
+}
+
+#[test]
+fn a_fork_bomb_meets_its_limit_and_can_be_stopped() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["pids"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.pids_max(24);
+    let bomb = sh("trap '' TERM; bomb() { bomb & bomb & wait; }; while :; do bomb; done").limits(&limits).clone();
+    let job = world.spawn(&bomb);
+    world.until("the limit was met", |world| world.reactor.stats(job).unwrap().pids.unwrap().refused > 0);
+    assert!(world.reactor.stats(job).unwrap().pids.unwrap().current <= 24);
+    world.reactor.stop_within(job, Duration::from_millis(200)).unwrap();
+    let report = world.finish(job);
+    assert!(report.killed && report.cgroup_left.is_none(), "{report:?}");
+    let pids = report.stats.as_ref().unwrap().pids.unwrap();
+    assert!(pids.peak.is_none_or(|peak| peak <= 24), "{pids:?}");
+}
+
+#[test]
+fn limits_are_in_force_before_the_first_instruction() {
+    let Some(mut world) = World::new() else { return };
+    if !has(&world, &["pids"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.pids_max(1);
+    let (output, report) = world.run(sh("(echo forked); echo not reached || true").limits(&limits));
+    assert!(!output.contains("forked"), "{output}");
+    assert!(report.stats.as_ref().unwrap().pids.unwrap().refused >= 1);
+}
+
+fn reader(direct_block: &str) -> Command {
+    sh(&format!("while :; do dd if=/dev/nvme0n1 of=/dev/null bs={direct_block} iflag=direct 2>/dev/null; done"))
+}
+
+fn read_bytes(world: &World, job: JobId, disk: Device) -> f64 {
+    let io = world.reactor.stats(job).unwrap().io.unwrap();
+    io.iter().find(|stats| stats.device == disk).map_or(0.0, |stats| stats.read_bytes as f64)
+}
+
+#[test]
+fn an_io_limit_holds_and_the_job_stalls_for_it() {
+    let Some(mut world) = World::new() else { return };
+    let Some(disk) = disk() else { return };
+    if !has(&world, &["io"]) {
+        return;
+    }
+    let mut limits = Limits::new();
+    limits.io_max(disk, IoRates { read_bytes: Some(ByteSize::from_bytes(2 << 20)), ..IoRates::default() });
+    let job = world.spawn(reader("64k").limits(&limits));
+    let started = Instant::now();
+    let read = over(&mut world, Duration::from_secs(6), &[job], |world, job| read_bytes(world, job, disk))[0];
+    let rate = read / (started.elapsed().as_secs_f64() - 1.0) / f64::from(2 << 20);
+    assert!((0.9..=1.1).contains(&rate), "{rate:.2} times the limit");
+    let stalled = world.reactor.pressure(job, Stallable::Io).unwrap().some.total;
+    assert!(stalled > Duration::from_millis(500), "stalled for {stalled:?} only");
+    kill_all(&mut world, &[job]);
+}
+
+/// The cost model of the disk, switched on for as long as this lives.
+struct CostModel(Device);
+
+impl CostModel {
+    fn on(disk: Device) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        fs::write(root.join("io.cost.qos"), format!("{disk} enable=1 ctrl=user min=100.00 max=100.00")).unwrap();
+        let model = format!(
+            "{disk} ctrl=user model=linear rbps=20971520 rseqiops=320 rrandiops=320 wbps=20971520 wseqiops=320 wrandiops=320"
+        );
+        fs::write(root.join("io.cost.model"), model).unwrap();
+        Self(disk)
+    }
+}
+
+impl Drop for CostModel {
+    fn drop(&mut self) {
+        let _ = fs::write("/sys/fs/cgroup/io.cost.qos", format!("{} enable=0", self.0));
+    }
+}
+
+#[test]
+fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
+    let Some(mut world) = World::new() else { return };
+    let Some(disk) = disk() else { return };
+    if !has(&world, &["io"]) {
+        return;
+    }
+    let weighted = |weight| {
+        let mut limits = Limits::new();
+        limits.io_weight(weight);
+        limits
+    };
+    let error = world.try_spawn(reader("64k").limits(&weighted(100))).unwrap_err();
+    assert!(matches!(&error, Error::LimitIneffective { file, .. } if file == "io.weight"), "{error}");
+    let _model = CostModel::on(disk);
+    let jobs = [100, 300].map(|weight| world.spawn(reader("64k").limits(&weighted(weight))));
+    let read = over(&mut world, Duration::from_secs(6), &jobs, |world, job| read_bytes(world, job, disk));
+    let ratio = read[1] / read[0];
+    assert!((2.4..=3.6).contains(&ratio), "the ratio is {ratio:.2}");
+    kill_all(&mut world, &jobs);
+}
+
+/// Jobs that stall for a resource, and what to kill in the end.
+fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
+    let mut limits = Limits::new();
+    Some(match resource {
+        Stallable::Cpu => {
+            if !has(world, &["cpu", "cpuset"]) {
+                return None;
+            }
+            limits.cpuset_cpus("0");
+            vec![world.spawn(hog().limits(&limits)), world.spawn(hog().limits(&limits))]
+        }
+        Stallable::Memory => {
+            if !has(world, &["memory"]) {
+                return None;
+            }
+            limits.memory_high(ByteSize::from_bytes(16 << 20));
+            vec![world.spawn(sh("dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1000").limits(&limits))]
+        }
+        _ => {
+            let disk = disk()?;
+            if !has(world, &["io"]) {
+                return None;
+            }
+            limits.io_max(disk, IoRates { read_bytes: Some(ByteSize::from_bytes(1 << 20)), ..IoRates::default() });
+            vec![world.spawn(reader("256k").limits(&limits))]
+        }
+    })
+}
+
+const STALL: Stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
+
+fn is_pressure(event: &Event, job: JobId, resource: Stallable) -> bool {
+    matches!(event, Event::Pressure { job: of, resource: for_, .. } if *of == job && *for_ == resource)
+}
+
+#[test]
+fn stalls_for_each_resource_come_as_events() {
+    for resource in [Stallable::Cpu, Stallable::Memory, Stallable::Io] {
+        let Some(mut world) = World::new() else { return };
+        let Some(jobs) = stalling(&mut world, resource) else { continue };
+        world.reactor.watch_pressure(jobs[0], resource, STALL).unwrap();
+        world.until("the stall is told", |world| {
+            world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource))
+        });
+        // The job may end at any moment: its trigger goes with it.
+        kill_all(&mut world, &jobs);
+    }
+}
+
+#[test]
+fn stalls_are_told_inside_of_a_raw_epoll_and_of_mio() {
+    for resource in [Stallable::Cpu, Stallable::Memory, Stallable::Io] {
+        for mio_outside in [false, true] {
+            let Some(mut world) = World::new() else { return };
+            let Some(jobs) = stalling(&mut world, resource) else { continue };
+            world.reactor.watch_pressure(jobs[0], resource, STALL).unwrap();
+            let raw = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+            let mut outer = mio::Poll::new().unwrap();
+            if mio_outside {
+                outer.registry().register(&mut world.reactor, mio::Token(0), mio::Interest::READABLE).unwrap();
+            } else {
+                let data = epoll::EventData::new_u64(0);
+                epoll::add(&raw, world.reactor.as_fd(), data, epoll::EventFlags::IN).unwrap();
+            }
+            let deadline = Instant::now() + PATIENCE;
+            let mut ready = mio::Events::with_capacity(4);
+            while !world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource)) {
+                assert!(Instant::now() < deadline, "no stall for {resource} was told, mio outside: {mio_outside}");
+                if mio_outside {
+                    outer.poll(&mut ready, Some(PATIENCE)).unwrap();
+                } else {
+                    let mut buffer = Vec::with_capacity(4);
+                    epoll::wait(&raw, rustix::buffer::spare_capacity(&mut buffer), Some(&PATIENCE.try_into().unwrap()))
+                        .unwrap();
+                }
+                world.turn(Some(Duration::ZERO));
+            }
+            kill_all(&mut world, &jobs);
+        }
+    }
+}
+
+#[test]
+fn stalls_of_the_whole_system_come_as_events() {
+    let Some(mut world) = World::new() else { return };
+    let Some(jobs) = stalling(&mut world, Stallable::Cpu) else { return };
+    world.reactor.watch_system_pressure(Stallable::Cpu, STALL, Token(7)).unwrap();
+    world.until("the stall is told", |world| {
+        world.resource_events.iter().any(|event| matches!(event, Event::SystemPressure { token: Token(7), .. }))
+    });
+    world.reactor.unwatch_system_pressure(Stallable::Cpu).unwrap();
+    kill_all(&mut world, &jobs);
+}
+
+#[test]
+fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("sleep 1000"));
+    let error = world.reactor.watch_pressure(job, Stallable::Cpu, Stall::some(Duration::ZERO, Duration::from_secs(60)));
+    assert!(error.unwrap_err().to_string().contains("cpu.pressure"));
+    kill_all(&mut world, &[job]);
+    assert!(matches!(world.reactor.watch_pressure(job, Stallable::Cpu, STALL), Err(Error::Finished(_))));
+}
+
+#[test]
+fn freezing_and_thawing_are_told_when_they_are_done() {
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("while :; do echo tick; sleep 0.01; done"));
+    let tail = world.tail(job, Position::Start);
+    world.until("it ticks", |world| world.transcripts[&tail].bytes.len() > 20);
+    world.reactor.freeze(job).unwrap();
+    world
+        .until("it is frozen", |world| world.resource_events.iter().any(|event| matches!(event, Event::Frozen { .. })));
+    assert!(world.reactor.status(job).unwrap().frozen);
+    world.turn(Some(Duration::ZERO));
+    let frozen_at = world.transcripts[&tail].bytes.len();
+    world.turn_for(Duration::from_millis(200));
+    assert_eq!(world.transcripts[&tail].bytes.len(), frozen_at, "a frozen job has written");
+    world.reactor.thaw(job).unwrap();
+    world
+        .until("it is thawed", |world| world.resource_events.iter().any(|event| matches!(event, Event::Thawed { .. })));
+    world.until("it ticks again", |world| world.transcripts[&tail].bytes.len() > frozen_at);
+    // A stop thaws a frozen job, so that it can act on the signal.
+    world.reactor.freeze(job).unwrap();
+    world.reactor.stop(job).unwrap();
+    assert_eq!(world.finish(job).exit, Exit::Signal { signal: Signal::TERM, core_dumped: false });
+}
+
+#[test]
+fn a_frozen_job_can_be_killed() {
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("sleep 1000"));
+    world.reactor.freeze(job).unwrap();
+    world.until("it is frozen", |world| !world.resource_events.is_empty());
+    kill_all(&mut world, &[job]);
+    assert!(matches!(world.reactor.freeze(job), Err(Error::Finished(_))));
+}
+
+#[test]
+fn a_spawn_into_a_frozen_group_is_refused_instead_of_hanging() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    fs::write(above.join("cgroup.freeze"), "1").unwrap();
+    let error = world.try_spawn(&sh("true")).unwrap_err();
+    fs::write(above.join("cgroup.freeze"), "0").unwrap();
+    assert!(matches!(error, Error::Frozen { .. }), "{error}");
+    assert_eq!(directories(&above), Vec::<PathBuf>::new());
+    world.run(&sh("true"));
+}
+
+#[test]
+fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let available = fs::read_to_string(above.join("cgroup.controllers")).unwrap();
+    let disk = Device::new(259, 0);
+    let size = ByteSize::from_bytes(1 << 20);
+    let second = Duration::from_secs(1);
+    type Set = Box<dyn Fn(&mut Limits)>;
+    let all: Vec<(&str, Set)> = vec![
+        (
+            "cpu.weight",
+            Box::new(|limits| {
+                limits.cpu_weight(1);
+            }),
+        ),
+        (
+            "cpu.weight.nice",
+            Box::new(|limits| {
+                limits.cpu_weight_nice(1);
+            }),
+        ),
+        (
+            "cpu.max",
+            Box::new(move |limits| {
+                limits.cpu_max(second, second);
+            }),
+        ),
+        (
+            "cpu.max.burst",
+            Box::new(move |limits| {
+                limits.cpu_max_burst(second);
+            }),
+        ),
+        (
+            "cpu.idle",
+            Box::new(|limits| {
+                limits.cpu_idle(true);
+            }),
+        ),
+        (
+            "cpuset.cpus",
+            Box::new(|limits| {
+                limits.cpuset_cpus("0");
+            }),
+        ),
+        (
+            "cpuset.mems",
+            Box::new(|limits| {
+                limits.cpuset_mems("0");
+            }),
+        ),
+        (
+            "memory.min",
+            Box::new(move |limits| {
+                limits.memory_min(size);
+            }),
+        ),
+        (
+            "memory.low",
+            Box::new(move |limits| {
+                limits.memory_low(size);
+            }),
+        ),
+        (
+            "memory.high",
+            Box::new(move |limits| {
+                limits.memory_high(size);
+            }),
+        ),
+        (
+            "memory.max",
+            Box::new(move |limits| {
+                limits.memory_max(size);
+            }),
+        ),
+        (
+            "memory.swap.max",
+            Box::new(move |limits| {
+                limits.memory_swap_max(size);
+            }),
+        ),
+        (
+            "memory.zswap.max",
+            Box::new(move |limits| {
+                limits.memory_zswap_max(size);
+            }),
+        ),
+        (
+            "memory.oom.group",
+            Box::new(|limits| {
+                limits.memory_oom_group(true);
+            }),
+        ),
+        (
+            "io.weight",
+            Box::new(|limits| {
+                limits.io_weight(1);
+            }),
+        ),
+        (
+            "io.weight",
+            Box::new(move |limits| {
+                limits.io_weight_of(disk, 1);
+            }),
+        ),
+        (
+            "io.max",
+            Box::new(move |limits| {
+                limits.io_max(disk, IoRates { reads: Some(1), ..IoRates::default() });
+            }),
+        ),
+        (
+            "io.latency",
+            Box::new(move |limits| {
+                limits.io_latency(disk, second);
+            }),
+        ),
+        (
+            "pids.max",
+            Box::new(|limits| {
+                limits.pids_max(1);
+            }),
+        ),
+        (
+            "misc.max",
+            Box::new(|limits| {
+                limits.raw("misc.max", "none 1");
+            }),
+        ),
+    ];
+    for (file, set) in all {
+        let controller = file.split('.').next().unwrap();
+        if available.split_whitespace().any(|name| name == controller) {
+            continue;
+        }
+        let mut limits = Limits::new();
+        set(&mut limits);
+        let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
+        let named = matches!(&error, Error::ControllerUnavailable { file: of, controller: missing, .. }
+            if of == file && missing == controller);
+        assert!(named, "{file}: {error}");
+        assert_eq!(directories(&above), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn prepared_groups_are_given_out_and_the_rest_removed() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let limits = Limits::new();
+    world.reactor.prepare(&limits, 3).unwrap();
+    let ready = directories(&above);
+    assert_eq!(ready.len(), 3);
+    let job = world.spawn(&sh("sleep 1000"));
+    assert!(ready.contains(&world.reactor.status(job).unwrap().cgroup.unwrap()), "the job is in a prepared group");
+    assert_eq!(directories(&above).len(), 3);
+    world.reactor.prepare(&limits, 3).unwrap();
+    assert_eq!(directories(&above).len(), 4);
+    kill_all(&mut world, &[job]);
+    let World { reactor, place, .. } = world;
+    drop(reactor);
+    assert_eq!(directories(&above), Vec::<PathBuf>::new());
+    drop(place);
+}
+
+#[test]
+fn groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not() {
+    const HOST: &str = "JOBWORKER_TEST_DEAD_HOST";
+    if let Some(cgroup) = std::env::var_os(HOST) {
+        // The host that dies: it leaves a job behind, for its destructors never run.
+        let place = Place::new();
+        let mut reactor = Reactor::with_config(place.config().cgroup_parent(cgroup)).unwrap();
+        reactor.spawn(&sh("sleep 1000"), Token(0)).unwrap();
+        reactor.spawn(sh("sleep 1000").detached(true), Token(0)).unwrap();
+        let (dir, group) = (place.dir.path().to_owned(), place.cgroup.clone());
+        let _ = fs::remove_dir_all(dir);
+        let _ = fs::remove_dir(group.unwrap());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let own = world.spawn(&sh("sleep 1000"));
+    let status = Process::new(std::env::current_exe().unwrap())
+        .args([
+            "resources::groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(HOST, &above)
+        .status()
+        .unwrap();
+    assert!(!status.success(), "the host was to die");
+    // Its group of the placement probe is gone already.
+    assert_eq!(directories(&above).len(), 3);
+    let swept = world.reactor.sweep().unwrap();
+    assert_eq!(swept.len(), 1, "{swept:?}");
+    let left = directories(&above);
+    assert_eq!(left.len(), 2, "the living job's and the detached one's");
+    assert!(left.contains(&world.reactor.status(own).unwrap().cgroup.unwrap()));
+    // Once its processes are gone, the group of the detached job is swept as well.
+    let detached = left.iter().find(|path| !path.ends_with(own.to_string())).unwrap();
+    fs::write(detached.join("cgroup.kill"), "1").unwrap();
+    let events = fs::File::open(detached.join("cgroup.events")).unwrap();
+    while fs::read_to_string(detached.join("cgroup.events")).unwrap().contains("populated 1") {
+        poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&PATIENCE.try_into().unwrap())).unwrap();
+    }
+    assert_eq!(world.reactor.sweep().unwrap(), std::slice::from_ref(detached));
+    kill_all(&mut world, &[own]);
+}
+
+#[test]
+fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    let Some(own) = place.cgroup.clone() else { return };
+    let procs = own.parent().unwrap().join("cgroup.procs");
+    fs::write(own.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    let mut config = place.config();
+    let mut world = World::around(Reactor::with_config(config.cgroup_parent(&own).host_leaf("host")).unwrap(), place);
+    let members = fs::read_to_string(own.join("host/cgroup.procs")).unwrap();
+    assert!(members.lines().any(|line| line == std::process::id().to_string()), "{members}");
+    let mut limits = Limits::new();
+    if has(&world, &["memory"]) {
+        limits.memory_high(ByteSize::from_bytes(1 << 30));
+    }
+    world.run(sh("true").limits(&limits));
+    fs::write(procs, std::process::id().to_string()).unwrap();
+    fs::remove_dir(own.join("host")).unwrap();
+}
+
+#[test]
+fn the_capabilities_of_this_system_let_jobs_run() {
+    let capabilities = Capabilities::probe_with(&Config::new());
+    assert!(capabilities.can_run_jobs(), "{capabilities}");
+    let names: Vec<_> = capabilities.checks.iter().map(|check| check.name).collect();
+    for name in ["kernel", "cgroup tree", "placement", "cgroup.kill", "cpu", "memory", "io", "pids", "inotify"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[test]
+fn a_job_contained_by_process_group_has_no_resource_side() {
+    let place = Place::new();
+    let mut config = place.config();
+    let reactor = Reactor::with_config(config.containment(jobworker::Containment::ProcessGroup)).unwrap();
+    let mut world = World::around(reactor, place);
+    let job = world.spawn(&sh("sleep 1000"));
+    assert!(matches!(world.reactor.freeze(job), Err(Error::NotInCgroup(_))));
+    assert!(matches!(world.reactor.stats(job), Err(Error::NotInCgroup(_))));
+    assert!(matches!(world.reactor.set_limits(job, Limits::new().pids_max(1)), Err(Error::NotInCgroup(_))));
+    kill_all(&mut world, &[job]);
+    assert!(world.finished[&job].stats.is_none());
+}
