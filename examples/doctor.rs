@@ -1,0 +1,12 @@
+//! Tells what this system offers for running jobs, and what to do about what is missing. Exit status 1 when jobs cannot
+//! be run in cgroups at all.
+
+use std::process::ExitCode;
+
+use jobworker::Capabilities;
+
+fn main() -> ExitCode {
+    let capabilities = Capabilities::probe();
+    println!("{capabilities}");
+    if capabilities.can_run_jobs() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
