@@ -117,7 +117,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 Fill::Data(bytes) => {
                     let length = bytes.len();
                     reader.take(bytes);
-                    if !options.quiet {
+                    if !options.quiet && host.stdout.open {
                         reader.print(index + 1, bytes, &mut host.stdout);
                     }
                     host.reactor.consume(reader.tail, length)?;

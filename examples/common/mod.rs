@@ -100,15 +100,16 @@ impl Host {
 ///
 /// Setting O_NONBLOCK would not do: the flag belongs to the open file description, which other programs share.
 pub(crate) struct Stdout {
+    /// Whether anybody may still read it.
+    pub(crate) open: bool,
     buffer: VecDeque<u8>,
-    open: bool,
     /// Whether the loop waits for it.
     awaited: bool,
 }
 
 impl Stdout {
     fn new() -> Self {
-        Self { buffer: VecDeque::new(), open: true, awaited: false }
+        Self { open: true, buffer: VecDeque::new(), awaited: false }
     }
 
     /// Whether more may be printed before the next turn.

@@ -6,6 +6,7 @@ mod bad_input;
 mod command;
 mod defects;
 mod exactness;
+mod examples;
 mod fanout;
 mod leftovers;
 mod life;

@@ -1,0 +1,340 @@
+//! The examples do what their help says, run for real as a user would.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::support::{PATIENCE, Place, directories, is_alive};
+
+/// An example that runs, or has run, in a place of the test's own.
+struct Example {
+    child: Child,
+    place: Place,
+}
+
+/// How an example has ended, and what it has printed.
+struct Ended {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: String,
+    place: Place,
+}
+
+/// The program of an example. `cargo test` builds it, but not when the name of a test or a target is given.
+fn program(name: &str) -> Option<PathBuf> {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent()?.parent()?.join("examples").join(name);
+    if !program.exists() {
+        eprintln!("skipped: {} is not there; cargo build --examples makes it", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+impl Example {
+    /// Starts `run` with its standard output in a pipe, or in a file.
+    fn run(words: &[&str], piped: bool) -> Option<Self> {
+        let place = Place::new();
+        let (parent, logs) = (place.cgroup.clone()?, place.logs());
+        let mut command = Command::new(program("run")?);
+        command.arg("--cgroup-parent").arg(parent).arg("--log-dir").arg(logs).args(words);
+        Some(Self::start(command, place, piped))
+    }
+
+    /// Starts `concurrent`; it makes its log in the place.
+    fn concurrent(words: &[&str], piped: bool) -> Option<Self> {
+        let place = Place::new();
+        place.cgroup.as_ref()?;
+        let mut command = Command::new(program("concurrent")?);
+        command.args(words);
+        Some(Self::start(command, place, piped))
+    }
+
+    fn start(mut command: Command, place: Place, piped: bool) -> Self {
+        let file = |name: &str| File::create(place.dir.path().join(name)).unwrap();
+        let stdout = if piped { Stdio::piped() } else { file("stdout").into() };
+        command.env("TMPDIR", place.logs()).stdin(Stdio::null()).stdout(stdout).stderr(file("stderr"));
+        let child = command.spawn().unwrap();
+        Self { child, place }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the next line on standard output.
+    fn line(&mut self) -> String {
+        let pipe = self.child.stdout.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while !line.ends_with(b"\n") {
+            assert_eq!(patiently(&mut [PollFd::new(pipe, PollFlags::IN)]), 1, "no line came");
+            assert_eq!(pipe.read(&mut byte).unwrap(), 1, "standard output was closed");
+            line.extend(byte);
+        }
+        String::from_utf8(line).unwrap()
+    }
+
+    fn close_stdout(&mut self) {
+        drop(self.child.stdout.take());
+    }
+
+    /// Waits for the end.
+    fn end(mut self) -> Ended {
+        let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        let ended = patiently(&mut [PollFd::new(&pidfd, PollFlags::IN)]) == 1;
+        if !ended {
+            self.child.kill().unwrap();
+        }
+        let status = self.child.wait().unwrap();
+        let read = |name| fs::read(self.place.dir.path().join(name)).unwrap_or_default();
+        let stderr = String::from_utf8(read("stderr")).unwrap();
+        assert!(ended, "it did not end; it said: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        Ended { status, stdout: read("stdout"), stderr, place: self.place }
+    }
+}
+
+fn patiently(fds: &mut [PollFd<'_>]) -> usize {
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    poll(fds, Some(&timeout)).unwrap()
+}
+
+impl Ended {
+    #[track_caller]
+    fn expect(self, code: i32, stdout: &[u8]) -> Self {
+        assert_eq!(self.status.code(), Some(code), "{:?}: {}", self.status.signal(), self.stderr);
+        assert!(self.stdout == stdout, "printed {:?}: {}", String::from_utf8_lossy(&self.stdout), self.stderr);
+        self.expect_nothing_left()
+    }
+
+    #[track_caller]
+    fn expect_nothing_left(self) -> Self {
+        assert_eq!(directories(self.place.cgroup.as_ref().unwrap()), Vec::<PathBuf>::new(), "a cgroup was left");
+        assert_eq!(fs::read_dir(self.place.logs()).unwrap().count(), 0, "a log was left");
+        self
+    }
+
+    #[track_caller]
+    fn expect_said(&self, what: &str) {
+        assert!(self.stderr.contains(what), "{what:?} is not in: {}", self.stderr);
+    }
+
+    /// The words after a name at the beginning of a line of standard error.
+    fn said_after(&self, name: &str) -> Vec<&str> {
+        self.stderr.lines().filter_map(|line| line.trim_start().strip_prefix(name)).map(str::trim).collect()
+    }
+}
+
+/// The only line of standard error that begins with this name.
+#[track_caller]
+fn only<'a>(ended: &'a Ended, name: &str) -> &'a str {
+    let found = ended.said_after(name);
+    assert_eq!(found.len(), 1, "{name:?} in {}", ended.stderr);
+    found[0]
+}
+
+#[test]
+fn output_appears_byte_for_byte_and_the_status_comes_twice() {
+    let script = r"printf 'a\000\377\r\n'; printf err >&2; seq 20000; printf end; exit 3";
+    let Some(run) = Example::run(&["sh", "-c", script], false) else { return };
+    let numbers: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+    let expected = [b"a\x00\xff\r\nerr".as_slice(), numbers.as_bytes(), b"end"].concat();
+    let ended = run.end().expect(3, &expected);
+    assert_eq!(ended.said_after("Running"), ["true", "false"]);
+    assert_eq!(ended.said_after("ExitCode"), ["0", "3"]);
+    let ids = ended.said_after("ID");
+    let cgroup = ended.place.cgroup.as_ref().unwrap().join(ids[0]);
+    let cgroup = cgroup.to_str().unwrap();
+    assert_eq!(ended.said_after("Cgroup"), [cgroup, cgroup]);
+    assert!(!ended.stderr.contains("Stopped"), "{}", ended.stderr);
+}
+
+#[test]
+fn output_appears_as_it_is_written() {
+    // The job goes on only when it is told that its line has arrived. What it waits for ignores the signal, from its birth.
+    let script = "trap '' TERM; sleep 1000 & trap 'echo two; exit 4' TERM; echo one; wait";
+    let Some(mut run) = Example::run(&["sh", "-c", script], true) else { return };
+    assert_eq!(run.line(), "one\n");
+    run.signal(Signal::TERM);
+    assert_eq!(run.line(), "two\n");
+    run.end().expect(4, b"").expect_said("Stopped job");
+}
+
+#[test]
+fn the_exit_status_tells_how_the_job_ended_or_why_it_could_not_start() {
+    for (words, code, said) in [
+        (vec!["true"], 0, "Job Status"),
+        (vec!["sh", "-c", "exit 255"], 255, "ExitCode 255"),
+        (vec!["sh", "-c", "kill -KILL $$"], 137, "SIGKILL"),
+        (vec!["/etc/passwd"], 126, "run: cannot start \"/etc/passwd\""),
+        (vec!["/"], 126, "run: cannot start \"/\""),
+        (vec!["no-such-program"], 127, "run: cannot start \"no-such-program\""),
+        (vec!["--no-such-option", "true"], 125, "--no-such-option"),
+        (vec!["--grace", "soon", "true"], 125, "soon"),
+        (vec!["--memory-high", "12Q", "true"], 125, "12Q"),
+        (vec!["--cpu-weight", "10001", "true"], 125, "10001"),
+        (vec!["--no-cgroup", "true"], 125, "--no-cgroup"),
+        (vec![], 125, "Usage"),
+    ] {
+        let Some(run) = Example::run(&words, false) else { return };
+        run.end().expect(code, b"").expect_said(said);
+    }
+}
+
+#[test]
+fn everything_after_the_command_belongs_to_it() {
+    let Some(run) = Example::run(&["echo", "--timeout", "5", "-x", "--", "--help"], false) else { return };
+    run.end().expect(0, b"--timeout 5 -x -- --help\n");
+}
+
+#[test]
+fn a_signal_stops_all_of_a_job_that_ignores_it() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let script = "trap '' TERM INT; sleep 1000 & setsid sleep 1000 & echo $$ $!; wait; sleep 1000";
+        let Some(mut run) = Example::run(&["--grace", "0.3", "sh", "-c", script], true) else { return };
+        let pids: Vec<u32> = run.line().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        run.signal(signal);
+        let ended = run.end().expect(137, b"");
+        assert_eq!(only(&ended, "Stopped job"), ended.said_after("ID")[0]);
+        for pid in pids {
+            assert!(!is_alive(pid), "{pid} lives");
+        }
+    }
+}
+
+#[test]
+fn a_second_interrupt_kills_at_once() {
+    // It would take far longer than the test has patience, if the grace period had to pass.
+    let script = "trap '' TERM; sleep 1000 & trap 'echo told' TERM; echo ready; wait; wait";
+    let Some(mut run) = Example::run(&["--grace", "100000", "sh", "-c", script], true) else { return };
+    assert_eq!(run.line(), "ready\n");
+    run.signal(Signal::INT);
+    assert_eq!(run.line(), "told\n");
+    run.signal(Signal::INT);
+    run.end().expect(137, b"").expect_said("Stopped job");
+}
+
+#[test]
+fn a_time_limit_stops_the_job_with_and_without_a_cgroup() {
+    let Some(run) = Example::run(&["--timeout", "0.2", "sleep", "1000"], false) else { return };
+    run.end().expect(143, b"").expect_said("at its time limit");
+    let (place, Some(program)) = (Place::new(), program("run")) else { return };
+    let mut command = Command::new(program);
+    command.args(["--no-cgroup", "--timeout", "0.2", "sleep", "1000"]);
+    let ended = Example::start(command, place, false).end().expect(143, b"");
+    assert!(ended.said_after("Cgroup").is_empty(), "{}", ended.stderr);
+}
+
+#[test]
+fn the_log_is_left_behind_only_if_asked_for() {
+    let Some(run) = Example::run(&["--keep-log", "echo", "kept"], false) else { return };
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(fs::read(ended.said_after("Log")[0]).unwrap(), b"kept\n");
+}
+
+#[test]
+fn a_limit_is_kept_or_refused_with_the_name_of_the_controller() {
+    let Some(run) = Example::run(&["--cpu-weight", "50", "echo", "limited"], false) else { return };
+    let controllers = run.place.cgroup.as_ref().unwrap().parent().unwrap().join("cgroup.subtree_control");
+    if fs::read_to_string(controllers).unwrap().split_whitespace().any(|controller| controller == "cpu") {
+        eprintln!("skipped: the cpu controller is there");
+        run.end();
+        return;
+    }
+    run.end().expect(125, b"").expect_said("the cpu controller is not available");
+}
+
+#[test]
+fn whoever_stops_reading_stops_the_job() {
+    let script = "while :; do echo y; done";
+    let run = Example::run(&["sh", "-c", script], true);
+    for example in [run, Example::concurrent(&["3", "sh", "-c", script], true)] {
+        let Some(mut example) = example else { return };
+        assert!(example.line().ends_with("y\n"));
+        example.close_stdout();
+        example.end().expect(141, b"");
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
+    // The job holds a pipe open, by which the test is told of its end without a look at standard output.
+    let place = Place::new();
+    let (Some(program), Some(parent)) = (program("run"), place.cgroup.clone()) else { return };
+    let alive = place.dir.path().join("alive");
+    rustix::fs::mknodat(CWD, &alive, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut held = File::from(rustix::fs::open(&alive, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
+    let mut command = Command::new(program);
+    command
+        .arg("--cgroup-parent")
+        .arg(parent)
+        .args(["sh", "-c", "exec 3>\"$0\"; while :; do echo y; done"])
+        .arg(&alive);
+    let mut run = Example::start(command, place, true);
+    assert_eq!(run.line(), "y\n");
+    // Nothing tells of a full pipe, so the test has to look.
+    let (pipe, deadline) = (run.child.stdout.as_ref().unwrap(), Instant::now() + PATIENCE);
+    let full = rustix::pipe::fcntl_getpipe_size(pipe).unwrap() - 2 * 4096;
+    while rustix::io::ioctl_fionread(pipe).unwrap() < full as u64 {
+        assert!(Instant::now() < deadline, "the pipe was not filled");
+        std::thread::yield_now();
+    }
+    run.signal(Signal::TERM);
+    assert_eq!(patiently(&mut [PollFd::new(&held, PollFlags::IN)]), 1, "the job was not stopped");
+    assert_eq!(held.read(&mut [0]).unwrap(), 0);
+    run.close_stdout();
+    run.end().expect(141, b"").expect_said("Stopped job");
+}
+
+#[test]
+fn every_reader_prints_every_line_under_its_number() {
+    let Some(run) = Example::concurrent(&["3", "printf", r"one\n\377\nend"], false) else { return };
+    let ended = run.end();
+    let mut lines: Vec<&[u8]> = ended.stdout.split_inclusive(|byte| *byte == b'\n').collect();
+    lines.sort();
+    let mut expected = Vec::new();
+    for number in 1..=3 {
+        for line in [b"end\n".as_slice(), b"one\n", b"\xff\n"] {
+            expected.push([format!("Reader {number}: ").as_bytes(), line].concat());
+        }
+    }
+    assert_eq!(lines, expected);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended.expect_nothing_left();
+}
+
+#[test]
+fn a_hundred_tails_on_one_thread_get_the_same_bytes() {
+    let Some(run) = Example::concurrent(&["100", "--quiet", "seq", "10000"], false) else { return };
+    let ended = run.end().expect(0, b"");
+    assert_eq!(only(&ended, "Tails"), "100");
+    assert_eq!(only(&ended, "Bytes per tail"), "48894");
+    assert_eq!(only(&ended, "Bytes in all"), "4889400");
+    assert_eq!(only(&ended, "Threads"), "1");
+    assert!(only(&ended, "Same bytes").starts_with("yes"), "{}", ended.stderr);
+    for name in ["Open fds", "RSS per tail", "Wake-ups", "CPU time"] {
+        only(&ended, name);
+    }
+}
+
+#[test]
+fn an_interrupt_stops_what_the_tails_follow_and_the_table_is_printed() {
+    let Some(mut run) = Example::concurrent(&["2", "sh", "-c", "echo ready; sleep 1000"], true) else { return };
+    assert!(run.line().ends_with(": ready\n"));
+    run.signal(Signal::INT);
+    let ended = run.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(only(&ended, "Bytes per tail"), "6");
+}
