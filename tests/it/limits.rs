@@ -6,21 +6,10 @@ use jobworker::{ByteSize, Error, Limits};
 
 use crate::support::{World, sh};
 
-/// Whether jobs of this world can have all three controllers; says so when not.
-fn controllers(world: &World) -> bool {
-    let cgroup = world.place.cgroup.as_ref().unwrap();
-    let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
-    let all = ["cpu", "memory", "io"].iter().all(|name| available.split_whitespace().any(|other| other == *name));
-    if !all {
-        eprintln!("skipped: only these controllers are available here: {available:?}");
-    }
-    all
-}
-
 #[test]
 fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
     let Some(mut world) = World::new() else { return };
-    if !controllers(&world) {
+    if !world.has_controllers(&["cpu", "memory", "io"]) {
         return;
     }
     let mut limits = Limits::new();

@@ -89,7 +89,7 @@ impl Place {
         fs::create_dir(&logs).unwrap();
         fs::set_permissions(&logs, fs::Permissions::from_mode(0o700)).unwrap();
         let name = format!("jobworker-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let cgroup = cgroup_mount().map(|mount| mount.join(name)).filter(|path| fs::create_dir(path).is_ok());
+        let cgroup = cgroup_parents().map(|parent| parent.join(&name)).find(|path| fs::create_dir(path).is_ok());
         Self { cgroup, dir }
     }
 
@@ -125,6 +125,24 @@ pub(crate) fn cgroup_mount() -> Option<PathBuf> {
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
+/// Where a test may make its cgroup, best first: at the root of the tree, else beside or below its own, which is what
+/// was delegated to a user that is not root.
+fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/").map(PathBuf::from)).unwrap_or_default();
+    let below = [Some(PathBuf::new()), own.parent().map(Path::to_owned), Some(own)];
+    cgroup_mount()
+        .into_iter()
+        .flat_map(move |mount| below.clone().into_iter().flatten().map(move |path| mount.join(path)))
+}
+
+/// Says why a test is skipped, for want of what the VM of tests/vm has; there it fails instead.
+#[track_caller]
+pub(crate) fn skip_outside_vm(reason: &str) {
+    assert!(std::env::var_os("JOBWORKER_VM").is_none(), "nothing of this kind is skipped in the VM: {reason}");
+    eprintln!("skipped: {reason}");
+}
+
 /// The directories in a directory.
 pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -141,7 +159,7 @@ impl World {
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Option<Self> {
         let place = Place::new();
         if place.cgroup.is_none() {
-            eprintln!("skipped: no cgroup can be made here");
+            skip_outside_vm("no cgroup can be made here");
             return None;
         }
         let mut config = place.config();
@@ -163,6 +181,18 @@ impl World {
             resource_events: Vec::new(),
             place,
         }
+    }
+
+    /// Whether jobs of this world can have these controllers; if not, the test is to be skipped, and it was said why.
+    #[track_caller]
+    pub(crate) fn has_controllers(&self, names: &[&str]) -> bool {
+        let cgroup = self.place.cgroup.as_ref().expect("a world with a cgroup");
+        let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
+        let has_all = names.iter().all(|name| available.split_whitespace().any(|other| other == *name));
+        if !has_all {
+            skip_outside_vm(&format!("{names:?} are needed, and only these controllers are available: {available:?}"));
+        }
+        has_all
     }
 
     pub(crate) fn try_spawn(&mut self, command: &Command) -> Result<JobId, Error> {
