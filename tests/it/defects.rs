@@ -12,7 +12,7 @@ use jobworker::{
     Command, EndPolicy, Error, Exit, JobId, Phase, Position, Reactor, Read, Report, Signal, StopCause, TailId, Token,
 };
 
-use crate::support::{World, alone, await_exit, directories, has_exited, pidfd, resident_bytes, sh};
+use crate::support::{World, alone, await_exit, directories, has_exited, pidfd, resident_bytes, rounds, sh};
 
 /// A grace period that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
@@ -55,7 +55,7 @@ fn assert_whole(world: &World, tails: &[TailId], expected: &str) {
 fn defect_01_no_tail_loses_anything_at_the_exit_of_its_job() {
     let Some(mut world) = World::new() else { return };
     // A last line, then the exit at once.
-    for _ in 0..200 {
+    for _ in 0..rounds(200) {
         let job = world.spawn(&sh("printf 'last line'"));
         let tails = [(); 2].map(|()| world.tail(job, Position::Start));
         world.finish(job);
@@ -266,11 +266,11 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
             }
         }
     };
-    open_and_close(&mut world, 1000);
+    open_and_close(&mut world, rounds(1000));
     let resident = resident_bytes();
-    open_and_close(&mut world, 10_000);
+    open_and_close(&mut world, rounds(10_000));
     let grown = resident_bytes().saturating_sub(resident);
-    assert!(grown < 128 * 1024, "10,000 closed tails have left {grown} bytes");
+    assert!(grown < 128 * 1024, "the later closed tails have left {grown} bytes");
     assert_eq!(world.footprint(), before);
     world.reactor.kill(job).unwrap();
     world.finish(job);

@@ -13,7 +13,7 @@ use jobworker::{
     TailOptions, Token,
 };
 
-use crate::support::{PATIENCE, World, end_group, has_exited, pidfd, sh};
+use crate::support::{PATIENCE, World, end_group, has_exited, pidfd, rounds, sh};
 
 /// How a tail is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +184,6 @@ impl Reader {
 
 #[test]
 fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() {
-    const JOBS: usize = 2000;
     const ALIVE: usize = 50;
     struct Running {
         job: JobId,
@@ -195,9 +194,10 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
         age: usize,
     }
     let Some(mut library) = Library::new() else { return };
+    let jobs = rounds(2000);
     let (mut running, mut started, mut complete) = (Vec::<Running>::new(), 0, 0);
-    while complete < JOBS {
-        while started < JOBS && running.len() < ALIVE {
+    while complete < jobs {
+        while started < jobs && running.len() < ALIVE {
             let job = library.world.spawn(&sh(&format!("echo first; printf 'last line of {started}'")));
             let first = library.tail(job, Position::Start, Manner::Greedy);
             running.push(Running { job, number: started, first, midway: None, age: 0 });
@@ -241,7 +241,7 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
             complete += 1;
         }
     }
-    assert_eq!(library.reports.len(), JOBS);
+    assert_eq!(library.reports.len(), jobs);
 }
 
 /// The main process leaves a child behind that writes 300 lines and the words "the end", then goes on as it says.

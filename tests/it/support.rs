@@ -25,6 +25,12 @@ use tempfile::TempDir;
 /// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a test does what it does many times: in the VM of tests/vm, which emulates its processor, a tenth as often.
+/// There it is about another kernel; the full number is run on the host.
+pub(crate) fn rounds(number: usize) -> usize {
+    if std::env::var_os("JOBWORKER_VM").is_some() { number / 10 } else { number }
+}
+
 /// `sh -c script` with a PATH.
 pub(crate) fn sh(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
