@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::hierarchy::{Hierarchy, disks_with_bfq, lists, v1_mounts};
 use crate::launch::test_placement;
 use crate::logdir::random_uuid;
-use crate::sys::{Nursery, tells_pidfd_info};
+use crate::sys::nursery::Nursery;
+use crate::sys::tells_pidfd_info;
 
 /// What this system offers for running jobs.
 ///

@@ -24,7 +24,8 @@ use crate::owner::Owner;
 use crate::pool::Pool;
 use crate::process::{Prepared, Process};
 use crate::signal::Signal;
-use crate::sys::{Nursery, Placement, Reap};
+use crate::sys::Reap;
+use crate::sys::nursery::{Nursery, Placement};
 
 /// What a reactor has ready for every job.
 #[derive(Debug)]

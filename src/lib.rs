@@ -154,6 +154,7 @@ mod job;
 mod jobs;
 mod launch;
 mod limits;
+mod lines;
 mod log;
 mod logdir;
 mod owner;

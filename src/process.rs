@@ -17,7 +17,8 @@ use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource};
 use crate::error::{Error, Result};
 use crate::exit::{Exit, Usage};
 use crate::signal::Signal;
-use crate::sys::{self, CStringArray, Nursery, Plan, Reap, ResourceLimit};
+use crate::sys::nursery::{CStringArray, Nursery, Plan, ResourceLimit};
+use crate::sys::{self, Reap};
 
 /// A command that was checked and put into the form in which the kernel takes it.
 #[derive(Debug)]

@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Registry};
+use mio::{Interest, Poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -26,20 +26,20 @@ use crate::hierarchy::Hierarchy;
 use crate::id::{JobId, TailId, Token};
 use crate::jobs::{FIRST_TOKEN, Jobs, Surroundings};
 use crate::launch::{Ground, test_placement};
-use crate::limits::Limits;
 use crate::logdir::{LogDirectory, random_uuid};
-use crate::owner::{Owner, sweep};
+use crate::owner::Owner;
 use crate::pool::Pool;
-use crate::pressure::{Pressure, Stall, Stallable};
 use crate::report::Status;
 use crate::signal::Signal;
-use crate::stats::Stats;
-use crate::sys::{Nursery, epoll_fd};
+use crate::sys::nursery::Nursery;
 use crate::tail::{Fill, Read, TailOptions, Until};
 use crate::tails::{Tails, Trouble};
 use crate::timer::Timer;
 use crate::waker::Waker;
 use crate::watch::{Change, LogFile, Target, Watch};
+
+mod nested;
+mod resources;
 
 const WAKER: mio::Token = mio::Token(0);
 const WATCH: mio::Token = mio::Token(1);
@@ -666,136 +666,6 @@ impl Reactor {
         self.jobs.signal(job, signal, true)
     }
 
-    /// Changes limits of a job that runs: those that are given, and no others.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits as for
-    /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
-    pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
-        self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
-    }
-
-    /// The limits that the kernel enforces for a job, by interface file; only those whose controllers are there.
-    ///
-    /// Reads some twenty small files.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`].
-    pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
-        self.jobs.limits(job)
-    }
-
-    /// What a job uses now; for a finished one, what it has used.
-    ///
-    /// Reads up to a dozen small files, for two of which the kernel collects counters of every processor: for a
-    /// display, not for every event.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's [`accounting`](Command::accounting) was off;
-    /// [`Error::NotInCgroup`]; [`Error::Path`].
-    pub fn stats(&self, job: JobId) -> Result<Stats> {
-        self.jobs.stats(job)
-    }
-
-    /// How long a job was stalled for a resource.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`].
-    pub fn pressure(&self, job: JobId, resource: Stallable) -> Result<Pressure> {
-        self.jobs.pressure(job, resource)
-    }
-
-    /// Makes stalls of a job events ([`Event::Pressure`]), at most one per window. A second call for the same resource
-    /// replaces the first; the end of the job ends it.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`] when
-    /// the kernel refuses the window, see [`Stall`].
-    #[doc(alias = "PSI")]
-    pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.watch_pressure(job, resource, stall, around))
-    }
-
-    /// Ends the events of [`watch_pressure`](Self::watch_pressure).
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`].
-    pub fn unwatch_pressure(&mut self, job: JobId, resource: Stallable) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
-    }
-
-    /// Makes stalls of the whole system events ([`Event::SystemPressure`]); `token` comes back with them.
-    ///
-    /// # Errors
-    /// [`Error::NoPressure`]; [`Error::Path`] when the kernel refuses the window, see [`Stall`].
-    pub fn watch_system_pressure(&mut self, resource: Stallable, stall: Stall, token: Token) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.watch_system_pressure(resource, stall, token, around))
-    }
-
-    /// Ends the events of [`watch_system_pressure`](Self::watch_system_pressure).
-    ///
-    /// # Errors
-    /// [`Error::Loop`], as for [`poll`](Self::poll).
-    pub fn unwatch_system_pressure(&mut self, resource: Stallable) -> Result<()> {
-        self.with_jobs(|jobs, around| {
-            jobs.unwatch_system_pressure(resource, around);
-            Ok(())
-        })
-    }
-
-    /// Freezes a job. Returns at once; [`Event::Frozen`] tells when every process stands still.
-    ///
-    /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
-    ///
-    /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`]; [`Error::WatchLimit`].
-    #[doc(alias = "cgroup.freeze")]
-    pub fn freeze(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
-    }
-
-    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`] tells when it does.
-    ///
-    /// # Errors
-    /// As for [`freeze`](Self::freeze).
-    pub fn thaw(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.freeze(job, false, around))
-    }
-
-    /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a spawn then takes one
-    /// instead of making it and writing its limits.
-    ///
-    /// There is one such pool; other limits replace it. To be called when there is time, after spawns too: it is never
-    /// filled by itself.
-    ///
-    /// # Errors
-    /// [`Error::NoCgroup`] when jobs are contained by process group; those of the limits as for
-    /// [`spawn`](Self::spawn); [`Error::Path`]. What was made before the failure stays.
-    pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
-        let Some(hierarchy) = &self.hierarchy else {
-            return Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() });
-        };
-        let told = |source| Error::InvalidLimit { program: "a prepared job".into(), source };
-        let mut settings = limits.check().map_err(told)?;
-        hierarchy.require(&mut settings)?;
-        self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
-    }
-
-    /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes its own, and says
-    /// which. Processes in them are killed, unless their job was [detached](Command::detached).
-    ///
-    /// Never touched: groups of a host that lives, or may live, such as in another pid namespace, and groups that no
-    /// reactor has made. Blocks until the killed processes are gone, at most five seconds per group.
-    ///
-    /// # Errors
-    /// [`Error::NoCgroup`] when jobs are contained by process group; [`Error::Path`] when a group cannot be removed.
-    pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
-        match &self.hierarchy {
-            Some(hierarchy) => sweep(hierarchy, &self.owner),
-            None => Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() }),
-        }
-    }
-
     /// What is known of a job now. Asks the kernel nothing.
     ///
     /// ```
@@ -957,64 +827,5 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         // Nobody is left to be told of a failure.
         let _ = self.shut_down();
-    }
-}
-
-/// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
-///
-/// ```
-/// use jobworker::{Command, Event, Events, Reactor, Token};
-/// use mio::{Interest, Poll};
-/// use std::time::Duration;
-///
-/// let mut host = Poll::new()?;
-/// let mut reactor = Reactor::new()?;
-/// host.registry().register(&mut reactor, mio::Token(0), Interest::READABLE)?;
-/// reactor.spawn(&Command::new("true"), Token(1))?;
-///
-/// let mut ready = mio::Events::with_capacity(16);
-/// let mut events = Events::with_capacity(64);
-/// 'host: loop {
-///     host.poll(&mut ready, None)?;
-///     for source in &ready {
-///         if source.token() == mio::Token(0) {
-///             reactor.poll(&mut events, Some(Duration::ZERO))?;
-///             if events.iter().any(|event| matches!(event, Event::Finished { .. })) {
-///                 break 'host;
-///             }
-///         }
-///     }
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-impl AsFd for Reactor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
-        if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
-            // Nobody was to be told until now. The poll that follows sets the timer for what is due later. A write to
-            // an eventfd fails only when it would block, and then it is readable.
-            let _ = self.waker.nudge();
-        }
-        epoll_fd(&self.poll)
-    }
-}
-
-impl AsRawFd for Reactor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl mio::event::Source for Reactor {
-    fn register(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
-        registry.register(&mut SourceFd(&self.as_raw_fd()), token, interests)
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
-        registry.reregister(&mut SourceFd(&self.as_raw_fd()), token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> std::io::Result<()> {
-        registry.deregister(&mut SourceFd(&self.as_raw_fd()))
     }
 }

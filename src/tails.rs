@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::id::{Key, Slots, TailId, Token};
+use crate::lines::start_of_last_lines;
 use crate::log::{Kernel, Log, Need};
-use crate::tail::{Fill, Position, Read, Tail, TailOptions, Until};
+use crate::tail::{Position, Tail, TailOptions, Until};
+use reading::{Found, look};
+
+mod reading;
 
 /// The events that wait to be returned, oldest first.
 pub(crate) type Queue = VecDeque<Event>;
@@ -29,19 +33,6 @@ impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
-}
-
-/// What a tail finds at its offset.
-enum Found<'a> {
-    /// Bytes in the log's window, up to the tail's end.
-    Window(&'a [u8]),
-    /// Bytes that only the file has, so many before the known end.
-    File(u64),
-    UpToDate,
-    Truncated,
-    /// The log has failed, with this errno.
-    Fault(i32),
-    Ended,
 }
 
 /// All tails and their logs.
@@ -246,139 +237,6 @@ impl<K: Kernel> Tails<K> {
         self.tails.get(id.0).map(|tail| tail.offset)
     }
 
-    /// Copies the next bytes of a tail.
-    pub(crate) fn read(&mut self, id: TailId, buffer: &mut [u8], queue: &mut Queue) -> Result<Read, Trouble> {
-        let key = id.0;
-        loop {
-            let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
-            let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
-            let copied = match look(tail, log) {
-                Found::UpToDate => {
-                    self.wait(key);
-                    return Ok(Read::UpToDate);
-                }
-                Found::Truncated => {
-                    self.behind_of = None;
-                    return Ok(Read::Truncated);
-                }
-                Found::Ended => {
-                    tail.ended = true;
-                    return Ok(Read::Ended);
-                }
-                Found::Fault(errno) => return Err(self.fault(key, errno)),
-                Found::Window(bytes) => {
-                    let copied = bytes.len().min(buffer.len());
-                    buffer[..copied].copy_from_slice(&bytes[..copied]);
-                    copied
-                }
-                Found::File(available) => {
-                    let most = usize::try_from(available).unwrap_or(usize::MAX).min(buffer.len());
-                    let copied = self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
-                    if copied < most || !log.is_intact(&mut self.kernel)? {
-                        // These bytes were there once.
-                        self.truncated(tail_log(&self.tails, key), queue);
-                        continue;
-                    }
-                    copied
-                }
-            };
-            tail.offset += copied as u64;
-            tail.filled = 0;
-            return Ok(Read::Data(copied));
-        }
-    }
-
-    /// Finds the next bytes of a tail, for [`shown`](Self::shown): in the window without a copy, behind it after one
-    /// read of the file.
-    pub(crate) fn fill(&mut self, id: TailId, queue: &mut Queue) -> Result<Fill<'static>, Trouble> {
-        let key = id.0;
-        loop {
-            let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
-            let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
-            match look(tail, log) {
-                Found::UpToDate => {
-                    self.wait(key);
-                    return Ok(Fill::UpToDate);
-                }
-                Found::Truncated => {
-                    self.behind_of = None;
-                    return Ok(Fill::Truncated);
-                }
-                Found::Ended => {
-                    tail.ended = true;
-                    return Ok(Fill::Ended);
-                }
-                Found::Fault(errno) => return Err(self.fault(key, errno)),
-                Found::Window(bytes) => tail.filled = bytes.len(),
-                Found::File(available) => match self.fill_from_file(key, available)? {
-                    Some(length) => self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length,
-                    None => {
-                        self.truncated(tail_log(&self.tails, key), queue);
-                        continue;
-                    }
-                },
-            }
-            return Ok(Fill::Data(&[]));
-        }
-    }
-
-    /// The bytes that the last [`fill`](Self::fill) of this tail has found.
-    pub(crate) fn shown(&self, id: TailId) -> &[u8] {
-        let bytes = self.tails.get(id.0).and_then(|tail| {
-            let window = &self.logs.get(tail.log)?.window;
-            let bytes = match window.from(tail.offset) {
-                Some(bytes) => bytes,
-                None => {
-                    let (_, start, length) = self.behind_of.filter(|(owner, ..)| *owner == id.0)?;
-                    self.behind.get(usize::try_from(tail.offset.checked_sub(start)?).ok()?..length)?
-                }
-            };
-            bytes.get(..tail.filled)
-        });
-        bytes.unwrap_or(&[])
-    }
-
-    /// Makes `behind` hold the bytes at the tail's offset and says how many; `None` when the file has lost them.
-    fn fill_from_file(&mut self, key: Key, available: u64) -> Result<Option<usize>, Trouble> {
-        let tail = self.tails.get(key).ok_or(Trouble::Unknown)?;
-        let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
-        let available = usize::try_from(available).unwrap_or(usize::MAX);
-        if let Some((owner, start, length)) = self.behind_of
-            && owner == key
-            && (start..start + length as u64).contains(&tail.offset)
-        {
-            let rest = start + length as u64 - tail.offset;
-            return Ok(Some(usize::try_from(rest).unwrap_or(0).min(available)));
-        }
-        self.behind_of = None;
-        self.behind.resize(self.window_bytes, 0);
-        let most = available.min(self.behind.len());
-        let length = self.kernel.read_at(&log.file, &mut self.behind[..most], tail.offset)?;
-        if length < most || !log.is_intact(&mut self.kernel)? {
-            return Ok(None);
-        }
-        self.behind_of = Some((key, tail.offset, length));
-        Ok(Some(length))
-    }
-
-    /// Moves a tail on, by no more than its last `fill` has shown.
-    pub(crate) fn consume(&mut self, id: TailId, amount: usize) -> Result<(), Trouble> {
-        let tail = self.tails.get_mut(id.0).ok_or(Trouble::Unknown)?;
-        let amount = amount.min(tail.filled);
-        tail.filled -= amount;
-        tail.offset += amount as u64;
-        Ok(())
-    }
-
-    /// The error of a tail whose log has failed. The visit forgets the fault, so that whoever tries again does so in
-    /// earnest.
-    fn fault(&mut self, key: Key, errno: i32) -> Trouble {
-        if let Some(log) = tail_log(&self.tails, key) {
-            self.changed(log);
-        }
-        Trouble::Io(io::Error::from_raw_os_error(errno))
-    }
-
     /// Lets a tail that is up to date wait for more.
     fn wait(&mut self, key: Key) {
         let Some(tail) = self.tails.get_mut(key) else { return };
@@ -570,114 +428,6 @@ fn announce(key: Key, tail: &mut Tail, queue: &mut Queue) {
     }
 }
 
-/// What a tail finds at its offset. A truncation is told once, and moves it to the first byte.
-fn look<'a, F>(tail: &mut Tail, log: &'a Log<F>) -> Found<'a> {
-    if tail.ended {
-        return Found::Ended;
-    }
-    if tail.truncations != log.truncations {
-        tail.truncations = log.truncations;
-        tail.offset = 0;
-        tail.filled = 0;
-        if let Until::Offset(end) = &mut tail.until {
-            // What it was to read is gone.
-            *end = 0;
-        }
-        return Found::Truncated;
-    }
-    let bound = match tail.until {
-        Until::Offset(end) => Some(end),
-        Until::JobEnd => log.job_end,
-        Until::Never => None,
-    };
-    let known = bound.unwrap_or(log.window.end());
-    if tail.offset < known {
-        let left = known - tail.offset;
-        return match log.window.from(tail.offset) {
-            Some(bytes) => {
-                let most = usize::try_from(left).unwrap_or(usize::MAX);
-                Found::Window(bytes.get(..most).unwrap_or(bytes))
-            }
-            None => Found::File(left),
-        };
-    }
-    match log.fault {
-        _ if bound.is_some() => Found::Ended,
-        Some(errno) => Found::Fault(errno),
-        None => Found::UpToDate,
-    }
-}
-
 fn tail_log(tails: &Slots<Tail>, key: Key) -> Option<Key> {
     tails.get(key).map(|tail| tail.log)
-}
-
-/// The offset at which the last `lines` lines before `end` begin, by reading backwards.
-fn start_of_last_lines(
-    end: u64,
-    lines: u64,
-    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
-) -> io::Result<u64> {
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut chunk = [0u8; 8192];
-    let mut newlines = 0;
-    let mut upper = end;
-    while upper > 0 {
-        let lower = upper.saturating_sub(chunk.len() as u64);
-        let wanted = usize::try_from(upper - lower).unwrap_or(chunk.len());
-        let length = read_at(&mut chunk[..wanted], lower)?;
-        for (index, _) in chunk[..length].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            let after = lower + index as u64 + 1;
-            // The newline that ends the last line begins none.
-            if after == end {
-                continue;
-            }
-            newlines += 1;
-            if newlines == lines {
-                return Ok(after);
-            }
-        }
-        upper = lower;
-    }
-    Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn last_lines(text: &str, lines: u64) -> &str {
-        let bytes = text.as_bytes();
-        let start = start_of_last_lines(bytes.len() as u64, lines, |buffer, offset| {
-            let from = usize::try_from(offset).unwrap();
-            buffer.copy_from_slice(&bytes[from..from + buffer.len()]);
-            Ok(buffer.len())
-        });
-        &text[usize::try_from(start.unwrap()).unwrap()..]
-    }
-
-    #[test]
-    fn last_lines_are_counted_as_tail_counts_them() {
-        for (text, lines, expected) in [
-            ("", 1, ""),
-            ("a\nb\nc\n", 0, ""),
-            ("a\nb\nc\n", 1, "c\n"),
-            ("a\nb\nc\n", 2, "b\nc\n"),
-            ("a\nb\nc\n", 3, "a\nb\nc\n"),
-            ("a\nb\nc\n", 9, "a\nb\nc\n"),
-            ("a\nb\nc", 1, "c"),
-            ("a\n\n\n", 2, "\n\n"),
-            ("no newline", 1, "no newline"),
-        ] {
-            assert_eq!(last_lines(text, lines), expected, "{lines} of {text:?}");
-        }
-    }
-
-    #[test]
-    fn last_lines_reach_back_over_many_chunks() {
-        let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
-        assert!(last_lines(&text, 4000).starts_with("line 1000\n"));
-    }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/`, lowest layer first: a file may use only those above it in this list.
-const LAYERS: [&str; 34] = [
+const LAYERS: [&str; 40] = [
     "signal",
     "limits",
     "command",
@@ -18,6 +18,7 @@ const LAYERS: [&str; 34] = [
     "report",
     "event",
     "sys",
+    "nursery",
     "hierarchy",
     "cgroup",
     "owner",
@@ -28,18 +29,23 @@ const LAYERS: [&str; 34] = [
     "launch",
     "job",
     "tail",
+    "lines",
     "window",
     "log",
     "tails",
+    "reading",
     "watch",
     "seam",
     "timer",
     "jobs",
+    "ending",
     "control",
     "config",
     "capabilities",
     "waker",
     "reactor",
+    "resources",
+    "nested",
     "lib",
 ];
 
@@ -130,10 +136,11 @@ fn nothing_is_left_to_be_done() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_file() {
+fn unsafe_code_is_in_sys_alone() {
     for (path, text) in files(&["src"]) {
         let found = words(&code(&path, &text)).any(|word| word == "unsafe");
-        assert_eq!(found, path.ends_with("src/sys.rs"), "{}", path.display());
+        let in_sys = path.ends_with("src/sys.rs") || path.ends_with("src/sys/nursery.rs");
+        assert_eq!(found, in_sys, "{}", path.display());
     }
 }
 

@@ -1,0 +1,71 @@
+//! Owns the reactor as a part of another loop: its one descriptor, and it as an event source of mio.
+//!
+//! Invariant: once the descriptor was asked for, it is readable whenever a poll without waiting has work.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use crate::reactor::Reactor;
+use crate::sys::epoll_fd;
+
+/// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
+///
+/// ```
+/// use jobworker::{Command, Event, Events, Reactor, Token};
+/// use mio::{Interest, Poll};
+/// use std::time::Duration;
+///
+/// let mut host = Poll::new()?;
+/// let mut reactor = Reactor::new()?;
+/// host.registry().register(&mut reactor, mio::Token(0), Interest::READABLE)?;
+/// reactor.spawn(&Command::new("true"), Token(1))?;
+///
+/// let mut ready = mio::Events::with_capacity(16);
+/// let mut events = Events::with_capacity(64);
+/// 'host: loop {
+///     host.poll(&mut ready, None)?;
+///     for source in &ready {
+///         if source.token() == mio::Token(0) {
+///             reactor.poll(&mut events, Some(Duration::ZERO))?;
+///             if events.iter().any(|event| matches!(event, Event::Finished { .. })) {
+///                 break 'host;
+///             }
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl AsFd for Reactor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
+        if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
+            // Nobody was to be told until now. The poll that follows sets the timer for what is due later. A write to
+            // an eventfd fails only when it would block, and then it is readable.
+            let _ = self.waker.nudge();
+        }
+        epoll_fd(&self.poll)
+    }
+}
+
+impl AsRawFd for Reactor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl mio::event::Source for Reactor {
+    fn register(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+        registry.register(&mut SourceFd(&self.as_raw_fd()), token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+        registry.reregister(&mut SourceFd(&self.as_raw_fd()), token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> std::io::Result<()> {
+        registry.deregister(&mut SourceFd(&self.as_raw_fd()))
+    }
+}
