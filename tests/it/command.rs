@@ -113,6 +113,10 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
     assert_eq!(output(&mut world, &command), own);
     let dir = fs::canonicalize(world.place.dir.path()).unwrap();
     assert_eq!(output(&mut world, command.current_dir(&dir)), format!("{}\n", dir.display()));
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped in part: only root can change the user");
+        return;
+    }
     // Entered with the job's user: root's private directory is closed to others.
     let error = world.try_spawn(command.current_dir(world.place.logs()).uid(65534)).unwrap_err();
     let Error::Spawn { stage: Stage::CurrentDirectory, source, .. } = &error else { panic!("{error:?}") };
@@ -275,7 +279,11 @@ fn a_parent_death_signal_comes_when_the_thread_that_spawned_the_job_ends() {
     drop(reactor);
     for signal in [None, Some(Signal::USR1)] {
         let mut command = Command::new("/bin/sleep");
-        command.arg("1000").detached(true).uid(65534);
+        command.arg("1000").detached(true);
+        // A change of the user clears the signal; only root can make one.
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534);
+        }
         if let Some(signal) = signal {
             command.parent_death_signal(signal);
         }
