@@ -9,18 +9,18 @@ use crate::support::{World, sh};
 #[test]
 fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
     let Some(mut world) = World::new() else { return };
-    if !world.has_controllers(&["cpu", "memory", "io"]) {
+    if !world.has_controllers(&["cpu", "memory"]) {
         return;
     }
     let mut limits = Limits::new();
-    limits.cpu_weight(321).memory_high(ByteSize::from_bytes((100 << 20) + 5)).io_weight(77);
+    limits.cpu_weight(321).memory_high(ByteSize::from_bytes((100 << 20) + 5));
     let cgroup = world.place.cgroup.clone().unwrap();
     let script = format!(
-        "cd {}/$(basename $(sed -n 's/^0:://p' /proc/self/cgroup)); cat cpu.weight memory.high io.weight",
+        "cd {}/$(basename $(sed -n 's/^0:://p' /proc/self/cgroup)); cat cpu.weight memory.high",
         cgroup.display()
     );
     let (output, report) = world.run(sh(&script).limits(&limits));
-    assert_eq!(output, format!("321\n{}\ndefault 77\n", 100 << 20));
+    assert_eq!(output, format!("321\n{}\n", 100 << 20));
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }
 
