@@ -2,20 +2,24 @@
 //!
 //! `cargo run --release --example run -- bash -c 'while true; do echo hello; sleep 2; done'`, then Ctrl-C.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
-use jobworker::{
-    ByteSize, Command, Config, Containment, Event, Events, Fill, Limits, Position, Status, StopCause, Token,
-};
+use jobworker::{Containment, Event, Events, Fill, Position, Status, StopCause, Token};
 use signal_hook::consts::SIGPIPE;
 
 use crate::common::{Host, failed, say};
+use crate::job::JobFlags;
+use crate::report::Form;
 
 mod common;
+#[path = "common/job.rs"]
+mod job;
+#[path = "common/limits.rs"]
+mod limits;
+#[path = "common/report.rs"]
+mod report;
 
 /// Runs CMD as a job in its own cgroup.
 ///
@@ -28,76 +32,14 @@ mod common;
 #[derive(Parser)]
 #[command(name = "run", override_usage = "run [OPTIONS] CMD [ARGS]...")]
 struct Options {
-    /// Share of the CPU against other jobs, 1 to 10000.
-    #[arg(long, value_name = "N")]
-    cpu_weight: Option<u32>,
-    /// Memory above which the job is slowed down, such as 100M.
-    #[arg(long, value_name = "SIZE")]
-    memory_high: Option<ByteSize>,
-    /// Share of disk time against other jobs, 1 to 10000.
-    #[arg(long, value_name = "N")]
-    io_weight: Option<u32>,
-    /// Cgroup in which that of the job is made.
-    #[arg(long, value_name = "DIR")]
-    cgroup_parent: Option<PathBuf>,
-    /// Directory of the job's log; it must be yours, with mode 0700.
-    #[arg(long, value_name = "DIR")]
-    log_dir: Option<PathBuf>,
-    /// Time from the job's being told to stop to its being killed.
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
-    grace: Duration,
-    /// Stop the job after this time.
-    #[arg(long, value_name = "SECS", value_parser = seconds)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    job: JobFlags,
     /// Hold the job together by its process group only, which it can leave.
     #[arg(long, conflicts_with = "cgroup_parent")]
     no_cgroup: bool,
-    /// Leave the log behind, and say where it is.
-    #[arg(long)]
-    keep_log: bool,
-    /// The program, and its arguments.
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    command: Vec<OsString>,
-}
-
-impl Options {
-    fn config(&self) -> Config {
-        let mut config = Config::new();
-        if self.no_cgroup {
-            config.containment(Containment::ProcessGroup);
-        }
-        if let Some(dir) = &self.cgroup_parent {
-            config.cgroup_parent(dir);
-        }
-        if let Some(dir) = &self.log_dir {
-            config.log_dir(dir);
-        }
-        config
-    }
-
-    fn command(&self) -> Command {
-        let mut limits = Limits::new();
-        if let Some(weight) = self.cpu_weight {
-            limits.cpu_weight(weight);
-        }
-        if let Some(size) = self.memory_high {
-            limits.memory_high(size);
-        }
-        if let Some(weight) = self.io_weight {
-            limits.io_weight(weight);
-        }
-        let mut command = common::command(&self.command);
-        command.limits(&limits).grace(self.grace).keep_log(self.keep_log);
-        if let Some(timeout) = self.timeout {
-            command.time_limit(timeout);
-        }
-        command
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds, such as 1.5")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    /// Print, at the end, what the job has used and what became of it, on standard error.
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "human")]
+    report: Option<Form>,
 }
 
 fn main() -> ExitCode {
@@ -109,12 +51,20 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut host = Host::new(&options.config())?;
-    let job = host.reactor.spawn(&options.command(), Token(0))?;
+    let mut config = options.job.config();
+    if options.no_cgroup {
+        config.containment(Containment::ProcessGroup);
+    }
+    let mut command = options.job.command();
+    if options.report.is_some() {
+        command.accounting(true);
+    }
+    let mut host = Host::new(&config)?;
+    let job = host.reactor.spawn(&command, Token(0))?;
     let tail = host.reactor.tail(job, Position::Start, Token(0))?;
     let status = host.reactor.status(job)?;
     let cgroup = status.cgroup.clone();
-    say(block(&status, cgroup.as_deref(), options.keep_log));
+    say(block(&status, cgroup.as_deref(), options.job.keep_log));
 
     let mut events = Events::with_capacity(16);
     let (mut readable, mut ended, mut broken_pipe) = (false, false, false);
@@ -130,14 +80,19 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 // By now every process of the job is gone, and so is its cgroup; its last output may still be unread.
                 Event::Finished { report, .. } => {
                     exit = Some(report.exit);
-                    say(block(&host.reactor.status(job)?, cgroup.as_deref(), options.keep_log));
-                    for problem in &report.problems {
-                        say(format_args!("run: {problem}"));
+                    say(block(&host.reactor.status(job)?, cgroup.as_deref(), options.job.keep_log));
+                    if options.report.is_none() {
+                        for problem in &report.problems {
+                            say(format_args!("run: {problem}"));
+                        }
                     }
                     match report.stopped_by {
                         Some(StopCause::TimeLimit) => say(format_args!("Stopped job {job} at its time limit")),
                         Some(_) => say(format_args!("Stopped job {job}")),
                         None => {}
+                    }
+                    if let Some(form) = options.report {
+                        say(form.tell(job, report));
                     }
                 }
                 _ => {}

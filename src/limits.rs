@@ -109,7 +109,9 @@ pub enum InvalidLimit {
         file: String,
     },
     /// The text is not the number of a block device.
-    #[error("{text:?} is not a block device: write its numbers, as in 259:0, or the path of its device file")]
+    #[error(
+        "{text:?} is not the number of a block device: write it as in /proc/partitions, with a colon, such as 259:0"
+    )]
     Device {
         /// What was given.
         text: String,
@@ -461,6 +463,24 @@ impl Limits {
     pub fn raw(&mut self, file: &str, value: &str) -> &mut Self {
         let checked = setting_for_file(file, value.to_owned());
         self.set(None, file, checked)
+    }
+
+    /// Checks every value as [`Reactor::spawn`](crate::Reactor::spawn) does first: for a host that gets its limits from a
+    /// user, and wants to refuse a wrong one at once.
+    ///
+    /// Whether this system can enforce the limits is another matter, which only the spawn decides.
+    ///
+    /// ```
+    /// use jobworker::{InvalidLimit, Limits};
+    ///
+    /// assert_eq!(Limits::new().cpu_weight(100).validate(), Ok(()));
+    /// assert!(matches!(Limits::new().cpu_weight(0).validate(), Err(InvalidLimit::Range { file: "cpu.weight", .. })));
+    /// ```
+    ///
+    /// # Errors
+    /// The first limit that no kernel would take.
+    pub fn validate(&self) -> Result<(), InvalidLimit> {
+        self.check().map(drop)
     }
 
     fn number(&mut self, file: &'static str, value: impl Into<i128>, bounds: (i128, i128)) -> &mut Self {

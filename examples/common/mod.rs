@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) stdout: Stdout,
     /// How often the loop has waited and was woken.
     pub(crate) wake_ups: u64,
+    /// When a turn returns even if nothing has happened, such as for a display that is due.
+    pub(crate) due: Option<Instant>,
     /// Nobody wants the rest of the job's output any more.
     pub(crate) given_up: bool,
     signals: Signals,
@@ -49,7 +51,17 @@ impl Host {
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         poll.registry().register(&mut reactor, Token(1), Interest::READABLE)?;
         let ready = mio::Events::with_capacity(8);
-        Ok(Self { reactor, stdout: Stdout::new(), wake_ups: 0, given_up: false, signals, stopping: false, poll, ready })
+        Ok(Self {
+            reactor,
+            stdout: Stdout::new(),
+            wake_ups: 0,
+            due: None,
+            given_up: false,
+            signals,
+            stopping: false,
+            poll,
+            ready,
+        })
     }
 
     /// One turn: writes what standard output takes, waits until something has happened, and tells what.
@@ -69,7 +81,8 @@ impl Host {
         // That everything is written now may be what the caller waits for.
         let written = unwritten && self.stdout.is_empty();
         let busy = written || busy && self.stdout.has_room();
-        match self.poll.poll(&mut self.ready, busy.then_some(Duration::ZERO)) {
+        let until_due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        match self.poll.poll(&mut self.ready, if busy { Some(Duration::ZERO) } else { until_due }) {
             // That is one of the signals, and it is pending below.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             other => other?,

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::support::{PATIENCE, Place, directories, is_alive};
@@ -107,7 +108,7 @@ impl Example {
 
 fn patiently(fds: &mut [PollFd<'_>]) -> usize {
     let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
-    poll(fds, Some(&timeout)).unwrap()
+    retry_on_intr(|| poll(fds, Some(&timeout))).unwrap()
 }
 
 impl Ended {
@@ -337,4 +338,61 @@ fn an_interrupt_stops_what_the_tails_follow_and_the_table_is_printed() {
     let ended = run.end();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert_eq!(only(&ended, "Bytes per tail"), "6");
+}
+
+#[test]
+fn the_report_is_one_json_object_or_a_table() {
+    let Some(run) = Example::run(&["--report=json", "sh", "-c", "echo four; exit 3"], false) else { return };
+    let ended = run.end().expect(3, b"four\n");
+    let line = ended.stderr.lines().find(|line| line.starts_with('{')).expect("a line with the report");
+    let report: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((report["exit_code"].as_i64(), report["output_bytes"].as_u64()), (Some(3), Some(5)));
+    assert!(report["wall_seconds"].as_f64().unwrap() > 0.0 && report["cpu"].is_object(), "{line}");
+
+    let Some(run) = Example::run(&["--report", "sh", "-c", "kill -KILL $$"], false) else { return };
+    let ended = run.end().expect(137, b"");
+    assert!(ended.stderr.contains("Report\n") && ended.stderr.contains("SIGKILL"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_wrong_value_names_its_flag() {
+    for words in [
+        ["--cpu-weight", "0"],
+        ["--memory-max", "12Q"],
+        ["--io-max", "259:0=speed:1"],
+        ["--cpuset-cpus", "0-"],
+        ["--pids-max", "many"],
+        ["--limit", "../memory.max=1"],
+    ] {
+        let Some(run) = Example::run(&[words[0], words[1], "true"], false) else { return };
+        let ended = run.end().expect(125, b"");
+        let file = words[0].trim_start_matches("--").replacen('-', ".", 1);
+        let named = ended.stderr.contains(words[0]) || ended.stderr.contains(&file) || ended.stderr.contains(words[1]);
+        assert!(named, "{words:?}: {}", ended.stderr);
+    }
+}
+
+fn pressure(words: &[&str]) -> Option<Example> {
+    let place = Place::new();
+    place.cgroup.as_ref()?;
+    let mut command = Command::new(program("pressure")?);
+    command.args(words);
+    Some(Example::start(command, place, true))
+}
+
+#[test]
+fn pressure_prints_lines_and_ends_with_its_job() {
+    let script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 4";
+    let Some(mut run) = pressure(&["sh", "-c", script]) else { return };
+    let line = run.line();
+    assert!(line.contains("cpu some") && line.contains("memory some"), "{line}");
+    run.end().expect(4, b"");
+}
+
+#[test]
+fn a_signal_stops_the_job_whose_pressure_is_shown() {
+    let Some(mut run) = pressure(&["sleep", "1000"]) else { return };
+    run.line();
+    run.signal(Signal::TERM);
+    run.end().expect(143, b"");
 }
