@@ -74,7 +74,7 @@
 //!   is noticed by the length, or by the last 16 bytes that were read: a log that is truncated and has the same 16 bytes
 //!   in the same place again at the next look is taken for one that has grown.
 //! * A privileged process can leave its cgroup, and so the job.
-//! * Resource limits beyond three weights and sizes, pressure and out-of-memory events are still to come.
+//! * A write of the job can be seen in two pieces, where it crosses a page of the file: data may end within a line.
 //!
 //! # What it needs
 //! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable cgroup2 tree: as root
@@ -96,18 +96,19 @@
 //! | `signal`, `limits`, `command` | what to run, as plain data |
 //! | `id` | tokens, ids, generational slots |
 //! | `error` | every error, with its story |
-//! | `exit`, `report`, `event` | what is told, as plain data |
-//! | `sys` | raw system calls and the child between clone3 and exec: the only unsafe code |
-//! | `hierarchy`, `cgroup` | the tree where jobs are made; one job's group |
+//! | `exit`, `pressure`, `stats`, `report`, `event` | what is told, as plain data; pressure triggers |
+//! | `sys`, `sys/nursery` | raw system calls; the child between clone3 and exec: the only unsafe code |
+//! | `hierarchy`, `cgroup`, `owner` | the tree where jobs are made; one job's group; whose it is, and the sweep |
 //! | `process`, `containment` | one process by its pidfd; all processes of a job |
-//! | `logdir`, `launch` | the directory of the logs; the start of a job as one transaction |
+//! | `logdir`, `pool`, `launch` | the directory of the logs; groups in advance; the start of a job as one transaction |
 //! | `job` | the life of a job as a table, pure |
-//! | `tail`, `window` | how to read; the newest bytes of a log at absolute offsets, pure |
+//! | `tail`, `lines`, `window` | how to read; the newest bytes of a log at absolute offsets, pure |
 //! | `log` | one log, its pace and who waits; the one place where growth is found |
-//! | `tails` | all logs and tails, and which are due |
+//! | `tails`, `tails/reading` | all logs and tails, and which are due; how one is read |
 //! | `watch`, `timer`, `waker` | the inotify descriptor, the timerfd, the eventfd |
-//! | `jobs` | all jobs: carries out what the table decides |
-//! | `config`, `reactor` | the loop: wait, gather, settle, emit |
+//! | `jobs`, `jobs/ending`, `control` | all jobs: carries out what the table decides; how they end; their resources |
+//! | `config`, `capabilities` | how a reactor is set up; what the system offers |
+//! | `reactor`, `reactor/resources`, `reactor/nested` | the loop: wait, gather, settle, emit; the doors to all this |
 //!
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(

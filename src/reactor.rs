@@ -72,7 +72,7 @@ enum Wait {
 /// they are to be [kept](Command::keep_log), their logs.
 ///
 /// # In a loop of your own
-/// [`AsFd`] gives one descriptor, an epoll, that is readable whenever `poll(.., Some(Duration::ZERO))` has work. Ask
+/// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever `poll(.., Some(Duration::ZERO))` has work. Ask
 /// for it once and register it with mio (the reactor is an [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd` or
 /// glib, level- or edge-triggered; after each readiness poll once with a timeout of zero.
 ///

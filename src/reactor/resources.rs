@@ -38,7 +38,7 @@ impl Reactor {
     /// display, not for every event.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's [`accounting`](Command::accounting) was off;
+    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's [`accounting`](crate::Command::accounting) was off;
     /// [`Error::NotInCgroup`]; [`Error::Path`].
     pub fn stats(&self, job: JobId) -> Result<Stats> {
         self.jobs.stats(job)
@@ -52,7 +52,7 @@ impl Reactor {
         self.jobs.pressure(job, resource)
     }
 
-    /// Makes stalls of a job events ([`Event::Pressure`]), at most one per window. A second call for the same resource
+    /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per window. A second call for the same resource
     /// replaces the first; the end of the job ends it.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
     }
 
-    /// Makes stalls of the whole system events ([`Event::SystemPressure`]); `token` comes back with them.
+    /// Makes stalls of the whole system events ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
     ///
     /// # Errors
     /// [`Error::NoPressure`]; [`Error::Path`] when the kernel refuses the window, see [`Stall`].
@@ -90,7 +90,7 @@ impl Reactor {
         })
     }
 
-    /// Freezes a job. Returns at once; [`Event::Frozen`] tells when every process stands still.
+    /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) tells when every process stands still.
     ///
     /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
     ///
@@ -101,7 +101,7 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
     }
 
-    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`] tells when it does.
+    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`](crate::Event::Thawed) tells when it does.
     ///
     /// # Errors
     /// As for [`freeze`](Self::freeze).
@@ -129,7 +129,7 @@ impl Reactor {
     }
 
     /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes its own, and says
-    /// which. Processes in them are killed, unless their job was [detached](Command::detached).
+    /// which. Processes in them are killed, unless their job was [detached](crate::Command::detached).
     ///
     /// Never touched: groups of a host that lives, or may live, such as in another pid namespace, and groups that no
     /// reactor has made. Blocks until the killed processes are gone, at most five seconds per group.
