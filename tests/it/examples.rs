@@ -278,11 +278,7 @@ fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
     rustix::fs::mknodat(CWD, &alive, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut held = File::from(rustix::fs::open(&alive, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
     let mut command = Command::new(program);
-    command
-        .arg("--cgroup-parent")
-        .arg(parent)
-        .args(["sh", "-c", "exec 3>\"$0\"; exec yes"])
-        .arg(&alive);
+    command.arg("--cgroup-parent").arg(parent).args(["sh", "-c", "exec 3>\"$0\"; exec yes"]).arg(&alive);
     let mut run = Example::start(command, place, true);
     assert_eq!(run.line(), "y\n");
     // Nothing tells of a full pipe, so the test has to look.
