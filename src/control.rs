@@ -18,10 +18,36 @@ use crate::event::Event;
 use crate::hierarchy::Hierarchy;
 use crate::id::{JobId, Token};
 use crate::jobs::{Jobs, Live, Surroundings, Watched, trigger_token};
-use crate::limits::{Limits, SETTABLE};
+use crate::limits::Limits;
 use crate::pressure::{Pressure, Stall, Stallable, Trigger};
 use crate::report::OomCause;
 use crate::stats::{Stats, keyed};
+
+/// The files that hold the limits of a group, for those who want to read them.
+const SETTABLE: [&str; 22] = [
+    "cpu.weight",
+    "cpu.weight.nice",
+    "cpu.max",
+    "cpu.max.burst",
+    "cpu.idle",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "memory.min",
+    "memory.low",
+    "memory.high",
+    "memory.max",
+    "memory.swap.max",
+    "memory.zswap.max",
+    "memory.oom.group",
+    "io.weight",
+    "io.bfq.weight",
+    "io.max",
+    "io.latency",
+    "pids.max",
+    "hugetlb.2MB.max",
+    "hugetlb.1GB.max",
+    "cgroup.max.descendants",
+];
 
 impl Jobs {
     /// The cgroup of a job that is not finished.

@@ -250,32 +250,6 @@ impl Kept {
     }
 }
 
-/// The files that hold the limits of a group, for those who want to read them.
-pub(crate) const SETTABLE: [&str; 22] = [
-    "cpu.weight",
-    "cpu.weight.nice",
-    "cpu.max",
-    "cpu.max.burst",
-    "cpu.idle",
-    "cpuset.cpus",
-    "cpuset.mems",
-    "memory.min",
-    "memory.low",
-    "memory.high",
-    "memory.max",
-    "memory.swap.max",
-    "memory.zswap.max",
-    "memory.oom.group",
-    "io.weight",
-    "io.bfq.weight",
-    "io.max",
-    "io.latency",
-    "pids.max",
-    "hugetlb.2MB.max",
-    "hugetlb.1GB.max",
-    "cgroup.max.descendants",
-];
-
 /// A weight lies in this range; the kernel's default is 100.
 const WEIGHT: (i128, i128) = (1, 10_000);
 

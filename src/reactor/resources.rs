@@ -15,6 +15,19 @@ use crate::stats::Stats;
 impl Reactor {
     /// Changes limits of a job that runs: those that are given, and no others.
     ///
+    /// ```
+    /// use jobworker::{Command, Error, Limits, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// match reactor.set_limits(job, Limits::new().pids_max(64)) {
+    ///     Ok(()) => assert!(reactor.limits(job)?.contains(&("pids.max".to_owned(), "64".to_owned()))),
+    ///     // A host that cannot enforce it says so.
+    ///     Err(error) => assert!(matches!(error, Error::ControllerUnavailable { .. }), "{error}"),
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits as for
     /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
@@ -33,6 +46,16 @@ impl Reactor {
     }
 
     /// What a job uses now; for a finished one, what it has used.
+    ///
+    /// ```
+    /// use jobworker::{Command, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// let cpu = reactor.stats(job)?.cpu.expect("CPU time is always told");
+    /// println!("{:?} in user mode, {:?} in the kernel", cpu.user, cpu.system);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// Reads up to a dozen small files, for two of which the kernel collects counters of every processor: for a
     /// display, not for every event.
@@ -54,6 +77,18 @@ impl Reactor {
 
     /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per window. A second call for the same resource
     /// replaces the first; the end of the job ends it.
+    ///
+    /// ```
+    /// use jobworker::{Command, Reactor, Stall, Stallable, Token};
+    /// use std::time::Duration;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// let stall = Stall::some(Duration::from_millis(200), Duration::from_secs(2));
+    /// reactor.watch_pressure(job, Stallable::Cpu, stall)?;
+    /// println!("{:?} so far", reactor.pressure(job, Stallable::Cpu)?.some.total);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`] when
@@ -94,6 +129,20 @@ impl Reactor {
     ///
     /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
     ///
+    /// ```
+    /// use jobworker::{Command, Event, Events, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
+    /// let mut events = Events::with_capacity(64);
+    /// reactor.freeze(job)?;
+    /// while !events.iter().any(|event| matches!(event, Event::Frozen { .. })) {
+    ///     reactor.poll(&mut events, None)?;
+    /// }
+    /// reactor.thaw(job)?;
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`]; [`Error::WatchLimit`].
     #[doc(alias = "cgroup.freeze")]
@@ -114,6 +163,15 @@ impl Reactor {
     ///
     /// There is one such pool; other limits replace it. To be called when there is time, after spawns too: it is never
     /// filled by itself.
+    ///
+    /// ```
+    /// use jobworker::{Command, Limits, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.prepare(&Limits::new(), 8)?;
+    /// reactor.spawn(&Command::new("true"), Token(1))?; // takes one of the eight
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NoCgroup`] when jobs are contained by process group; those of the limits as for

@@ -148,7 +148,8 @@ impl Nursery {
 
     /// Starts the program that `plan` describes.
     pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
-        let host = rustix::process::getpid().as_raw_nonzero().get();
+        // Only asked for where the child has to notice the host's death.
+        let host = plan.parent_death_signal.map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
         self.message().stage.store(0, Ordering::Relaxed);
         // Changing ids clears this flag of the *address space*, which the child shares with the host until exec. One such
         // child at a time, whatever the thread: another spawn would save the flag as this one's child has left it.
