@@ -16,7 +16,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use common::{Table, cgroup_mount, median, median_ratio, quantile, quick, verdict};
-use jobworker::{Command, Event, Events, Exit, Reactor, Token};
+use jobworker::{ByteSize, Command, Event, Events, Exit, Limits, Reactor, Token};
 use linux_raw_sys::general as raw;
 use rustix::event::epoll;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
@@ -99,7 +99,32 @@ fn main() -> ExitCode {
     println!(
         "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: spawn and wait, no group, no log"
     );
+    compare_with_pool(&mut reactor, &mut events, rounds * turns);
     ExitCode::SUCCESS
+}
+
+/// The same with limits, in groups that are made at the spawn and in groups that were prepared.
+fn compare_with_pool(reactor: &mut Reactor, events: &mut Events, turns: usize) {
+    let mut limits = Limits::new();
+    limits.cpu_weight(200).memory_high(ByteSize::from_bytes(1 << 30)).pids_max(1000);
+    if reactor.prepare(&limits, 0).is_err() {
+        println!("no controllers here: groups without limits");
+        limits = Limits::new();
+    }
+    let mut command = Command::new("/bin/true");
+    command.limits(&limits).accounting(false);
+    let (mut made, mut prepared) = (Vec::new(), Vec::new());
+    for _ in 0..turns {
+        made.push(ours(reactor, events, &command));
+        reactor.prepare(&limits, 1).unwrap();
+        prepared.push(ours(reactor, events, &command));
+    }
+    println!(
+        "with limits, p50 us: {:.0} in a group made at the spawn, {:.0} in a prepared one ({:.3})",
+        median(&made),
+        median(&prepared),
+        median_ratio(&prepared, &made)
+    );
 }
 
 fn microseconds(since: Instant) -> f64 {
