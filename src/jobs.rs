@@ -214,6 +214,8 @@ impl Jobs {
         ground: &mut Ground<'_>,
         around: &mut Surroundings<'_>,
     ) -> Result<JobId> {
+        // Before the program starts, which it does while we wait: its first moments belong to the job.
+        let (spawned, started) = (Instant::now(), SystemTime::now());
         let launch = Launch::start(command, ground, around.logs)?;
         let entry = self.jobs.vacant_entry();
         let slot = entry.key();
@@ -228,7 +230,6 @@ impl Jobs {
             }
         };
         let Launched { uuid, process, contained, names } = launch.succeeded();
-        let spawned = Instant::now();
         let id = JobId::new(uuid, number);
         entry.insert(Job {
             id,
@@ -249,7 +250,7 @@ impl Jobs {
                 triggers: Vec::new(),
             }),
             logs: names.map(|name| name.map(|name| JobLog { name, open: None })),
-            started: SystemTime::now(),
+            started,
             spawned,
             exit: None,
             deadline: None,

@@ -689,3 +689,19 @@ fn removing_a_job_before_its_last_events_were_taken_withdraws_them() {
     assert!(events.is_empty(), "{events:?}");
     assert!(matches!(world.reactor.read(tail, &mut [0; 1]), Err(Error::UnknownTail)));
 }
+
+/// The clock once started when the spawn had returned, and so missed the start of the program.
+#[test]
+fn the_time_of_a_job_runs_from_the_spawn_on() {
+    let Some(mut world) = World::new() else { return };
+    // Whoever is interrupted between two looks at the clock tries again; the clock that starts late is late each time.
+    let includes_the_start = (0..100).any(|_| {
+        let before = Instant::now();
+        let job = world.spawn(&sh("exit 0"));
+        let took = before.elapsed();
+        let elapsed = world.reactor.status(job).unwrap().elapsed;
+        world.finish(job);
+        elapsed * 10 >= took * 9
+    });
+    assert!(includes_the_start, "the start of the program is not in the time of the job");
+}
