@@ -463,8 +463,13 @@ impl Jobs {
         let job = self.jobs.remove(slot);
         // Events of a job that is gone would confuse: it was told all but these.
         around.queue.retain(|event| match event {
-            Event::Exited { job, .. } | Event::Finished { job, .. } => *job != id,
-            _ => true,
+            Event::Exited { job, .. }
+            | Event::Finished { job, .. }
+            | Event::Pressure { job, .. }
+            | Event::Oom { job, .. }
+            | Event::Frozen { job, .. }
+            | Event::Thawed { job, .. } => *job != id,
+            Event::Readable { .. } | Event::SystemPressure { .. } | Event::Woken => true,
         });
         job.discard_logs(around)
     }

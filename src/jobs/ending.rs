@@ -138,8 +138,8 @@ impl Jobs {
         live.watch.is_some()
     }
 
-    /// Waits for the processes that are left by pidfds of their own; says whether there are any. The notification of a cgroup comes up to 10 ms
-    /// late, because the kernel limits its rate per file.
+    /// Waits for the processes that are left by pidfds of their own; says whether there are any. The notification of a
+    /// cgroup comes up to 10 ms late, because the kernel limits its rate per file.
     fn await_survivors(&mut self, slot: usize, watched: bool, around: &mut Surroundings<'_>) -> Result<bool> {
         let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return Ok(false) };
         if !live.survivors.is_empty() {
