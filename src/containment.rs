@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, getpgid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -133,7 +133,7 @@ impl Contained {
                 for pid in living_members(*group)? {
                     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
                     // The number may have changed hands before it was opened, but not since.
-                    if getpgid(Some(pid)).is_ok_and(|now| now.as_raw_nonzero().get().unsigned_abs() == *group) {
+                    if is_living_member(pid, *group) {
                         pidfds.push(pidfd);
                     }
                 }
@@ -178,15 +178,20 @@ fn living_members(group: u32) -> Result<Vec<Pid>> {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
-        // A process that has gone meanwhile is none of the living.
-        let Ok(stat) = fs::read(entry.path().join("stat")) else { continue };
-        if parse_stat(&stat)
-            .is_some_and(|(state, process_group)| process_group == group && !matches!(state, b'Z' | b'X'))
-        {
+        if is_living_member(pid, group) {
             members.push(pid);
         }
     }
     Ok(members)
+}
+
+/// Whether a process belongs to a group and has not exited. One that has gone meanwhile is none of the living.
+///
+/// Not by getpgid(2), which answers 0 for a group whose leader is outside of our PID namespace: rustix has no such number.
+fn is_living_member(pid: Pid, group: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+    let found = stat.as_deref().and_then(parse_stat);
+    found.is_some_and(|(state, process_group)| process_group == group && !matches!(state, b'Z' | b'X'))
 }
 
 /// State and process group out of /proc/pid/stat; the name before them may contain anything, a `)` included.

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jobworker::{Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal, Stage, Token};
-use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpgrp, getpid, getsid, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::support::{World, alone, end_group, pidfd, sh};
 
@@ -255,13 +255,19 @@ fn no_new_privileges_is_off_unless_asked_for() {
 #[test]
 fn a_job_leads_a_process_group_or_a_session_or_stays_in_the_hosts() {
     let Some(mut world) = World::new() else { return };
-    let (host_group, host_session) = (getpgrp().as_raw_nonzero().get(), getsid(None).unwrap().as_raw_nonzero().get());
+    // The host's own numbers are 0 where the leader is outside of its PID namespace: rustix has no such number.
+    let numbers = |stat: &str| {
+        let after_name = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(1).take(3);
+        after_name.map(|number| number.parse::<i32>().unwrap()).collect::<Vec<_>>()
+    };
+    let host = numbers(&fs::read_to_string("/proc/self/stat").unwrap());
+    let (host_group, host_session) = (host[1], host[2]);
     let mut command = cat("/proc/self/stat");
     for group in [ProcessGroup::Own, ProcessGroup::Session, ProcessGroup::Host] {
         let text = output(&mut world, command.process_group(group));
-        let fields: Vec<&str> = text.split_whitespace().collect();
-        let number = |index: usize| fields[index].parse::<i32>().unwrap();
-        let (pid, parent, pgrp, session) = (number(0), number(3), number(4), number(5));
+        let pid = text.split_once(' ').unwrap().0.parse::<i32>().unwrap();
+        let found = numbers(&text);
+        let (parent, pgrp, session) = (found[0], found[1], found[2]);
         assert_eq!(parent, getpid().as_raw_nonzero().get());
         let expected = match group {
             ProcessGroup::Own => (pid, host_session),
