@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, accessat, mkdirat, openat, unlinkat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -62,6 +62,9 @@ impl Cgroup {
             let path = self.path.join(file);
             match write_file(&self.dir, file, value) {
                 Err(error) if *optional && gone(&error) => continue,
+                Err(error) if gone(&error) && self.lacks(file) => {
+                    return Err(Error::LimitUnavailable { file: file.clone(), path: self.path.clone() });
+                }
                 written => written.map_err(Error::path("set", &path))?,
             }
             if *kept == Kept::Unknown {
@@ -78,6 +81,12 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+
+    /// Whether the group is there, but not this file of it.
+    fn lacks(&self, file: &str) -> bool {
+        let has = |name: &str| accessat(&self.dir, name, Access::EXISTS, AtFlags::empty()).is_ok();
+        has("cgroup.procs") && !has(file)
     }
 
     /// The content of an interface file, or `None` when the group does not have it.

@@ -388,7 +388,9 @@ impl Command {
 
     /// Whether the final report tells what the job's cgroup has used; by default, if the job has [`limits`](Self::limits).
     ///
-    /// It costs the reading of up to a dozen small files when the job is finished, some microseconds each.
+    /// It costs the reading of up to a dozen small files when the job is finished, some microseconds each. When it is asked
+    /// for, the first such job makes the reactor enable the cpu, memory, io and pids controllers where jobs are made, as
+    /// far as they are to be had; what cannot be told without them is `None` in [`Stats`](crate::Stats).
     pub fn accounting(&mut self, on: bool) -> &mut Self {
         self.accounting = Some(on);
         self

@@ -4,12 +4,13 @@
 //! triggers) is given back when the job is finished.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::containment::Contained;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::hierarchy::Hierarchy;
 use crate::id::{JobId, Token};
-use crate::jobs::{Jobs, Live, Surroundings, Watched, trigger_token};
+use crate::jobs::{Jobs, LimitsMet, Live, Surroundings, Watched, trigger_token};
 use crate::limits::Limits;
 use crate::pressure::{Pressure, Stall, Stallable, Trigger};
 use crate::report::OomCause;
@@ -112,7 +113,7 @@ impl Jobs {
         let (slot, token) = self.slot_and_token(id)?;
         let cgroup = self.cgroup(id)?;
         let path = cgroup.path().join(resource.file());
-        let trigger = Trigger::arm(cgroup.dir(), resource.file(), stall).map_err(|error| refused(&path, error))?;
+        let trigger = arm(cgroup.dir(), resource.file(), stall, path)?;
         self.unwatch(|watched| watched.job == Some((slot, id)) && watched.resource == resource, around);
         let place = self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
         if let Some(live) = self.live_at(slot) {
@@ -132,8 +133,7 @@ impl Jobs {
         let dir = openat(CWD, "/proc/pressure", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
         let name = resource.to_string();
-        let trigger = Trigger::arm(dir.as_fd(), &name, stall)
-            .map_err(|error| refused(&Path::new("/proc/pressure").join(&name), error))?;
+        let trigger = arm(dir.as_fd(), &name, stall, Path::new("/proc/pressure").join(&name))?;
         self.unwatch(|watched| watched.job.is_none() && watched.resource == resource, around);
         self.watch(Watched { trigger, job: None, token, resource }, around)?;
         Ok(())
@@ -159,8 +159,8 @@ impl Jobs {
     fn watch(&mut self, watched: Watched, around: &mut Surroundings<'_>) -> Result<usize> {
         let place = self.triggers.vacant_key();
         let mut source = SourceFd(&watched.trigger.as_raw_fd());
-        // Readable, such a file is always: only its priority event is the trigger.
-        let registered = around.registry.register(&mut source, trigger_token(place), Interest::PRIORITY);
+        let interest = Interest::READABLE | Interest::PRIORITY;
+        let registered = around.registry.register(&mut source, trigger_token(place), interest);
         registered.map_err(Error::event_loop("watch a pressure file"))?;
         Ok(self.triggers.insert(watched))
     }
@@ -185,61 +185,49 @@ impl Jobs {
     }
 
     /// The epoll has told of a trigger.
-    pub(crate) fn trigger_fired(&mut self, place: usize, around: &mut Surroundings<'_>) {
-        if let Some(watched) = self.triggers.get_mut(place) {
-            watched.trigger.fired();
+    pub(crate) fn trigger_ready(&mut self, place: usize, priority: bool, around: &mut Surroundings<'_>) {
+        if let Some(watched) = self.triggers.get_mut(place)
+            && watched.trigger.fired(priority)
+        {
             around.queue.push_back(watched.event());
-        }
-    }
-
-    /// Looks for triggers whose events were swallowed by an epoll around ours; see [`Trigger::missed`].
-    pub(crate) fn find_missed_triggers(&mut self, around: &mut Surroundings<'_>) {
-        for (_, watched) in &mut self.triggers {
-            if watched.trigger.missed() {
-                around.queue.push_back(watched.event());
-            }
         }
     }
 
     /// Makes kills for want of memory events, if the job's group has the memory controller.
     pub(crate) fn watch_memory(&mut self, slot: usize, around: &mut Surroundings<'_>) {
+        let known = self.limits_met_above;
         let Some(live) = self.live_at(slot) else { return };
-        let Some(path) = live.contained.path().map(|path| path.join("memory.events")) else { return };
+        let Some(path) = live.contained.path() else { return };
+        // Not counted anew for each job: what was met above before this job may at worst be taken for a cause later.
+        let above = known.unwrap_or_else(|| limits_met_above(path));
+        live.limits_met.above = above;
         // Without the file, or a watch to be had, there is no verdict.
-        live.memory_watch = around.tails.kernel.add_memory(&path, slot).ok();
+        live.memory_watch = around.tails.kernel.add_memory(&path.join("memory.events"), slot).ok();
+        self.limits_met_above = Some(above);
     }
 
     /// The memory.events file of a job has changed.
     pub(crate) fn memory_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
-        let Some(Live { contained: Contained::Cgroup(cgroup), memory_watch: Some(_), .. }) = self.live_at(slot) else {
-            return;
-        };
+        let Some((job, token)) = self.id_and_token(slot) else { return };
+        let Some(live) = self.live_at(slot).filter(|live| live.memory_watch.is_some()) else { return };
+        let Contained::Cgroup(cgroup) = &live.contained else { return };
         let Ok(Some(events)) = cgroup.read("memory.events") else { return };
-        self.tell_oom(slot, keyed(&events, "oom_kill"), keyed(&events, "oom") > 0, around);
-    }
-
-    /// Tells of kills that were not told yet.
-    fn tell_oom(&mut self, slot: usize, kills: u64, own_limit: bool, around: &mut Surroundings<'_>) {
-        let above = self.kills_above;
-        let Some(live) = self.live_at(slot) else { return };
-        if kills <= live.oom_kills {
-            return;
-        }
-        let new = kills - live.oom_kills;
-        live.oom_kills = kills;
-        let now_above = live.contained.path().map_or(0, limits_met_above);
-        let cause = if own_limit {
+        let kills = keyed(&events, "oom_kill");
+        let Some(new) = kills.checked_sub(live.oom_kills).filter(|new| *new > 0) else { return };
+        // A limit that was met since the last kill that was told is the cause.
+        let met = LimitsMet { own: keyed(&events, "oom"), above: limits_met_above(cgroup.path()) };
+        let cause = if met.own > live.limits_met.own {
             OomCause::Job
-        } else if now_above > above {
+        } else if met.above > live.limits_met.above {
             OomCause::Ancestor
         } else {
             OomCause::System
         };
+        live.oom_kills = kills;
+        live.limits_met = met;
         live.oom = Some(cause);
-        self.kills_above = now_above.max(above);
-        if let Some((id, token)) = self.id_and_token(slot) {
-            around.queue.push_back(Event::Oom { job: id, token, kills: new, cause });
-        }
+        self.limits_met_above = Some(met.above);
+        around.queue.push_back(Event::Oom { job, token, kills: new, cause });
     }
 
     /// Starts to freeze a job, or to thaw it; an event tells when that is done.
@@ -275,13 +263,26 @@ impl Jobs {
     }
 }
 
-/// Why a trigger cannot be armed.
-fn refused(path: &Path, error: std::io::Error) -> Error {
-    match error.raw_os_error() {
-        // ENOENT and EOPNOTSUPP: no PSI in this kernel, or not switched on.
-        Some(2 | 95) => Error::NoPressure { path: path.to_owned() },
-        _ => Error::path("arm a pressure trigger on", path)(error),
+/// Arms a trigger on the pressure file `name` in `dir`, which is at `path`.
+fn arm(dir: BorrowedFd<'_>, name: &str, stall: Stall, path: PathBuf) -> Result<Trigger> {
+    if let Some(reason) = stall.fault() {
+        return Err(Error::StallRefused { path, stall, reason });
     }
+    Trigger::arm(dir, name, stall).map_err(|error| match Errno::from_io_error(&error) {
+        // No PSI in this kernel, or not switched on.
+        Some(Errno::NOENT | Errno::OPNOTSUPP) => Error::NoPressure { path },
+        Some(Errno::INVAL) => {
+            let reason = "without CAP_SYS_RESOURCE the window has to be a multiple of 2 s, \
+                          and before Linux 6.5 it is at least 500 ms for everybody";
+            Error::StallRefused { path, stall, reason }
+        }
+        Some(Errno::PERM | Errno::ACCESS) => Error::StallRefused {
+            path,
+            stall,
+            reason: "before Linux 6.5 it takes CAP_SYS_RESOURCE, since then write access",
+        },
+        _ => Error::path("arm a pressure trigger on", path)(error),
+    })
 }
 
 /// How often the memory limits above a job were met, over all groups above it.

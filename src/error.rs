@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::id::JobId;
 use crate::limits::InvalidLimit;
+use crate::pressure::Stall;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -104,6 +105,14 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// The controller is there, but has no such interface file in this kernel or on this machine.
+    #[error("cannot set {file}: {} does not have it: {}", path.display(), feature(file))]
+    LimitUnavailable {
+        /// The interface file.
+        file: String,
+        /// The job's cgroup.
+        path: PathBuf,
+    },
     /// A limit would be taken by the kernel, but have no effect; found before the job's group was created.
     #[error("cannot set {file}: it would have no effect: {reason}")]
     LimitIneffective {
@@ -182,6 +191,16 @@ pub enum Error {
     NoPressure {
         /// The file that would have it.
         path: PathBuf,
+    },
+    /// The kernel does not make this stall an event, or not for this user.
+    #[error("cannot watch {} for a stall of {stall}: {reason}", path.display())]
+    StallRefused {
+        /// The pressure file.
+        path: PathBuf,
+        /// What was to be told.
+        stall: Stall,
+        /// Why not, and what would be.
+        reason: &'static str,
     },
     /// The main process is gone, so it cannot be signalled.
     #[error("the main process of job {0} has exited")]
@@ -323,6 +342,24 @@ impl fmt::Display for Stage {
     }
 }
 
+/// What it takes to have an interface file, by the version of Linux that brought it or its configuration.
+fn feature(file: &str) -> &'static str {
+    match file {
+        "cpu.max" => "it takes CONFIG_CFS_BANDWIDTH",
+        "cpu.max.burst" => "it takes Linux 5.14 and CONFIG_CFS_BANDWIDTH",
+        "cpu.idle" => "it takes Linux 5.15",
+        "memory.swap.max" => "it takes CONFIG_SWAP",
+        "memory.zswap.max" => "it takes Linux 5.19 and CONFIG_ZSWAP",
+        "memory.oom.group" => "it takes Linux 4.19",
+        "io.weight" => "it takes CONFIG_BLK_CGROUP_IOCOST",
+        "io.bfq.weight" => "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
+        "io.max" => "it takes CONFIG_BLK_DEV_THROTTLING",
+        "io.latency" => "it takes CONFIG_BLK_CGROUP_IOLATENCY",
+        _ if file.starts_with("hugetlb.") => "/sys/kernel/mm/hugepages lists the page sizes of this machine",
+        _ => "it may be of a newer kernel, of another configuration, or misspelt",
+    }
+}
+
 /// What to do about an errno, whatever call gave it.
 fn hint(source: &io::Error) -> &'static str {
     match Errno::from_io_error(source) {
@@ -342,7 +379,10 @@ fn blocked(source: &io::Error) -> &'static str {
              into a group below it, for the host's own see Config::host_leaf)"
         }
         Some(Errno::ACCESS | Errno::PERM) => " (not delegated to this user; systemd: Delegate=yes)",
-        Some(Errno::OPNOTSUPP) => " (the cgroup is threaded)",
+        Some(Errno::OPNOTSUPP) => {
+            " (the cgroup is threaded, or would be because of the processes in it: move them into a group below it, for \
+             the host's own see Config::host_leaf)"
+        }
         _ => "",
     }
 }

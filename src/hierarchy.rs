@@ -27,6 +27,8 @@ pub(crate) struct Hierarchy {
     dir: OwnedFd,
     /// Whether the jobs' groups have the memory controller, as far as we know.
     has_memory: AtomicBool,
+    /// Whether the controllers that account for what jobs use were asked for.
+    accounts: AtomicBool,
 }
 
 impl Hierarchy {
@@ -84,7 +86,8 @@ impl Hierarchy {
             ));
         }
         let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
-        Ok(Self { path: path.to_owned(), dir, has_memory: AtomicBool::new(lists(&enabled, "memory")) })
+        let has_memory = AtomicBool::new(lists(&enabled, "memory"));
+        Ok(Self { path: path.to_owned(), dir, has_memory, accounts: AtomicBool::new(false) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -112,7 +115,7 @@ impl Hierarchy {
                 none => none.insert(self.read("cgroup.subtree_control")?),
             };
             if !lists(enabled, &setting.controller) {
-                self.enable(setting)?;
+                self.enable(&setting.controller, &setting.file)?;
                 *enabled = self.read("cgroup.subtree_control")?;
                 self.has_memory.store(lists(enabled, "memory"), Ordering::Relaxed);
             }
@@ -123,44 +126,63 @@ impl Hierarchy {
         Ok(())
     }
 
-    fn enable(&self, setting: &Setting) -> Result<()> {
-        let controller = setting.controller.as_str();
+    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked once: what is
+    /// refused is likely to be refused again, and what cannot be told is told as unknown.
+    pub(crate) fn enable_accounting(&self) {
+        if self.accounts.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let enabled = self.read("cgroup.subtree_control").unwrap_or_default();
+        for controller in ["memory", "io", "cpu", "pids"] {
+            if !lists(&enabled, controller) && self.enable(controller, "cgroup.subtree_control").is_ok() {
+                self.has_memory.fetch_or(controller == "memory", Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Enables a controller for the children of this cgroup, because of an interface file. Either all of the way down or,
+    /// on failure, nothing of it.
+    fn enable(&self, controller: &str, file: &str) -> Result<()> {
         let groups = || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
         let has = |path: &Path| {
             fs::read_to_string(path.join("cgroup.controllers")).is_ok_and(|list| lists(&list, controller))
         };
         let Some(levels) = groups().position(has) else {
             return Err(Error::ControllerUnavailable {
-                file: setting.file.clone(),
+                file: file.to_owned(),
                 controller: controller.to_owned(),
                 path: self.path.clone(),
                 available: self.read("cgroup.controllers")?.split_whitespace().map(str::to_owned).collect(),
                 in_v1: bound_to_v1(controller),
             });
         };
+        let write =
+            |path: &Path, sign: char| fs::write(path.join("cgroup.subtree_control"), format!("{sign}{controller}"));
         let mut way_down: Vec<&Path> = groups().take(levels + 1).collect();
         way_down.reverse();
+        let mut done = Vec::new();
+        let mut refused = None;
         for path in way_down {
-            fs::write(path.join("cgroup.subtree_control"), format!("+{controller}")).map_err(|source| {
-                Error::ControllerBlocked {
-                    file: setting.file.clone(),
-                    controller: controller.to_owned(),
-                    path: path.to_owned(),
-                    source,
+            match write(path, '+') {
+                Ok(()) => done.push(path),
+                Err(source) => {
+                    refused = Some((path, source));
+                    break;
                 }
-            })?;
+            }
         }
-        // A controller that works on threads turns a group with processes into a threaded domain.
+        // A controller that works on threads turns a group with processes into a threaded domain, which cannot have jobs
+        // below it.
         let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
-        if !matches!(kind.trim_end(), "" | "domain") {
-            return Err(Error::ControllerBlocked {
-                file: setting.file.clone(),
-                controller: controller.to_owned(),
-                path: self.path.clone(),
-                source: Errno::OPNOTSUPP.into(),
-            });
+        if refused.is_none() && !matches!(kind.trim_end(), "" | "domain") {
+            refused = Some((&self.path, Errno::OPNOTSUPP.into()));
         }
-        Ok(())
+        let Some((path, source)) = refused else { return Ok(()) };
+        for path in done.into_iter().rev() {
+            let _ = write(path, '-');
+        }
+        let (file, controller) = (file.to_owned(), controller.to_owned());
+        Err(Error::ControllerBlocked { file, controller, path: path.to_owned(), source })
     }
 
     /// The numbers of the disks that have the cost model enabled.

@@ -71,11 +71,21 @@ pub(crate) struct Live {
     /// How many kills for want of memory were told, and why the last was.
     pub(crate) oom_kills: u64,
     pub(crate) oom: Option<OomCause>,
+    pub(crate) limits_met: LimitsMet,
     /// Whether the job was told to freeze, and whether the kernel still has to tell that it is done.
     pub(crate) frozen: bool,
     pub(crate) freezing: bool,
     /// The pressure triggers, by their place in `Jobs::triggers`.
     pub(crate) triggers: Vec<usize>,
+}
+
+/// How often memory limits were met with nothing left to reclaim.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LimitsMet {
+    /// That of the job or of a group below it.
+    pub(crate) own: u64,
+    /// Those of the groups above it.
+    pub(crate) above: u64,
 }
 
 #[derive(Debug)]
@@ -131,8 +141,8 @@ pub(crate) struct Jobs {
     survivors: Slab<(usize, OwnedFd)>,
     deadlines: Deadlines,
     pub(crate) triggers: Slab<Watched>,
-    /// How often memory limits above the jobs' groups were met, as far as that was told.
-    pub(crate) kills_above: u64,
+    /// How often memory limits above the jobs' groups were met, when somebody looked last.
+    pub(crate) limits_met_above: Option<u64>,
 }
 
 /// Tokens of the epoll below this one belong to the reactor itself.
@@ -245,6 +255,7 @@ impl Jobs {
                 memory_watch: None,
                 oom_kills: 0,
                 oom: None,
+                limits_met: LimitsMet::default(),
                 frozen: false,
                 freezing: false,
                 triggers: Vec::new(),
@@ -272,13 +283,13 @@ impl Jobs {
         Ok(id)
     }
 
-    /// The epoll has told of a pidfd.
-    pub(crate) fn ready(&mut self, token: mio::Token, around: &mut Surroundings<'_>) {
-        let Some(number) = token.0.checked_sub(FIRST_TOKEN) else { return };
+    /// The epoll has told of a pidfd or a trigger.
+    pub(crate) fn ready(&mut self, event: &mio::event::Event, around: &mut Surroundings<'_>) {
+        let Some(number) = event.token().0.checked_sub(FIRST_TOKEN) else { return };
         match number % 3 {
             0 => self.main_exited(number / 3, around),
             1 => self.survivor_exited(number / 3, around),
-            _ => self.trigger_fired(number / 3, around),
+            _ => self.trigger_ready(number / 3, event.is_priority(), around),
         }
     }
 

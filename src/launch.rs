@@ -87,6 +87,9 @@ impl<'a> Launch<'a> {
             };
             ground.owner.mark(cgroup.dir(), command.detached);
             cgroup.apply(&settings)?;
+            if command.accounting == Some(true) {
+                hierarchy.enable_accounting();
+            }
             // Checked on the new group itself, which inherits the state of every group above it.
             if cgroup.frozen()? {
                 return Err(Error::Frozen { path: cgroup.path().to_owned() });

@@ -95,8 +95,9 @@
 //! |---|---|
 //! | `signal`, `limits`, `command` | what to run, as plain data |
 //! | `id` | tokens, ids, generational slots |
+//! | `pressure` | stalls: parsed, and the triggers that make them events |
 //! | `error` | every error, with its story |
-//! | `exit`, `pressure`, `stats`, `report`, `event` | what is told, as plain data; pressure triggers |
+//! | `exit`, `stats`, `report`, `event` | what is told, as plain data |
 //! | `sys`, `sys/nursery` | raw system calls; the child between clone3 and exec: the only unsafe code |
 //! | `hierarchy`, `cgroup`, `owner` | the tree where jobs are made; one job's group; whose it is, and the sweep |
 //! | `process`, `containment` | one process by its pidfd; all processes of a job |

@@ -121,8 +121,8 @@ fn parse_line(line: &str) -> Option<Stalled> {
 /// ```
 ///
 /// # Kernel trap
-/// Without `CAP_SYS_RESOURCE` the window has to be a multiple of two seconds, since Linux 6.5; before, triggers needed
-/// that capability. The window lies between 500 ms and 10 s.
+/// The window is at most 10 s; before Linux 6.5 it is at least 500 ms. Without `CAP_SYS_RESOURCE` the window has to be a
+/// multiple of two seconds, and before Linux 6.5 there are no triggers at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stall {
     full: bool,
@@ -144,7 +144,30 @@ impl Stall {
     }
 }
 
+/// Writes it like `some 150ms in 1s`.
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} in {:?}", if self.full { "full" } else { "some" }, self.stalled, self.window)
+    }
+}
+
+/// The longest window, WINDOW_MAX_US in kernel/sched/psi.c.
+const LONGEST_WINDOW: Duration = Duration::from_secs(10);
+
+impl Stall {
+    /// Why no kernel would take it, if that is so.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let sound = !self.stalled.is_zero() && self.stalled <= self.window && self.window <= LONGEST_WINDOW;
+        (!sound).then_some("the stalled time has to be above zero and within the window, the window at most 10 s")
+    }
+}
+
 /// A trigger that is armed in the kernel.
+///
+/// To be watched edge-triggered for both readability and priority. A priority event says that it has fired, but an
+/// epoll around the one that watches it swallows that when it looks whether that one is readable. The file is always
+/// readable, and so the wake-up as such comes through: once when the watch begins, once for each time that the trigger
+/// fires, and on a cgroup's file also when somebody else's trigger does. Which of them it was the stalled time tells.
 #[derive(Debug)]
 pub(crate) struct Trigger {
     file: OwnedFd,
@@ -166,23 +189,14 @@ impl Trigger {
         Ok(trigger)
     }
 
-    /// The kernel says that it has fired: takes note of the stalled time.
-    pub(crate) fn fired(&mut self) {
-        if let Ok(total) = self.total() {
+    /// Whether it has fired, after a wake-up with or without a priority event.
+    pub(crate) fn fired(&mut self, priority: bool) -> bool {
+        let Ok(total) = self.total() else { return priority };
+        let fired = priority || total.saturating_sub(self.told) >= self.stall.stalled;
+        if fired {
             self.told = total;
         }
-    }
-
-    /// Whether enough time was stalled since the last event for it to have fired, whatever became of the event: a
-    /// poll of an epoll inside an epoll swallows it.
-    pub(crate) fn missed(&mut self) -> bool {
-        match self.total() {
-            Ok(total) if total.saturating_sub(self.told) >= self.stall.stalled => {
-                self.told = total;
-                true
-            }
-            _ => false,
-        }
+        fired
     }
 
     fn total(&self) -> io::Result<Duration> {

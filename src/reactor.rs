@@ -283,7 +283,7 @@ impl Reactor {
                     WAKER => {}
                     WATCH => watch_ready = true,
                     TIMER => self.timer.fired(),
-                    process => self.jobs.ready(process, &mut around),
+                    _ => self.jobs.ready(event, &mut around),
                 }
             }
             if watch_ready {
@@ -302,9 +302,6 @@ impl Reactor {
             queue: &mut self.queue,
             logs: &self.logs,
         };
-        if self.nested.load(Ordering::Relaxed) {
-            self.jobs.find_missed_triggers(&mut around);
-        }
         self.jobs.deadlines_passed(now, &mut around);
         self.tails.visit_due(now, &mut self.queue);
         if self.waker.take() {

@@ -40,10 +40,11 @@ pub struct CpuStats {
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
-    /// For how long the job was kept off the processor by its [`cpu_max`](crate::Limits::cpu_max).
-    pub throttled: Duration,
+    /// For how long the job was kept off the processor by its [`cpu_max`](crate::Limits::cpu_max), which needs the cpu
+    /// controller.
+    pub throttled: Option<Duration>,
     /// In how many periods that happened.
-    pub throttled_periods: u64,
+    pub throttled_periods: Option<u64>,
 }
 
 /// Memory in bytes.
@@ -129,12 +130,11 @@ impl Stats {
 
 impl CpuStats {
     fn parse(content: &str) -> Self {
-        let micros = |key| Duration::from_micros(keyed(content, key));
         Self {
-            user: micros("user_usec"),
-            system: micros("system_usec"),
-            throttled: micros("throttled_usec"),
-            throttled_periods: keyed(content, "nr_throttled"),
+            user: Duration::from_micros(keyed(content, "user_usec")),
+            system: Duration::from_micros(keyed(content, "system_usec")),
+            throttled: find(content, "throttled_usec").map(Duration::from_micros),
+            throttled_periods: find(content, "nr_throttled"),
         }
     }
 }
@@ -169,8 +169,11 @@ impl IoStats {
 
 /// The value of a key in a file with a key and a value on each line; zero when it is not there.
 pub(crate) fn keyed(content: &str, key: &str) -> u64 {
-    let value = content.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    value.and_then(number).unwrap_or(0)
+    find(content, key).unwrap_or(0)
+}
+
+fn find(content: &str, key: &str) -> Option<u64> {
+    content.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).and_then(number)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -190,10 +193,14 @@ mod tests {
             ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n253:0 \n"),
             ("cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
         ];
-        let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, content)| (*content).to_owned());
-        let stats = Stats::collect(|name| Ok(find(name))).unwrap();
+        let content =
+            |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, content)| (*content).to_owned());
+        let stats = Stats::collect(|name| Ok(content(name))).unwrap();
         let cpu = stats.cpu.unwrap();
-        assert_eq!((cpu.user.as_micros(), cpu.system.as_micros(), cpu.throttled.as_micros()), (10, 20, 7));
+        assert_eq!((cpu.user.as_micros(), cpu.system.as_micros()), (10, 20));
+        assert_eq!((cpu.throttled.unwrap().as_micros(), cpu.throttled_periods), (7, Some(2)));
+        let cpu = CpuStats::parse("usage_usec 30\nuser_usec 10\nsystem_usec 20\n");
+        assert_eq!((cpu.throttled, cpu.throttled_periods), (None, None));
         let memory = stats.memory.unwrap();
         assert_eq!((memory.current, memory.peak, memory.oom_events, memory.oom_kills), (4096, None, 1, 2));
         let io = stats.io.unwrap();

@@ -42,8 +42,10 @@ fn human(report: &Report) -> String {
         None => (" (of the main process)", report.usage.user, report.usage.system),
     };
     row("CPU", format!("{} user, {} system{whose}", seconds(user), seconds(system)));
-    if let Some(cpu) = stats.cpu.filter(|cpu| cpu.throttled_periods > 0) {
-        row("CPU throttled", format!("{} in {} periods", seconds(cpu.throttled), cpu.throttled_periods));
+    if let Some((time, periods)) = stats.cpu.and_then(|cpu| cpu.throttled.zip(cpu.throttled_periods))
+        && periods > 0
+    {
+        row("CPU throttled", format!("{} in {periods} periods", seconds(time)));
     }
     row("Stopped by", report.stopped_by.map_or("nobody", by).replace('_', " "));
     row("Killed", if report.killed { "yes" } else { "no" }.to_owned());
@@ -124,7 +126,7 @@ fn json(job: JobId, report: &Report) -> Value {
         "cpu": stats.cpu.map(|cpu| json!({
             "user_seconds": cpu.user.as_secs_f64(),
             "system_seconds": cpu.system.as_secs_f64(),
-            "throttled_seconds": cpu.throttled.as_secs_f64(),
+            "throttled_seconds": cpu.throttled.map(|time| time.as_secs_f64()),
             "throttled_periods": cpu.throttled_periods,
         })),
         "memory": stats.memory.map(|memory| json!({

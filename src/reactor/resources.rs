@@ -91,8 +91,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`] when
-    /// the kernel refuses the window, see [`Stall`].
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`];
+    /// [`Error::StallRefused`] when the kernel does not take it, see [`Stall`]; [`Error::Path`].
     #[doc(alias = "PSI")]
     pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.watch_pressure(job, resource, stall, around))
@@ -109,7 +109,7 @@ impl Reactor {
     /// Makes stalls of the whole system events ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
     ///
     /// # Errors
-    /// [`Error::NoPressure`]; [`Error::Path`] when the kernel refuses the window, see [`Stall`].
+    /// [`Error::NoPressure`]; [`Error::StallRefused`] when the kernel does not take it, see [`Stall`]; [`Error::Path`].
     pub fn watch_system_pressure(&mut self, resource: Stallable, stall: Stall, token: Token) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.watch_system_pressure(resource, stall, token, around))
     }

@@ -15,20 +15,7 @@ use jobworker::{
 };
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 
-use crate::support::{PATIENCE, Place, World, alone, directories, sh};
-
-/// The controllers that this world's jobs can have; says what is missing of those that a test needs.
-fn has(world: &World, needed: &[&str]) -> bool {
-    let cgroup = world.place.cgroup.as_ref().unwrap();
-    let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
-    let missing: Vec<_> =
-        needed.iter().filter(|name| !available.split_whitespace().any(|other| other == **name)).collect();
-    if !missing.is_empty() {
-        assert!(std::env::var_os("JOBWORKER_VM").is_none(), "the virtual machine lacks {missing:?}");
-        eprintln!("skipped: these controllers are not available here: {missing:?}");
-    }
-    missing.is_empty()
-}
+use crate::support::{PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm};
 
 /// The disk of the virtual machine, which tests may read at will.
 fn disk() -> Option<Device> {
@@ -39,6 +26,9 @@ fn disk() -> Option<Device> {
     }
     number.map(|number| number.trim().parse().unwrap())
 }
+
+/// Sets one limit.
+type Set = fn(&mut Limits) -> &mut Limits;
 
 fn hog() -> Command {
     sh("while :; do :; done")
@@ -69,7 +59,7 @@ fn kill_all(world: &mut World, jobs: &[JobId]) {
 #[test]
 fn two_hogs_on_one_processor_stall_each_other_for_half_of_the_time() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["cpu", "cpuset"]) {
+    if !world.has_controllers(&["cpu", "cpuset"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -90,7 +80,7 @@ fn two_hogs_on_one_processor_stall_each_other_for_half_of_the_time() {
 #[test]
 fn cpu_weights_share_one_processor_by_their_ratio() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["cpu", "cpuset"]) {
+    if !world.has_controllers(&["cpu", "cpuset"]) {
         return;
     }
     let jobs = [100, 300].map(|weight| {
@@ -107,7 +97,7 @@ fn cpu_weights_share_one_processor_by_their_ratio() {
 #[test]
 fn a_cpu_quota_of_a_fifth_gives_a_fifth_and_can_be_changed_while_the_job_runs() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["cpu"]) {
+    if !world.has_controllers(&["cpu"]) {
         return;
     }
     let quota = |percent: u64| {
@@ -125,13 +115,13 @@ fn a_cpu_quota_of_a_fifth_gives_a_fifth_and_can_be_changed_while_the_job_runs() 
     assert!(limits.contains(&("cpu.max".to_owned(), "50000 100000".to_owned())), "{limits:?}");
     kill_all(&mut world, &[job]);
     let cpu = world.finished[&job].stats.as_ref().unwrap().cpu.unwrap();
-    assert!(cpu.throttled > Duration::ZERO && cpu.throttled_periods > 0, "{cpu:?}");
+    assert!(cpu.throttled > Some(Duration::ZERO) && cpu.throttled_periods > Some(0), "{cpu:?}");
 }
 
 #[test]
 fn a_job_above_its_memory_limit_is_killed_and_the_verdict_says_so() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["memory"]) {
+    if !world.has_controllers(&["memory"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -154,7 +144,7 @@ fn a_job_above_its_memory_limit_is_killed_and_the_verdict_says_so() {
 #[test]
 fn a_kill_for_a_limit_above_the_job_is_told_apart() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["memory"]) {
+    if !world.has_controllers(&["memory"]) {
         return;
     }
     // The group above the job's has the limit; the job asks for one that it does not meet.
@@ -163,15 +153,92 @@ fn a_kill_for_a_limit_above_the_job_is_told_apart() {
     world.run(sh("true").limits(&limits));
     let above = world.place.cgroup.clone().unwrap();
     fs::write(above.join("memory.max"), "33554432").unwrap();
-    let job = world.spawn(sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits));
+    // Each of two that are killed at the same time, and one that comes later.
+    let hungry = sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits).clone();
+    let pair = [world.spawn(&hungry), world.spawn(&hungry)];
+    for job in pair {
+        let report = world.finish(job);
+        assert_eq!((report.exit.signal(), report.oom), (Some(Signal::KILL), Some(OomCause::Ancestor)));
+    }
+    let job = world.spawn(&hungry);
+    assert_eq!(world.finish(job).oom, Some(OomCause::Ancestor));
+}
+
+#[test]
+fn a_kill_because_the_system_is_out_of_memory_is_told_apart() {
+    let Some(mut world) = World::new() else { return };
+    if std::env::var_os("JOBWORKER_VM").is_none() {
+        skip_outside_vm("only a virtual machine may run out of memory");
+        return;
+    }
+    // By whom the kernel is to begin: not by another test.
+    let mut script = "echo 1000 > /proc/self/oom_score_adj; ".to_owned();
+    for _ in 0..3 {
+        script += "dd if=/dev/zero of=/dev/null bs=1000M count=1 & ";
+    }
+    let mut limits = Limits::new();
+    limits.memory_high(ByteSize::from_bytes(1 << 40));
+    let job = world.spawn(sh(&(script + "wait")).limits(&limits));
     let report = world.finish(job);
-    assert_eq!((report.exit.signal(), report.oom), (Some(Signal::KILL), Some(OomCause::Ancestor)));
+    assert_eq!(report.oom, Some(OomCause::System), "{report:?}");
+    assert!(report.stats.as_ref().unwrap().memory.unwrap().oom_kills >= 1, "{report:?}");
+}
+
+#[test]
+fn accounting_that_is_asked_for_enables_the_controllers_that_are_there() {
+    let Some(mut world) = World::new() else { return };
+    let cgroup = world.place.cgroup.clone().unwrap();
+    let read = |file: &str| fs::read_to_string(cgroup.join(file)).unwrap();
+    assert_eq!(read("cgroup.subtree_control").trim(), "", "nothing is enabled that nobody asked for");
+    let (_, report) = world.run(sh("true").accounting(true));
+    let stats = report.stats.as_ref().unwrap();
+    let available = read("cgroup.controllers");
+    let has = |name: &str| available.split_whitespace().any(|other| other == name);
+    assert!(stats.cpu.is_some() && stats.cpu.unwrap().throttled.is_some() == has("cpu"), "{stats:?}");
+    assert_eq!(
+        (stats.memory.is_some(), stats.io.is_some(), stats.pids.is_some()),
+        (has("memory"), has("io"), has("pids"))
+    );
+    let (_, report) = world.run(sh("true").accounting(false));
+    assert!(report.stats.is_none());
+}
+
+#[test]
+fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_was() {
+    let Some(mut world) = World::new() else { return };
+    if !world.has_controllers(&["cpu", "memory"]) {
+        return;
+    }
+    // The job's group is to be below one that has a process: the kernel forbids that to some controllers, and others
+    // would make it a group that can hold no further jobs.
+    let above = world.place.cgroup.clone().unwrap();
+    let inside = world.spawn(&sh("exec sleep 1000"));
+    let pid = world.reactor.status(inside).unwrap().pid;
+    fs::write(above.join("cgroup.procs"), pid.to_string()).unwrap();
+    let files: [(&str, Set); 2] = [
+        ("cpu.weight", |limits| limits.cpu_weight(1)),
+        ("memory.high", |limits| limits.memory_high(ByteSize::from_bytes(1 << 30))),
+    ];
+    for (file, set) in files {
+        let mut limits = Limits::new();
+        set(&mut limits);
+        let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
+        assert!(matches!(&error, Error::ControllerBlocked { path, .. } if *path == above), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(file) && text.contains("host_leaf"), "{text}");
+        let read = |file: &str| fs::read_to_string(above.join(file)).unwrap();
+        assert_eq!((read("cgroup.subtree_control").trim(), read("cgroup.type").trim()), ("", "domain"));
+    }
+    // What needs no controller still runs.
+    world.run(&sh("true"));
+    world.run(sh("true").accounting(true));
+    kill_all(&mut world, &[inside]);
 }
 
 #[test]
 fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["memory"]) {
+    if !world.has_controllers(&["memory"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -182,10 +249,13 @@ fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
         "dd if=/dev/zero of=/dev/null bs=48M count=1 & while :; do dd if=/dev/zero of={place}/f bs=1M count=48; done"
     );
     let job = world.spawn(sh(&script).limits(&limits));
+    world.reactor.watch_pressure(job, Stallable::Memory, stall()).unwrap();
     world.until("memory pressure rises", |world| {
-        let stats = world.reactor.stats(job).unwrap();
-        stats.memory.unwrap().high_events > 0 && stats.memory_pressure.unwrap().some.total > Duration::from_millis(10)
+        world.resource_events.iter().any(|event| is_pressure(event, job, Stallable::Memory))
     });
+    let stats = world.reactor.stats(job).unwrap();
+    assert!(stats.memory.unwrap().high_events > 0, "{stats:?}");
+    assert!(stats.memory_pressure.unwrap().some.total >= Duration::from_millis(150), "{stats:?}");
     assert!(world.exited.is_empty(), "the job lives");
     kill_all(&mut world, &[job]);
     assert_eq!(world.finished[&job].oom, None);
@@ -194,7 +264,7 @@ fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
 #[test]
 fn a_fork_bomb_meets_its_limit_and_can_be_stopped() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["pids"]) {
+    if !world.has_controllers(&["pids"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -213,7 +283,7 @@ fn a_fork_bomb_meets_its_limit_and_can_be_stopped() {
 #[test]
 fn limits_are_in_force_before_the_first_instruction() {
     let Some(mut world) = World::new() else { return };
-    if !has(&world, &["pids"]) {
+    if !world.has_controllers(&["pids"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -236,7 +306,7 @@ fn read_bytes(world: &World, job: JobId, disk: Device) -> f64 {
 fn an_io_limit_holds_and_the_job_stalls_for_it() {
     let Some(mut world) = World::new() else { return };
     let Some(disk) = disk() else { return };
-    if !has(&world, &["io"]) {
+    if !world.has_controllers(&["io"]) {
         return;
     }
     let mut limits = Limits::new();
@@ -276,7 +346,7 @@ impl Drop for CostModel {
 fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
     let Some(mut world) = World::new() else { return };
     let Some(disk) = disk() else { return };
-    if !has(&world, &["io"]) {
+    if !world.has_controllers(&["io"]) {
         return;
     }
     let weighted = |weight| {
@@ -298,15 +368,12 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
 fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
     let mut limits = Limits::new();
     Some(match resource {
+        // That takes no controller: each of the two waits while the other one runs.
         Stallable::Cpu => {
-            if !has(world, &["cpu", "cpuset"]) {
-                return None;
-            }
-            limits.cpuset_cpus("0");
-            vec![world.spawn(hog().limits(&limits)), world.spawn(hog().limits(&limits))]
+            vec![world.spawn(&sh("taskset -p 1 $$ > /dev/null; while :; do :; done & while :; do :; done"))]
         }
         Stallable::Memory => {
-            if !has(world, &["memory"]) {
+            if !world.has_controllers(&["memory"]) {
                 return None;
             }
             limits.memory_high(ByteSize::from_bytes(16 << 20));
@@ -314,7 +381,7 @@ fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
         }
         _ => {
             let disk = disk()?;
-            if !has(world, &["io"]) {
+            if !world.has_controllers(&["io"]) {
                 return None;
             }
             limits.io_max(disk, IoRates { read_bytes: Some(ByteSize::from_bytes(1 << 20)), ..IoRates::default() });
@@ -323,7 +390,16 @@ fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
     })
 }
 
-const STALL: Stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
+/// Without CAP_SYS_RESOURCE, of which not even every root user has the real one, only multiples of two seconds are to be
+/// had.
+fn window() -> Duration {
+    let privileged = std::env::var_os("JOBWORKER_VM").is_some() && rustix::process::geteuid().is_root();
+    Duration::from_secs(if privileged { 1 } else { 2 })
+}
+
+fn stall() -> Stall {
+    Stall::some(Duration::from_millis(150), window())
+}
 
 fn is_pressure(event: &Event, job: JobId, resource: Stallable) -> bool {
     matches!(event, Event::Pressure { job: of, resource: for_, .. } if *of == job && *for_ == resource)
@@ -334,7 +410,7 @@ fn stalls_for_each_resource_come_as_events() {
     for resource in [Stallable::Cpu, Stallable::Memory, Stallable::Io] {
         let Some(mut world) = World::new() else { return };
         let Some(jobs) = stalling(&mut world, resource) else { continue };
-        world.reactor.watch_pressure(jobs[0], resource, STALL).unwrap();
+        world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
         world.until("the stall is told", |world| {
             world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource))
         });
@@ -349,7 +425,7 @@ fn stalls_are_told_inside_of_a_raw_epoll_and_of_mio() {
         for mio_outside in [false, true] {
             let Some(mut world) = World::new() else { return };
             let Some(jobs) = stalling(&mut world, resource) else { continue };
-            world.reactor.watch_pressure(jobs[0], resource, STALL).unwrap();
+            world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
             let raw = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
             let mut outer = mio::Poll::new().unwrap();
             if mio_outside {
@@ -377,10 +453,35 @@ fn stalls_are_told_inside_of_a_raw_epoll_and_of_mio() {
 }
 
 #[test]
+fn a_stall_is_told_once_per_window_however_often_a_nested_reactor_is_polled() {
+    let Some(mut world) = World::new() else { return };
+    let jobs = stalling(&mut world, Stallable::Cpu).unwrap();
+    let raw = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&raw, world.reactor.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    let noise = world.spawn(&sh("while :; do echo tick; sleep 0.02; done"));
+    let tail = world.tail(noise, Position::Start);
+    let armed = Instant::now();
+    world.reactor.watch_pressure(jobs[0], Stallable::Cpu, stall()).unwrap();
+    let mut told = 0;
+    while told < 3 {
+        assert!(armed.elapsed() < PATIENCE, "told {told} times only");
+        let mut buffer = Vec::with_capacity(4);
+        let ready = rustix::buffer::spare_capacity(&mut buffer);
+        epoll::wait(&raw, ready, Some(&PATIENCE.try_into().unwrap())).unwrap();
+        world.turn(Some(Duration::ZERO));
+        told = world.resource_events.iter().filter(|event| is_pressure(event, jobs[0], Stallable::Cpu)).count();
+        let windows = armed.elapsed().as_secs_f64() / window().as_secs_f64();
+        assert!(told as f64 <= windows + 1.0, "told {told} times in {windows:.1} windows");
+    }
+    assert!(!world.transcripts[&tail].bytes.is_empty(), "nothing else has woken the loop");
+    kill_all(&mut world, &[jobs[0], noise]);
+}
+
+#[test]
 fn stalls_of_the_whole_system_come_as_events() {
     let Some(mut world) = World::new() else { return };
     let Some(jobs) = stalling(&mut world, Stallable::Cpu) else { return };
-    world.reactor.watch_system_pressure(Stallable::Cpu, STALL, Token(7)).unwrap();
+    world.reactor.watch_system_pressure(Stallable::Cpu, stall(), Token(7)).unwrap();
     world.until("the stall is told", |world| {
         world.resource_events.iter().any(|event| matches!(event, Event::SystemPressure { token: Token(7), .. }))
     });
@@ -392,10 +493,29 @@ fn stalls_of_the_whole_system_come_as_events() {
 fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(&sh("sleep 1000"));
-    let error = world.reactor.watch_pressure(job, Stallable::Cpu, Stall::some(Duration::ZERO, Duration::from_secs(60)));
-    assert!(error.unwrap_err().to_string().contains("cpu.pressure"));
+    let before = world.footprint();
+    let second = Duration::from_secs(1);
+    let bad = [
+        Stall::some(Duration::ZERO, second),
+        Stall::full(second * 2, second),
+        Stall::some(second, second * 11),
+        // By root, Linux has taken windows of less than 500 ms since 6.5.
+        Stall::some(Duration::from_nanos(1), Duration::from_nanos(1)),
+    ];
+    for stall in bad {
+        let error = world.reactor.watch_pressure(job, Stallable::Cpu, stall).unwrap_err();
+        assert!(matches!(&error, Error::StallRefused { stall: of, .. } if *of == stall), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("cpu.pressure") && text.contains(&stall.to_string()), "{text}");
+        let error = world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
+        assert!(
+            matches!(&error, Error::StallRefused { path, .. } if path == Path::new("/proc/pressure/cpu")),
+            "{error}"
+        );
+    }
+    assert_eq!(world.footprint(), before);
     kill_all(&mut world, &[job]);
-    assert!(matches!(world.reactor.watch_pressure(job, Stallable::Cpu, STALL), Err(Error::Finished(_))));
+    assert!(matches!(world.reactor.watch_pressure(job, Stallable::Cpu, stall()), Err(Error::Finished(_))));
 }
 
 #[test]
@@ -449,131 +569,31 @@ fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() 
     let Some(mut world) = World::new() else { return };
     let above = world.place.cgroup.clone().unwrap();
     let available = fs::read_to_string(above.join("cgroup.controllers")).unwrap();
-    let disk = Device::new(259, 0);
-    let size = ByteSize::from_bytes(1 << 20);
-    let second = Duration::from_secs(1);
-    type Set = Box<dyn Fn(&mut Limits)>;
-    let all: Vec<(&str, Set)> = vec![
-        (
-            "cpu.weight",
-            Box::new(|limits| {
-                limits.cpu_weight(1);
-            }),
-        ),
-        (
-            "cpu.weight.nice",
-            Box::new(|limits| {
-                limits.cpu_weight_nice(1);
-            }),
-        ),
-        (
-            "cpu.max",
-            Box::new(move |limits| {
-                limits.cpu_max(second, second);
-            }),
-        ),
-        (
-            "cpu.max.burst",
-            Box::new(move |limits| {
-                limits.cpu_max_burst(second);
-            }),
-        ),
-        (
-            "cpu.idle",
-            Box::new(|limits| {
-                limits.cpu_idle(true);
-            }),
-        ),
-        (
-            "cpuset.cpus",
-            Box::new(|limits| {
-                limits.cpuset_cpus("0");
-            }),
-        ),
-        (
-            "cpuset.mems",
-            Box::new(|limits| {
-                limits.cpuset_mems("0");
-            }),
-        ),
-        (
-            "memory.min",
-            Box::new(move |limits| {
-                limits.memory_min(size);
-            }),
-        ),
-        (
-            "memory.low",
-            Box::new(move |limits| {
-                limits.memory_low(size);
-            }),
-        ),
-        (
-            "memory.high",
-            Box::new(move |limits| {
-                limits.memory_high(size);
-            }),
-        ),
-        (
-            "memory.max",
-            Box::new(move |limits| {
-                limits.memory_max(size);
-            }),
-        ),
-        (
-            "memory.swap.max",
-            Box::new(move |limits| {
-                limits.memory_swap_max(size);
-            }),
-        ),
-        (
-            "memory.zswap.max",
-            Box::new(move |limits| {
-                limits.memory_zswap_max(size);
-            }),
-        ),
-        (
-            "memory.oom.group",
-            Box::new(|limits| {
-                limits.memory_oom_group(true);
-            }),
-        ),
-        (
-            "io.weight",
-            Box::new(|limits| {
-                limits.io_weight(1);
-            }),
-        ),
-        (
-            "io.weight",
-            Box::new(move |limits| {
-                limits.io_weight_of(disk, 1);
-            }),
-        ),
-        (
-            "io.max",
-            Box::new(move |limits| {
-                limits.io_max(disk, IoRates { reads: Some(1), ..IoRates::default() });
-            }),
-        ),
-        (
-            "io.latency",
-            Box::new(move |limits| {
-                limits.io_latency(disk, second);
-            }),
-        ),
-        (
-            "pids.max",
-            Box::new(|limits| {
-                limits.pids_max(1);
-            }),
-        ),
-        (
-            "misc.max",
-            Box::new(|limits| {
-                limits.raw("misc.max", "none 1");
-            }),
-        ),
+    const DISK: Device = Device::new(259, 0);
+    const SIZE: ByteSize = ByteSize::from_bytes(1 << 20);
+    const SECOND: Duration = Duration::from_secs(1);
+    let all: [(&str, Set); 21] = [
+        ("cpu.weight", |limits| limits.cpu_weight(1)),
+        ("cpu.weight.nice", |limits| limits.cpu_weight_nice(1)),
+        ("cpu.max", |limits| limits.cpu_max(SECOND, SECOND)),
+        ("cpu.max.burst", |limits| limits.cpu_max_burst(SECOND)),
+        ("cpu.idle", |limits| limits.cpu_idle(true)),
+        ("cpuset.cpus", |limits| limits.cpuset_cpus("0")),
+        ("cpuset.mems", |limits| limits.cpuset_mems("0")),
+        ("memory.min", |limits| limits.memory_min(SIZE)),
+        ("memory.low", |limits| limits.memory_low(SIZE)),
+        ("memory.high", |limits| limits.memory_high(SIZE)),
+        ("memory.max", |limits| limits.memory_max(SIZE)),
+        ("memory.swap.max", |limits| limits.memory_swap_max(SIZE)),
+        ("memory.zswap.max", |limits| limits.memory_zswap_max(SIZE)),
+        ("memory.oom.group", |limits| limits.memory_oom_group(true)),
+        ("io.weight", |limits| limits.io_weight(1)),
+        ("io.weight", |limits| limits.io_weight_of(DISK, 1)),
+        ("io.max", |limits| limits.io_max(DISK, IoRates { reads: Some(1), ..IoRates::default() })),
+        ("io.latency", |limits| limits.io_latency(DISK, SECOND)),
+        ("pids.max", |limits| limits.pids_max(1)),
+        ("hugetlb.2MB.max", |limits| limits.hugetlb_max("2MB", SIZE)),
+        ("misc.max", |limits| limits.raw("misc.max", "none 1")),
     ];
     for (file, set) in all {
         let controller = file.split('.').next().unwrap();
@@ -588,6 +608,84 @@ fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() 
         assert!(named, "{file}: {error}");
         assert_eq!(directories(&above), Vec::<PathBuf>::new());
     }
+}
+
+#[test]
+fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed_error() {
+    let Some(mut world) = World::new() else { return };
+    let Some(disk) = disk() else { return };
+    if !world.has_controllers(&["cpu", "cpuset", "memory", "io", "pids", "hugetlb"]) {
+        return;
+    }
+    const SIZE: ByteSize = ByteSize::from_bytes(1 << 30);
+    let ms = Duration::from_millis;
+    let mut limits = Limits::new();
+    limits
+        .cpu_weight(7)
+        .cpu_max(ms(50), ms(200))
+        .cpu_max_burst(ms(20))
+        .cpuset_cpus("0")
+        .cpuset_mems("0")
+        .memory_min(ByteSize::from_bytes(4096))
+        .memory_low(ByteSize::from_bytes(8192))
+        .memory_high(SIZE)
+        .memory_max(SIZE)
+        .memory_oom_group(true)
+        .io_max(disk, IoRates { reads: Some(1000), write_bytes: Some(SIZE), ..IoRates::default() })
+        .pids_max(50)
+        .hugetlb_max("2MB", ByteSize::from_bytes(4 << 20))
+        .raw("cgroup.max.descendants", "3");
+    let job = world.spawn(sh("sleep 1000").limits(&limits));
+    let found = world.reactor.limits(job).unwrap();
+    let expected = [
+        ("cpu.weight", "7".to_owned()),
+        ("cpu.max", "50000 200000".to_owned()),
+        ("cpu.max.burst", "20000".to_owned()),
+        ("cpuset.cpus", "0".to_owned()),
+        ("cpuset.mems", "0".to_owned()),
+        ("memory.min", "4096".to_owned()),
+        ("memory.low", "8192".to_owned()),
+        ("memory.high", "1073741824".to_owned()),
+        ("memory.max", "1073741824".to_owned()),
+        ("memory.oom.group", "1".to_owned()),
+        ("io.max", format!("{disk} rbps=max wbps=1073741824 riops=1000 wiops=max")),
+        ("pids.max", "50".to_owned()),
+        ("hugetlb.2MB.max", "4194304".to_owned()),
+        ("cgroup.max.descendants", "3".to_owned()),
+    ];
+    for (file, value) in expected {
+        assert!(found.contains(&(file.to_owned(), value.clone())), "{file} is not {value:?}: {found:?}");
+    }
+    // Those that exclude others, or that a kernel may lack.
+    let changes: [(&str, Set, &str); 4] = [
+        ("cpu.weight.nice", |limits| limits.cpu_weight_nice(5), "5"),
+        ("cpu.idle", |limits| limits.cpu_idle(true), "1"),
+        ("memory.swap.max", |limits| limits.memory_swap_max(SIZE), "1073741824"),
+        ("memory.zswap.max", |limits| limits.memory_zswap_max(SIZE), "1073741824"),
+    ];
+    for (file, set, value) in changes {
+        let mut limits = Limits::new();
+        match world.reactor.set_limits(job, set(&mut limits)) {
+            Ok(()) => {
+                assert!(world.reactor.limits(job).unwrap().contains(&(file.to_owned(), value.to_owned())), "{file}");
+            }
+            Err(error) => assert!(matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file), "{error}"),
+        }
+    }
+    let mut limits = Limits::new();
+    match world.reactor.set_limits(job, limits.io_latency(disk, ms(20))) {
+        Ok(()) => {
+            let found = world.reactor.limits(job).unwrap();
+            assert!(found.contains(&("io.latency".to_owned(), format!("{disk} target=20000"))), "{found:?}");
+        }
+        Err(error) => assert!(matches!(&error, Error::LimitUnavailable { .. }), "{error}"),
+    }
+    for file in ["memory.no_such_file", "hugetlb.3MB.max"] {
+        let error = world.reactor.set_limits(job, Limits::new().raw(file, "1")).unwrap_err();
+        assert!(matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file), "{error}");
+        assert!(error.to_string().contains(file), "{error}");
+    }
+    kill_all(&mut world, &[job]);
 }
 
 #[test]
@@ -663,14 +761,16 @@ fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
     }
     let place = Place::new();
     let Some(own) = place.cgroup.clone() else { return };
-    let procs = own.parent().unwrap().join("cgroup.procs");
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let before = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    let procs = cgroup_mount().unwrap().join(before).join("cgroup.procs");
     fs::write(own.join("cgroup.procs"), std::process::id().to_string()).unwrap();
     let mut config = place.config();
     let mut world = World::around(Reactor::with_config(config.cgroup_parent(&own).host_leaf("host")).unwrap(), place);
     let members = fs::read_to_string(own.join("host/cgroup.procs")).unwrap();
     assert!(members.lines().any(|line| line == std::process::id().to_string()), "{members}");
     let mut limits = Limits::new();
-    if has(&world, &["memory"]) {
+    if world.has_controllers(&["memory"]) {
         limits.memory_high(ByteSize::from_bytes(1 << 30));
     }
     world.run(sh("true").limits(&limits));
