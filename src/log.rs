@@ -191,6 +191,10 @@ impl<F> Log<F> {
                 }
                 self.window = window;
                 self.more = false;
+            } else if !self.is_intact(kernel)? {
+                // That size was of another content already, which nobody might ever look at again.
+                self.truncated();
+                continue;
             }
             self.end_due = false;
             self.job_end = Some(self.window.end());

@@ -13,6 +13,7 @@ use crate::id::{Key, TailId, Token};
 use crate::log::Kernel;
 use crate::tail::{Fill, Read, TailOptions, Until};
 use crate::tails::{Queue, Tails, Trouble};
+use crate::window::PAGE;
 
 /// What a file holds at this offset. No two generations that follow each other have the same byte anywhere, so that
 /// every truncation shows in every byte.
@@ -35,6 +36,9 @@ pub enum Interference {
     Append(u64),
     /// A writer truncates the file and writes so much.
     Rewrite(u64),
+    /// A writer truncates the file and writes so much while a read is under way, which has the pages of before and the
+    /// size of after. For any other call it is as `Rewrite`.
+    Overtake(u64),
     /// The call fails.
     Fail,
 }
@@ -97,7 +101,7 @@ impl Machine {
         match self.script.pop_front() {
             None | Some(Interference::Nothing) => {}
             Some(Interference::Append(amount)) => content.append(amount),
-            Some(Interference::Rewrite(amount)) => content.rewrite(amount),
+            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => content.rewrite(amount),
             Some(Interference::Fail) => {
                 self.failures += 1;
                 // EIO.
@@ -117,11 +121,18 @@ impl Kernel for Machine {
     }
 
     fn read_at(&mut self, file: &usize, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let overtaken = matches!(self.script.front(), Some(Interference::Overtake(_)));
+        let (before, held) = (self.files[*file].generation, self.files[*file].size);
+        let cached = if overtaken { held.next_multiple_of(PAGE) } else { 0 };
         self.called(*file)?;
         let content = &self.files[*file];
         let length = content.size.saturating_sub(offset).min(buffer.len() as u64);
         for (byte, offset) in buffer.iter_mut().zip(offset..offset + length) {
-            *byte = self::byte(content.generation, offset);
+            *byte = match offset {
+                _ if offset >= cached => self::byte(content.generation, offset),
+                _ if offset < held => self::byte(before, offset),
+                _ => 0,
+            };
         }
         Ok(usize::try_from(length).unwrap_or(0))
     }
@@ -500,6 +511,19 @@ mod tests {
         assert!(engine.open(0, TailOptions::new(Position::Start), End::Job, 1).is_err());
         assert_eq!(engine.queued().collect::<Vec<_>>(), [tail]);
         assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+    }
+
+    #[test]
+    fn an_end_that_was_read_while_the_log_was_written_anew_is_not_taken_for_the_end() {
+        let mut engine = engine(20);
+        let tail = follow(&mut engine, Position::Start);
+        assert_eq!(engine.read(tail, &mut [0; 5]).unwrap(), Read::Data(5));
+        engine.machine().files[0].append(10);
+        engine.machine().script = VecDeque::from([Interference::Overtake(25)]);
+        assert_eq!(engine.finish(0).unwrap().unwrap(), 25);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(1, 0..25), Read::Ended));
     }
 
     #[test]

@@ -7,6 +7,9 @@
 /// has grown past its old end since the last look.
 const OVERLAP: usize = 16;
 
+/// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
+pub(crate) const PAGE: u64 = if cfg!(fuzzing) { 64 } else { 4096 };
+
 /// The newest bytes of a log.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -81,9 +84,16 @@ impl Window {
         Mark { bytes, length, offset: self.end - length as u64 }
     }
 
-    /// Reads what the log has behind the window's end, up to `keep` bytes, by one call of `read(buffer, offset)`, which
-    /// is to give fewer bytes than it is asked for only at the end of the log.
-    pub(crate) fn refill<E>(&mut self, read: impl FnOnce(&mut [u8], u64) -> Result<usize, E>) -> Result<Refill, E> {
+    /// Reads what the log has behind the window's end, up to `keep` bytes, by `read(buffer, offset)`, which is to give
+    /// fewer bytes than it is asked for only at the end of the log.
+    ///
+    /// # Kernel trap
+    /// A read does not keep a truncation out. It takes pages from the page cache one by one, and only then looks how far
+    /// the file goes: of a file that was truncated and has grown again meanwhile, it gives pages of before, with NULs
+    /// behind what they held, and pages of now. Seen on tmpfs and ramfs once in some million reads of a file that was
+    /// truncated all the time, and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have
+    /// given is read once more: everything if a page ends with a NUL, else the beginning if there is more than one page.
+    pub(crate) fn refill<E>(&mut self, mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>) -> Result<Refill, E> {
         if self.buffer.is_empty() {
             // Zeroed by the kernel as its pages are first touched.
             self.buffer = vec![0; 3 * self.keep];
@@ -96,27 +106,73 @@ impl Window {
         }
         let mark = self.mark();
         let (overlap, before) = (mark.length, &mark.bytes[..mark.length]);
-        let reread = self.high - overlap..self.high;
+        let from = self.high - overlap;
 
-        let target = &mut self.buffer[reread.start..reread.end + self.keep];
+        let target = &mut self.buffer[from..self.high + self.keep];
         let length = match read(target, mark.offset) {
             Ok(length) => length.min(target.len()),
             Err(error) => {
-                self.buffer[reread].copy_from_slice(before);
+                target[..overlap].copy_from_slice(before);
                 return Err(error);
             }
         };
+        let found = &target[..length];
         // What the window held is not in the log any more; or, after a restart, not the last bytes that it had.
-        let gone = length < overlap || self.buffer[reread] != *before;
-        if gone || length == 0 && self.end > 0 {
+        if !found.starts_with(before) || length == 0 && self.end > 0 {
             return Ok(Refill::Truncated);
         }
         let grown = length - overlap;
+        let doubtful = match pages(found, mark.offset) {
+            _ if grown == 0 => 0,
+            Pages::EndingWithNul => length,
+            Pages::Several => OVERLAP.min(length),
+            Pages::One => 0,
+        };
+        if !reads_again(&found[..doubtful], mark.offset, read)? {
+            return Ok(Refill::Truncated);
+        }
         self.high += grown;
         self.end += grown as u64;
         debug_assert!(self.high <= self.buffer.len() && self.high as u64 <= self.end);
         Ok(if grown == 0 { Refill::Unchanged } else { Refill::Grown(grown) })
     }
+}
+
+/// What a read has touched.
+enum Pages {
+    One,
+    Several,
+    /// One of them at least, up to where the read or the page ended.
+    EndingWithNul,
+}
+
+/// The pages of bytes that were read at `offset`.
+fn pages(bytes: &[u8], offset: u64) -> Pages {
+    let first = usize::try_from(PAGE - offset % PAGE).unwrap_or(usize::MAX);
+    let Some((head, rest)) = bytes.split_at_checked(first).filter(|(_, rest)| !rest.is_empty()) else {
+        return if bytes.last() == Some(&0) { Pages::EndingWithNul } else { Pages::One };
+    };
+    let ends_with_nul = |page: &[u8]| page.last() == Some(&0);
+    let nul = ends_with_nul(head) || rest.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)).any(ends_with_nul);
+    if nul { Pages::EndingWithNul } else { Pages::Several }
+}
+
+/// Whether the log still has these bytes at this offset.
+fn reads_again<E>(
+    bytes: &[u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+) -> Result<bool, E> {
+    let mut offset = offset;
+    let mut again = [0; 512];
+    for part in bytes.chunks(again.len()) {
+        let again = &mut again[..part.len()];
+        if read(again, offset)? < part.len() || again != part {
+            return Ok(false);
+        }
+        offset += part.len() as u64;
+    }
+    Ok(true)
 }
 
 /// Some bytes of a log and where they were.
@@ -129,10 +185,8 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// Whether the log still has these bytes there: then whatever was read since the mark was made is of the same log.
-    pub(crate) fn holds<E>(&self, read: impl FnOnce(&mut [u8], u64) -> Result<usize, E>) -> Result<bool, E> {
-        let mut now = [0; OVERLAP];
-        let now = &mut now[..self.length];
-        Ok(self.length == 0 || read(now, self.offset)? == self.length && *now == self.bytes[..self.length])
+    pub(crate) fn holds<E>(&self, read: impl FnMut(&mut [u8], u64) -> Result<usize, E>) -> Result<bool, E> {
+        reads_again(&self.bytes[..self.length], self.offset, read)
     }
 }
 
@@ -206,6 +260,53 @@ mod tests {
         let mut window = Window::new(30, 32);
         assert_eq!(refill(&mut window, b"a line of which no byte is new"), Refill::Grown(16));
         assert_eq!(refill(&mut window, b"another log, longer than the last one"), Refill::Truncated);
+    }
+
+    /// A read that takes the pages of `before` and the size of `after`.
+    fn racing(before: &[u8], after: &[u8], buffer: &mut [u8], offset: u64) -> usize {
+        let offset = usize::try_from(offset).unwrap();
+        let length = after.len().saturating_sub(offset).min(buffer.len());
+        let page = usize::try_from(PAGE).unwrap();
+        for (index, byte) in buffer[..length].iter_mut().enumerate() {
+            let at = offset + index;
+            let cached = at < before.len().next_multiple_of(page);
+            *byte = if cached { before.get(at).copied().unwrap_or(0) } else { after[at] };
+        }
+        length
+    }
+
+    #[test]
+    fn a_read_that_a_truncation_has_overtaken_gives_nothing() {
+        let page = usize::try_from(PAGE).unwrap();
+        let (old, new) = (vec![b'o'; 3 * page], vec![b'n'; 3 * page]);
+        let sizes = [1, 2, page - 1, page, page + 1, 2 * page];
+        for (known, held, after) in sizes.into_iter().flat_map(|held| {
+            let known = [0, 1, held / 2].into_iter().filter(move |known| *known < held);
+            known.flat_map(move |known| sizes.map(|after| (known, held, after)))
+        }) {
+            let mut window = Window::new(0, 3 * page);
+            refill(&mut window, &old[..known]);
+            let (old, new, mut first) = (&old[..held], &new[..after], true);
+            let found = window.refill(|buffer, offset| {
+                let raced = std::mem::take(&mut first);
+                Ok::<_, Infallible>(racing(if raced { old } else { new }, new, buffer, offset))
+            });
+            if let Ok(Refill::Grown(_)) = found {
+                assert_eq!(window.from(0).unwrap(), &old[..after], "{known} known of {held}, then {after}");
+                assert_eq!(refill(&mut window, new), Refill::Truncated, "{known} known of {held}, then {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn nuls_that_are_in_the_log_are_given() {
+        let page = usize::try_from(PAGE).unwrap();
+        let log = vec![0; 2 * page + 1];
+        let mut window = Window::new(0, 3 * page);
+        for end in [1, page, page + 1, 2 * page, 2 * page + 1] {
+            assert!(matches!(refill(&mut window, &log[..end]), Refill::Grown(_)));
+        }
+        assert_eq!(window.from(0).unwrap(), log);
     }
 
     #[test]

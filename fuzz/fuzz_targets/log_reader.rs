@@ -24,6 +24,7 @@ enum Meddling {
     None,
     Append(u8),
     Rewrite(u8),
+    Overtake(u8),
     Fail,
 }
 
@@ -142,12 +143,15 @@ impl World {
             .map(|meddling| match meddling {
                 Meddling::Append(amount) => Interference::Append(u64::from(amount)),
                 Meddling::Rewrite(amount) => Interference::Rewrite(u64::from(amount)),
+                Meddling::Overtake(amount) => Interference::Overtake(u64::from(amount)),
                 Meddling::Fail => Interference::Fail,
                 Meddling::None => Interference::Nothing,
             })
             .collect();
         if machine.files.iter().any(|content| content.generation + 4 > MOST_GENERATIONS) {
-            machine.script.retain(|interference| !matches!(interference, Interference::Rewrite(_)));
+            machine
+                .script
+                .retain(|interference| !matches!(interference, Interference::Rewrite(_) | Interference::Overtake(_)));
         }
     }
 

@@ -337,7 +337,7 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
             let transcript = &world.transcripts[&tail];
             let seen = transcript.truncated_at.last().copied().unwrap_or(0);
             assert_eq!(transcript.bytes[seen..], *b"B\nC\n");
-            assert!(b"A\n".starts_with(&transcript.bytes[..seen]));
+            assert!(b"A\n".starts_with(&transcript.bytes[..seen]), "{transcript:?}");
             assert_eq!(fs::read(log(&world, job)).unwrap(), b"B\nC\n");
         }
 
