@@ -53,6 +53,20 @@ struct JobLog {
     name: String,
     /// The log, as long as it has tails.
     open: Option<Key>,
+    /// Where it ends, once the job is finished and that could be found out.
+    end: Option<u64>,
+}
+
+/// What a tail on a log of a job needs to know.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    /// The name of the file in the log directory.
+    pub(crate) name: &'a str,
+    /// The open log, if there is one.
+    pub(crate) open: Option<Key>,
+    pub(crate) finished: bool,
+    /// Where the log ends, once that is known.
+    pub(crate) end: Option<u64>,
 }
 
 /// What a job holds of the system until it is finished.
@@ -260,7 +274,7 @@ impl Jobs {
                 freezing: false,
                 triggers: Vec::new(),
             }),
-            logs: names.map(|name| name.map(|name| JobLog { name, open: None })),
+            logs: names.map(|name| name.map(|name| JobLog { name, open: None, end: None })),
             started,
             spawned,
             exit: None,
@@ -436,8 +450,8 @@ impl Jobs {
         })
     }
 
-    /// The log of a job's stream: its name, the open log if there is one, and its end if that is known.
-    pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<(&str, Option<Key>, Option<u64>)> {
+    /// The log of a job's stream.
+    pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<Source<'_>> {
         let job = &self.jobs[self.slot(id)?];
         let [output, error] = &job.logs;
         let (log, name) = match stream {
@@ -445,11 +459,7 @@ impl Jobs {
             Stream::Error => (error, "standard error"),
         };
         let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
-        let end = job.report.as_ref().map(|report| match stream {
-            Stream::Output => report.output_bytes,
-            Stream::Error => report.error_bytes,
-        });
-        Ok((&log.name, log.open, end))
+        Ok(Source { name: &log.name, open: log.open, finished: job.state == State::Finished, end: log.end })
     }
 
     /// Remembers the open log of a job's stream.

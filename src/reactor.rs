@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::hierarchy::Hierarchy;
 use crate::id::{JobId, TailId, Token};
-use crate::jobs::{FIRST_TOKEN, Jobs, Surroundings};
+use crate::jobs::{FIRST_TOKEN, Jobs, Source, Surroundings};
 use crate::launch::{Ground, test_placement};
 use crate::logdir::{LogDirectory, random_uuid};
 use crate::owner::Owner;
@@ -439,7 +439,7 @@ impl Reactor {
     /// opened or watched; [`Error::WatchLimit`] when `fs.inotify.max_user_watches` is reached.
     pub fn tail(&mut self, job: JobId, options: impl Into<TailOptions>, token: Token) -> Result<TailId> {
         let options = options.into();
-        let (name, open, end) = self.jobs.log(job, options.stream)?;
+        let Source { name, open, finished, end } = self.jobs.log(job, options.stream)?;
         let path = self.logs.path(name);
         let until = end.map_or(Until::JobEnd, Until::Offset);
         let log = match open.filter(|open| self.tails.log_exists(*open)) {
@@ -448,6 +448,11 @@ impl Reactor {
                 let file = LogFile::new(self.logs.open_log(name)?, path.clone())?;
                 let log = self.tails.log_of(file).map_err(Error::path("open log", &path))?;
                 self.jobs.set_log(job, options.stream, log);
+                if finished && end.is_none() {
+                    // It could not be found out when the job was finished, as its report says. The tail is told if
+                    // that is still so.
+                    let _ = self.tails.finish(log, &mut self.queue);
+                }
                 log
             }
         };

@@ -206,7 +206,7 @@ impl Jobs {
             job.problems.extend(removed.err());
         }
         let mut sizes = [0; 2];
-        for (size, log) in sizes.iter_mut().zip(&job.logs) {
+        for (size, log) in sizes.iter_mut().zip(&mut job.logs) {
             let Some(log) = log else { continue };
             let end = match log.open.filter(|open| around.tails.log_exists(*open)) {
                 Some(open) => {
@@ -216,7 +216,10 @@ impl Jobs {
                 None => around.logs.size(&log.name),
             };
             match end {
-                Ok(end) => *size = end,
+                Ok(end) => {
+                    *size = end;
+                    log.end = Some(end);
+                }
                 Err(error) => job.problems.push(error),
             }
         }
