@@ -20,7 +20,7 @@ use crate::support::{PATIENCE, World, append, sh};
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// The loop of a host, in which the reactor is one descriptor among others.
-enum Outer {
+pub(crate) enum Outer {
     Level(OwnedFd),
     Edge(OwnedFd),
     Mio(mio::Poll, mio::Events),
@@ -29,7 +29,7 @@ enum Outer {
 }
 
 /// Which outer loops there are.
-const KINDS: [&str; 4] = ["level-triggered epoll", "edge-triggered epoll", "mio", "poll(2)"];
+pub(crate) const KINDS: [&str; 4] = ["level-triggered epoll", "edge-triggered epoll", "mio", "poll(2)"];
 
 impl Outer {
     fn around(kind: &str, world: &mut World) -> Self {
@@ -82,8 +82,8 @@ impl Outer {
 }
 
 /// A world in somebody else's loop.
-struct Nested {
-    world: World,
+pub(crate) struct Nested {
+    pub(crate) world: World,
     outer: Outer,
     kind: &'static str,
     /// How often the outer loop was told that there is work.
@@ -91,9 +91,16 @@ struct Nested {
 }
 
 impl Nested {
+    /// A world in a loop of this kind.
+    pub(crate) fn inside(kind: &'static str, change: impl FnOnce(&mut Config)) -> Option<Self> {
+        let mut world = World::with(change)?;
+        let outer = Outer::around(kind, &mut world);
+        Some(Self { world, outer, kind, wake_ups: 0 })
+    }
+
     /// Turns, each on the word of the outer loop alone, until a condition holds.
     #[track_caller]
-    fn until(&mut self, what: &str, condition: impl Fn(&mut World) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut World) -> bool) {
         while !condition(&mut self.world) {
             assert!(self.outer.wait(&self.world, PATIENCE), "{}: lost wake-up: waited in vain until {what}", self.kind);
             self.wake_ups += 1;
@@ -109,7 +116,7 @@ impl Nested {
     }
 
     #[track_caller]
-    fn finish(&mut self, job: JobId) {
+    pub(crate) fn finish(&mut self, job: JobId) {
         self.until("the job is finished", |world| world.finished.contains_key(&job));
     }
 
@@ -127,11 +134,9 @@ impl Nested {
 }
 
 /// Plays a scenario in each kind of outer loop.
-fn in_every_loop(change: impl Fn(&mut Config), scenario: impl Fn(&mut Nested)) {
+pub(crate) fn in_every_loop(change: impl Fn(&mut Config), scenario: impl Fn(&mut Nested)) {
     for kind in KINDS {
-        let Some(mut world) = World::with(&change) else { return };
-        let outer = Outer::around(kind, &mut world);
-        let mut nested = Nested { world, outer, kind, wake_ups: 0 };
+        let Some(mut nested) = Nested::inside(kind, &change) else { return };
         scenario(&mut nested);
         nested.silent();
         // What was silent must not be deaf.

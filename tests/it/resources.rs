@@ -4,7 +4,6 @@
 //! skipped. Ratios are measured over seconds on one processor and hold on a slow machine as well.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
@@ -13,8 +12,9 @@ use jobworker::{
     ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobId, Limits, OomCause, Position,
     Reactor, Signal, Stall, Stallable, Token,
 };
-use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::nested::{KINDS, Nested, in_every_loop};
 use crate::support::{PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm};
 
 /// The disk of the virtual machine, which tests may read at will.
@@ -420,61 +420,44 @@ fn stalls_for_each_resource_come_as_events() {
 }
 
 #[test]
-fn stalls_are_told_inside_of_a_raw_epoll_and_of_mio() {
+fn stalls_are_told_inside_of_a_raw_epoll_of_mio_and_of_poll() {
     for resource in [Stallable::Cpu, Stallable::Memory, Stallable::Io] {
-        for mio_outside in [false, true] {
-            let Some(mut world) = World::new() else { return };
-            let Some(jobs) = stalling(&mut world, resource) else { continue };
-            world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
-            let raw = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-            let mut outer = mio::Poll::new().unwrap();
-            if mio_outside {
-                outer.registry().register(&mut world.reactor, mio::Token(0), mio::Interest::READABLE).unwrap();
-            } else {
-                let data = epoll::EventData::new_u64(0);
-                epoll::add(&raw, world.reactor.as_fd(), data, epoll::EventFlags::IN).unwrap();
-            }
-            let deadline = Instant::now() + PATIENCE;
-            let mut ready = mio::Events::with_capacity(4);
-            while !world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource)) {
-                assert!(Instant::now() < deadline, "no stall for {resource} was told, mio outside: {mio_outside}");
-                if mio_outside {
-                    outer.poll(&mut ready, Some(PATIENCE)).unwrap();
-                } else {
-                    let mut buffer = Vec::with_capacity(4);
-                    epoll::wait(&raw, rustix::buffer::spare_capacity(&mut buffer), Some(&PATIENCE.try_into().unwrap()))
-                        .unwrap();
+        in_every_loop(
+            |_| {},
+            |nested| {
+                let Some(jobs) = stalling(&mut nested.world, resource) else { return };
+                nested.world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
+                nested.until("the stall is told", |world| {
+                    world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource))
+                });
+                for job in jobs {
+                    nested.world.reactor.kill(job).unwrap();
+                    nested.finish(job);
                 }
-                world.turn(Some(Duration::ZERO));
-            }
-            kill_all(&mut world, &jobs);
-        }
+            },
+        );
     }
 }
 
 #[test]
 fn a_stall_is_told_once_per_window_however_often_a_nested_reactor_is_polled() {
-    let Some(mut world) = World::new() else { return };
-    let jobs = stalling(&mut world, Stallable::Cpu).unwrap();
-    let raw = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    epoll::add(&raw, world.reactor.as_fd(), epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
-    let noise = world.spawn(&sh("while :; do echo tick; sleep 0.02; done"));
-    let tail = world.tail(noise, Position::Start);
+    let Some(mut nested) = Nested::inside(KINDS[0], |_| {}) else { return };
+    let job = stalling(&mut nested.world, Stallable::Cpu).unwrap()[0];
+    let noise = nested.world.spawn(&sh("while :; do echo tick; sleep 0.02; done"));
+    let tail = nested.world.tail(noise, Position::Start);
     let armed = Instant::now();
-    world.reactor.watch_pressure(jobs[0], Stallable::Cpu, stall()).unwrap();
-    let mut told = 0;
-    while told < 3 {
-        assert!(armed.elapsed() < PATIENCE, "told {told} times only");
-        let mut buffer = Vec::with_capacity(4);
-        let ready = rustix::buffer::spare_capacity(&mut buffer);
-        epoll::wait(&raw, ready, Some(&PATIENCE.try_into().unwrap())).unwrap();
-        world.turn(Some(Duration::ZERO));
-        told = world.resource_events.iter().filter(|event| is_pressure(event, jobs[0], Stallable::Cpu)).count();
+    nested.world.reactor.watch_pressure(job, Stallable::Cpu, stall()).unwrap();
+    nested.until("the stall was told three times", |world| {
+        let told = world.resource_events.iter().filter(|event| is_pressure(event, job, Stallable::Cpu)).count();
         let windows = armed.elapsed().as_secs_f64() / window().as_secs_f64();
         assert!(told as f64 <= windows + 1.0, "told {told} times in {windows:.1} windows");
+        told >= 3
+    });
+    assert!(!nested.world.transcripts[&tail].bytes.is_empty(), "nothing else has woken the loop");
+    for job in [job, noise] {
+        nested.world.reactor.kill(job).unwrap();
+        nested.finish(job);
     }
-    assert!(!world.transcripts[&tail].bytes.is_empty(), "nothing else has woken the loop");
-    kill_all(&mut world, &[jobs[0], noise]);
 }
 
 #[test]
@@ -568,7 +551,9 @@ fn a_spawn_into_a_frozen_group_is_refused_instead_of_hanging() {
 fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() {
     let Some(mut world) = World::new() else { return };
     let above = world.place.cgroup.clone().unwrap();
-    let available = fs::read_to_string(above.join("cgroup.controllers")).unwrap();
+    // The engine enables for the jobs what any group above them has.
+    let of = |path: &Path| fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    let available: String = above.ancestors().map(|path| of(path) + " ").collect();
     const DISK: Device = Device::new(259, 0);
     const SIZE: ByteSize = ByteSize::from_bytes(1 << 20);
     const SECOND: Duration = Duration::from_secs(1);
