@@ -20,7 +20,7 @@ mod common;
 /// Runs CMD as a job that N tails follow from its first byte to its last.
 ///
 /// Each line appears on standard output once for every tail, as in `Reader 7: line`. At the end, or after SIGINT
-/// (Ctrl-C) or SIGTERM, a table on standard error says what it has cost. CMD has the environment and the working
+/// (Ctrl-C), SIGTERM or SIGHUP, a table on standard error says what it has cost. CMD has the environment and the working
 /// directory of this process, and /dev/null as standard input.
 ///
 /// The exit status is 0 when every tail got the same bytes, all that CMD has written, and 1 when not, whatever the

@@ -31,7 +31,7 @@ mod limits;
 /// For the CPU, memory and io: the share of the last 10 seconds in which some of the job's processes, or all of them
 /// (full), were stalled, and by how much the stalled time has grown since the last look. In a terminal there is a
 /// live display, with the last lines of what CMD prints; elsewhere a line every second. All that CMD prints goes to its
-/// log: see --keep-log. It stops by itself when the job ends; SIGINT (Ctrl-C) or SIGTERM stop every process of the job,
+/// log: see --keep-log. It stops by itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job,
 /// and a second SIGINT kills them at once.
 ///
 /// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set up, 126 when CMD

@@ -25,7 +25,7 @@ mod report;
 ///
 /// CMD has the environment and the working directory of this process, and /dev/null as standard input. What it prints,
 /// on standard output or standard error, appears on standard output, byte for byte; the job's status goes to standard
-/// error. SIGINT (Ctrl-C) or SIGTERM stop every process of the job, and a second SIGINT kills them at once.
+/// error. SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job, and a second SIGINT kills them at once.
 ///
 /// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set up, 126 when CMD
 /// cannot be run, 127 when it is not found, and 141 when nobody reads standard output any more.

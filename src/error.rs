@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -50,12 +50,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The program could not be started; nothing of the attempt is left behind.
-    #[error("cannot start {program:?}: {stage} failed: {source}{}", stage.hint(source))]
+    #[error("cannot start {program:?}: {stage}{} failed: {source}{}", about(path.as_deref()), stage.hint(source))]
     Spawn {
         /// The program as it was given.
         program: OsString,
         /// How far it came.
         stage: Stage,
+        /// What that stage was about, if it was a path other than the program's: the working directory.
+        path: Option<PathBuf>,
         /// The cause.
         source: io::Error,
     },
@@ -141,7 +143,7 @@ pub enum Error {
     },
     /// There is no cgroup tree in which jobs can be made.
     #[error(
-        "no usable cgroup v2 tree: {reason}. Give one with Config::cgroup_parent, or contain jobs by process group \
+        "no usable cgroup v2 tree: {reason}. Give a cgroup that this user may write to with Config::cgroup_parent, or contain jobs by process group \
          (Containment::ProcessGroup), which cannot hold a process that leaves its group"
     )]
     NoCgroup {
@@ -340,6 +342,10 @@ impl fmt::Display for Stage {
             Self::Exec => "exec",
         })
     }
+}
+
+fn about(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" {}", path.display()))
 }
 
 /// What it takes to have an interface file, by the version of Linux that brought it or its configuration.

@@ -145,7 +145,8 @@ impl Events {
         self.capacity
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Forgets the events, as each poll does first. The memory stays.
+    pub fn clear(&mut self) {
         self.inner.clear();
     }
 

@@ -182,6 +182,7 @@ pub(crate) fn test_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) 
         Ok(false) => nursery.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
             program: "the placement probe".into(),
             stage: failure.stage,
+            path: None,
             source: io::Error::from_raw_os_error(failure.errno),
         }),
     };

@@ -14,7 +14,7 @@ use linux_raw_sys::general as raw;
 use rustix::io::Errno;
 
 use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Stage};
 use crate::exit::{Exit, Usage};
 use crate::signal::Signal;
 use crate::sys::nursery::{CStringArray, Nursery, Plan, ResourceLimit};
@@ -171,6 +171,7 @@ impl Process {
             Err(failure) => Err(Error::Spawn {
                 program: command.program.clone(),
                 stage: failure.stage,
+                path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
                 source: io::Error::from_raw_os_error(failure.errno),
             }),
         }

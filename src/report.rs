@@ -103,7 +103,7 @@ pub struct Status {
     pub started: SystemTime,
     /// From the spawn until now, or until the exit of the main process.
     pub elapsed: Duration,
-    /// The job's cgroup, unless it is contained by process group.
+    /// The job's cgroup, unless it is contained by process group; `None` once the job is finished and the group removed.
     pub cgroup: Option<PathBuf>,
     /// The log of both streams, or of standard output.
     pub output: Option<PathBuf>,

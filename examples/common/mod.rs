@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsString, c_int};
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use jobworker::{Command, Config, Error, Events, JobId, Phase, Reactor, Stage};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 /// A pipe that is ready for writing takes at least so many bytes without blocking (PIPE_BUF, pipe(7)).
@@ -42,10 +43,22 @@ pub(crate) struct Host {
     ready: mio::Events,
 }
 
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: c_int) -> anyhow::Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask =
+        status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc/self/status")?;
+    Ok(u64::from_str_radix(mask.trim(), 16)? >> (signal - 1) & 1 == 1)
+}
+
 impl Host {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         // Before anything is made, so that no signal can leave anything behind.
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        // Who started this by nohup wants it to go on.
+        if !is_ignored(SIGHUP)? {
+            signals.add_signal(SIGHUP)?;
+        }
         let mut reactor = Reactor::with_config(config)?;
         let poll = Poll::new()?;
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;

@@ -91,11 +91,11 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
         (Command::new("true").current_dir("\0").clone(), &["the working directory contains a NUL byte"]),
         (
             Command::new("true").current_dir("/no/such/dir").clone(),
-            &["entering the working directory failed", "No such file or directory"],
+            &["entering the working directory /no/such/dir failed", "No such file or directory"],
         ),
         (
             Command::new("true").current_dir(&plain).clone(),
-            &["entering the working directory failed", "Not a directory"],
+            &["entering the working directory", "/plain failed", "Not a directory"],
         ),
         (
             Command::new("true").stdin_file("/no/such/input").clone(),

