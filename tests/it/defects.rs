@@ -12,7 +12,7 @@ use jobworker::{
     Command, EndPolicy, Error, Exit, JobId, Phase, Position, Reactor, Read, Report, Signal, StopCause, TailId, Token,
 };
 
-use crate::support::{World, alone, await_exit, directories, has_exited, pidfd, resident_bytes, rounds, sh};
+use crate::support::{World, alone, await_exit, directories, has_exited, is_dead, pidfd, resident_bytes, rounds, sh};
 
 /// A grace period that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
@@ -119,7 +119,7 @@ fn defect_04_no_child_survives_a_stop_be_it_in_another_session_or_deaf_to_sigter
         world.reactor.stop(job).unwrap();
         let report = world.finish(job);
         assert!(report.killed && report.problems.is_empty(), "{report:?}");
-        assert!(processes.iter().all(has_exited), "a process has survived");
+        assert!(processes.iter().all(is_dead), "a process has survived");
         assert!(!cgroup(&world, job).exists());
     }
 }
@@ -138,7 +138,7 @@ fn defect_05_a_host_that_is_too_impatient_for_the_grace_period_finds_nothing_hal
     // Patience or none, it ends as a whole.
     world.reactor.stop_within(job, Duration::ZERO).unwrap();
     world.finish(job);
-    assert!(processes.iter().all(has_exited) && !cgroup(&world, job).exists());
+    assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
     assert!(log(&world, job).exists());
     world.reactor.remove(job).unwrap();
     assert!(!log(&world, job).exists());
@@ -151,7 +151,7 @@ fn defect_06_finished_never_comes_before_a_killed_job_is_dead_and_its_cgroup_is_
         let (job, processes) = stubborn(&mut world, LONG);
         world.reactor.kill(job).unwrap();
         let report = world.finish(job);
-        assert!(processes.iter().all(has_exited), "it still runs");
+        assert!(processes.iter().all(is_dead), "it still runs");
         assert!(!cgroup(&world, job).exists(), "its cgroup is left");
         assert_eq!((report.exit, report.cgroup_left.as_ref()), (by(Signal::KILL), None));
     }

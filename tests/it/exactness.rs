@@ -13,7 +13,7 @@ use jobworker::{
     TailOptions, Token,
 };
 
-use crate::support::{PATIENCE, World, end_group, has_exited, pidfd, rounds, sh};
+use crate::support::{PATIENCE, World, end_group, has_exited, is_dead, pidfd, rounds, sh};
 
 /// How a tail is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -443,7 +443,7 @@ fn a_grandchild_in_a_session_of_its_own_is_waited_for_to_its_last_byte() {
     assert!(library.reports.is_empty() && !has_exited(&grandchild));
     rustix::io::write(&feed, b"last words\n").unwrap();
     let report = library.finish(job);
-    assert!(has_exited(&grandchild));
+    assert!(is_dead(&grandchild));
     assert_eq!(report.exit, Exit::Code(5));
     assert_eq!(String::from_utf8_lossy(&library.close(tail).bytes), text + "last words");
 }

@@ -13,7 +13,7 @@ use jobworker::{
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::support::{
-    PATIENCE, Place, World, alone, await_exit, directories, end_group, has_exited, members, pidfd, sh,
+    PATIENCE, Place, World, alone, await_exit, directories, end_group, has_exited, is_dead, members, pidfd, sh,
 };
 
 /// A grace period that no test waits for: whatever has ended before it was not killed at its end.
@@ -94,7 +94,7 @@ fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_with_all_its_pro
         world.reactor.stop(job).unwrap();
         let report = world.finish(job);
         assert!(asked.elapsed() >= grace, "the grace period was cut short");
-        assert!(processes.iter().all(has_exited), "a process lives on after Finished");
+        assert!(processes.iter().all(is_dead), "a process lives on after Finished");
         assert!(!cgroup(&world, job).exists());
         assert_eq!((report.exit, report.stopped_by, report.killed), (by(Signal::KILL), Some(StopCause::Stop), true));
         assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
@@ -112,7 +112,7 @@ fn a_kill_ends_a_stubborn_job_at_once_also_while_it_is_being_stopped() {
         world.reactor.kill(job).unwrap();
         world.reactor.kill(job).unwrap();
         let report = world.finish(job);
-        assert!(processes.iter().all(has_exited) && !cgroup(&world, job).exists());
+        assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
         let cause = if stop_first { StopCause::Stop } else { StopCause::Kill };
         assert_eq!((report.exit, report.stopped_by, report.killed), (by(Signal::KILL), Some(cause), true));
     }
@@ -124,7 +124,7 @@ fn a_grace_period_of_zero_kills_at_once_and_a_second_stop_can_only_shorten_it() 
     let (job, processes) = stubborn(&mut world, &sh(STUBBORN));
     world.reactor.stop_within(job, Duration::ZERO).unwrap();
     assert_eq!(world.finish(job).exit, by(Signal::KILL));
-    assert!(processes.iter().all(has_exited));
+    assert!(processes.iter().all(is_dead));
 
     let (job, processes) = stubborn(&mut world, sh(STUBBORN).grace(LONG));
     world.reactor.stop(job).unwrap();
@@ -135,7 +135,7 @@ fn a_grace_period_of_zero_kills_at_once_and_a_second_stop_can_only_shorten_it() 
     world.reactor.stop_within(job, LONG).unwrap();
     let report = world.finish(job);
     assert_eq!((report.exit, report.killed), (by(Signal::KILL), true));
-    assert!(processes.iter().all(has_exited));
+    assert!(processes.iter().all(is_dead));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_stop_signals_every_process_of_the_job_and_is_over_as_soon_as_they_are() {
         let (job, processes) = stubborn(&mut world, sh(&script).grace(LONG).end_policy(policy));
         world.reactor.stop(job).unwrap();
         let report = world.finish(job);
-        assert!(processes.iter().all(has_exited) && !cgroup(&world, job).exists());
+        assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
         assert_eq!((report.exit, report.stopped_by), (by(Signal::TERM), Some(StopCause::Stop)));
         assert!(!report.killed || policy == EndPolicy::KillRest, "{policy:?} has killed what would have gone");
     }
@@ -542,7 +542,7 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
         let report = world.finish(job);
         assert_eq!(report.exit, if stop { by(Signal::TERM) } else { Exit::Code(2) });
         assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
-        assert!(!group.exists() && processes.iter().all(has_exited));
+        assert!(!group.exists() && processes.iter().all(is_dead));
     }
 }
 
@@ -576,7 +576,7 @@ fn a_cgroup_that_somebody_removes_or_freezes_does_not_hang_the_end_of_a_job() {
     fs::write(cgroup(&world, job).join("cgroup.freeze"), "1").unwrap();
     world.reactor.stop(job).unwrap();
     let report = world.finish(job);
-    assert!(processes.iter().all(has_exited) && report.killed && report.problems.is_empty(), "{report:?}");
+    assert!(processes.iter().all(is_dead) && report.killed && report.problems.is_empty(), "{report:?}");
     // The group of a job that has exited unseen can be removed by anybody.
     let job = world.spawn(&sh("exit 6"));
     await_main(&world, job);

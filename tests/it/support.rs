@@ -405,6 +405,12 @@ pub(crate) fn pidfd(pid: u32) -> OwnedFd {
     pidfd_open(pid, PidfdFlags::empty()).unwrap_or_else(|error| panic!("process {pid:?}: {error}"))
 }
 
+/// Whether a process has come to its end. A dying one leaves its cgroup, all files closed, some instructions before its
+/// pidfd says so; one that was not killed lives far longer than the wait.
+pub(crate) fn is_dead(process: &OwnedFd) -> bool {
+    await_exit(process, PATIENCE)
+}
+
 /// Whether the process behind a pidfd has exited.
 pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     await_exit(pidfd, Duration::ZERO)
