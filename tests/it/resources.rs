@@ -13,6 +13,7 @@ use jobworker::{
     Reactor, Signal, Stall, Stallable, Token,
 };
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{XattrFlags, setxattr};
 
 use crate::nested::{KINDS, Nested, in_every_loop};
 use crate::support::{PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm};
@@ -747,10 +748,7 @@ fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
     }
     let place = Place::new();
     let Some(own) = place.cgroup.clone() else { return };
-    let table = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let before = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-    let procs = cgroup_mount().unwrap().join(before).join("cgroup.procs");
-    fs::write(own.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    let before = move_to(&own);
     let mut config = place.config();
     let mut world = World::around(Reactor::with_config(config.cgroup_parent(&own).host_leaf("host")).unwrap(), place);
     let members = fs::read_to_string(own.join("host/cgroup.procs")).unwrap();
@@ -760,8 +758,41 @@ fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
         limits.memory_high(ByteSize::from_bytes(1 << 30));
     }
     world.run(sh("true").limits(&limits));
-    fs::write(procs, std::process::id().to_string()).unwrap();
+    move_to(&before);
     fs::remove_dir(own.join("host")).unwrap();
+}
+
+#[test]
+fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_it() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    let Some(own) = place.cgroup.clone() else { return };
+    let before = move_to(&own);
+    let mut config = Config::new();
+    config.log_dir(place.logs());
+    let parent_of_a_job = || {
+        let mut reactor = Reactor::with_config(&config).unwrap();
+        let job = reactor.spawn(&sh("true"), Token(0)).unwrap();
+        let cgroup = reactor.status(job).unwrap().cgroup.unwrap();
+        cgroup.parent().unwrap().to_owned()
+    };
+    // Root may make groups at the root of the tree, and does so unless it was given a place of its own.
+    let is_root = rustix::process::geteuid().is_root();
+    assert_eq!(parent_of_a_job(), if is_root { cgroup_mount().unwrap() } else { own.clone() });
+    // As systemd does for Delegate=yes.
+    setxattr(&own, "user.delegate", b"1", XattrFlags::empty()).unwrap();
+    assert_eq!(parent_of_a_job(), own);
+    move_to(&before);
+}
+
+/// Moves this process to another cgroup, and gives the one that it was in.
+fn move_to(cgroup: &Path) -> PathBuf {
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let before = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    cgroup_mount().unwrap().join(before)
 }
 
 #[test]
