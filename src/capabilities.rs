@@ -135,7 +135,10 @@ fn tree(located: Result<&Hierarchy, &Error>) -> Check {
         name: "cgroup tree",
         verdict: Verdict::present_or(located.is_ok(), Verdict::Fatal),
         found: match located {
-            Ok(hierarchy) => format!("jobs are made in {} ({kind})", hierarchy.path().display()),
+            Ok(hierarchy) => {
+                let whose = if hierarchy.is_delegated() { "delegated by the service manager" } else { "not delegated" };
+                format!("jobs are made in {} ({whose}; {kind})", hierarchy.path().display())
+            }
             Err(error) => error.to_string(),
         },
         good_for: "holding all processes of a job together, so that none is left behind",

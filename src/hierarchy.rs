@@ -98,6 +98,11 @@ impl Hierarchy {
         self.dir.as_fd()
     }
 
+    /// Whether the service manager has handed this cgroup over to us.
+    pub(crate) fn is_delegated(&self) -> bool {
+        delegated(&self.path)
+    }
+
     /// Whether the jobs' groups have the memory controller, as far as we know.
     pub(crate) fn has_memory(&self) -> bool {
         self.has_memory.load(Ordering::Relaxed)

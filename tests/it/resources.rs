@@ -784,6 +784,7 @@ fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_
     // As systemd does for Delegate=yes.
     setxattr(&own, "user.delegate", b"1", XattrFlags::empty()).unwrap();
     assert_eq!(parent_of_a_job(), own);
+    assert!(Capabilities::probe().to_string().contains("delegated by the service manager"));
     move_to(&before);
 }
 
