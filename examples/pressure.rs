@@ -346,11 +346,14 @@ impl Terminal {
 
 impl TermLike for Terminal {
     fn width(&self) -> u16 {
-        rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| size.ws_col)
+        let told = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+        // A serial line does not know who is at its other end.
+        if told == 0 { 80 } else { told }
     }
 
     fn height(&self) -> u16 {
-        rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| size.ws_row)
+        let told = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
+        if told == 0 { 24 } else { told }
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {

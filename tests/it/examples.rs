@@ -11,6 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+use rustix::termios::Winsize;
 
 use crate::support::{PATIENCE, Place, directories, is_alive};
 
@@ -424,6 +426,34 @@ fn pressure_prints_lines_and_ends_with_its_job() {
     let line = run.line();
     assert!(line.contains("cpu some") && line.contains("memory some"), "{line}");
     run.end().expect(4, b"");
+}
+
+#[test]
+fn pressure_is_drawn_on_a_terminal_of_any_size() {
+    for columns in [0, 1, 200] {
+        let place = Place::new();
+        let (Some(_), Some(program)) = (place.cgroup.clone(), program("pressure")) else { return };
+        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&near).unwrap();
+        let far = File::options().read(true).write(true).open(ptsname(&near, Vec::new()).unwrap().to_str().unwrap());
+        let far = far.unwrap();
+        let size = Winsize { ws_row: columns / 2, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&near, size).unwrap();
+        let mut command = Command::new(program);
+        command.args(["sh", "-c", "echo a line; sleep 0.6; exit 4"]).env("TMPDIR", place.logs()).stdout(far);
+        command.stdin(Stdio::null()).stderr(File::create(place.dir.path().join("stderr")).unwrap());
+        let child = command.spawn().unwrap();
+        // With it goes the last other descriptor of the terminal.
+        drop(command);
+        let mut shown = Vec::new();
+        // It ends with an error once nobody has the other side.
+        let _ = File::from(near).read_to_end(&mut shown);
+        let ended = Example { child, place }.end().expect(4, b"");
+        let shown = String::from_utf8_lossy(&shown);
+        // One column is too narrow for anything; it is only not to fail.
+        let drawn = shown.contains("\x1b[") && shown.contains("a line");
+        assert!(drawn || columns == 1, "{columns} columns: {shown:?}: {}", ended.stderr);
+    }
 }
 
 #[test]
