@@ -212,7 +212,9 @@ impl Hierarchy {
         }
         setting.file = "io.bfq.weight".to_owned();
         // BFQ shows the default as a bare number or with its name, by version.
-        setting.kept = Kept::Unknown;
+        if let Kept::Line(line) = &setting.kept {
+            setting.kept = Kept::Word(line.trim_start_matches("default ").to_owned());
+        }
         Ok(())
     }
 

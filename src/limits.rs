@@ -229,6 +229,10 @@ pub(crate) struct Setting {
 pub(crate) enum Kept {
     /// The first line is this text.
     Line(String),
+    /// The first line ends with this word.
+    Word(String),
+    /// It is a list of the same numbers as this one; the kernel joins neighbours into ranges.
+    List(String),
     /// Some line begins with this word and has each of these.
     Device(String, Vec<String>),
     /// In a form of the kernel's own, which is not compared.
@@ -240,6 +244,8 @@ impl Kept {
     pub(crate) fn shows(&self, content: &str) -> bool {
         match self {
             Self::Line(line) => content.lines().next().unwrap_or("") == line,
+            Self::Word(word) => content.lines().next().and_then(|line| line.split_whitespace().last()) == Some(word),
+            Self::List(list) => ranges(list).is_some_and(|wanted| ranges(content.trim_end()) == Some(wanted)),
             Self::Device(device, parts) => content.lines().any(|line| {
                 let mut words = line.split_whitespace();
                 words.next() == Some(device)
@@ -426,9 +432,10 @@ impl Limits {
     pub fn hugetlb_max(&mut self, page: &str, size: ByteSize) -> &mut Self {
         let file = format!("hugetlb.{page}.max");
         let mut checked = setting_for_file(&file, size.0.to_string());
-        if let Ok(setting) = &mut checked {
-            // Rounded to whole huge pages by the kernel.
-            setting.kept = Kept::Unknown;
+        // The kernel names a page of 2 MiB 2MB.
+        let page = page.strip_suffix('B').and_then(|size| size.parse::<ByteSize>().ok()).filter(|page| page.0 > 0);
+        if let (Ok(setting), Some(page)) = (&mut checked, page) {
+            setting.kept = in_pages(size, page.0);
         }
         self.set(None, &file, checked)
     }
@@ -468,10 +475,7 @@ impl Limits {
             None => number(item),
         };
         let checked = if text.split(',').all(item) {
-            let mut setting = exact(file, text.to_owned());
-            // The kernel joins neighbours into ranges.
-            setting.kept = Kept::Unknown;
-            Ok(setting)
+            Ok(Setting { kept: Kept::List(text.to_owned()), ..exact(file, text.to_owned()) })
         } else {
             Err(InvalidLimit::List { file, text: text.to_owned() })
         };
@@ -479,13 +483,8 @@ impl Limits {
     }
 
     fn memory(&mut self, file: &'static str, size: ByteSize) -> &mut Self {
-        // The kernel counts in pages and gives back the multiple that it kept; past the largest count it says max.
-        let page = rustix::param::page_size() as u64;
-        let mut setting = exact(file, size.0.to_string());
-        let kept =
-            if size.0 / page >= i64::MAX as u64 / page { "max".to_owned() } else { (size.0 / page * page).to_string() };
-        setting.kept = Kept::Line(kept);
-        self.set(None, file, Ok(setting))
+        let kept = in_pages(size, rustix::param::page_size() as u64);
+        self.set(None, file, Ok(Setting { kept, ..exact(file, size.0.to_string()) }))
     }
 
     fn set(&mut self, device: Option<Device>, file: &str, checked: Result<Setting, InvalidLimit>) -> &mut Self {
@@ -521,6 +520,30 @@ fn micros(file: &'static str, time: Duration, bounds: (i128, i128)) -> Result<i1
 fn exact(file: &str, value: String) -> Setting {
     let controller = file.split('.').next().unwrap_or(file).to_owned();
     Setting { controller, file: file.to_owned(), kept: Kept::Line(value.clone()), value, optional: false }
+}
+
+/// The kernel counts in pages and gives back the multiple that it kept; past the largest count it says max.
+fn in_pages(size: ByteSize, page: u64) -> Kept {
+    let most = i64::MAX as u64 / page;
+    Kept::Line(if size.0 / page >= most { "max".to_owned() } else { (size.0 / page * page).to_string() })
+}
+
+/// The numbers of a list such as `0-3,8`, as ranges that do not touch; `None` if it is none.
+fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
+    let mut found: Vec<(u32, u32)> = Vec::new();
+    for item in list.split(',') {
+        let (first, last) = item.split_once('-').unwrap_or((item, item));
+        found.push((first.parse().ok()?, last.parse().ok()?));
+    }
+    found.sort_unstable();
+    let mut joined: Vec<(u32, u32)> = Vec::new();
+    for (first, last) in found {
+        match joined.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => joined.push((first, last)),
+        }
+    }
+    Some(joined)
 }
 
 /// A setting that has a line of its own for each device.
@@ -628,6 +651,23 @@ mod tests {
         assert!(
             Limits::new().io_max(Device::new(8, 0), IoRates { reads: Some(0), ..IoRates::default() }).check().is_err()
         );
+    }
+
+    #[test]
+    fn a_list_reads_back_however_the_kernel_writes_it() {
+        let kept = Kept::List("8,0-2,3,1".to_owned());
+        assert!(kept.shows("0-3,8\n") && kept.shows("0-3,8"));
+        for other in ["", "0-3", "0-3,8-9", "0-2,8", "x"] {
+            assert!(!kept.shows(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_read_back_as_whole_ones() {
+        for (page, size, kept) in [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")] {
+            let settings = Limits::new().hugetlb_max(page, ByteSize(size)).check().unwrap();
+            assert_eq!(settings[0].kept, Kept::Line(kept.to_owned()), "{page}");
+        }
     }
 
     #[test]
