@@ -433,10 +433,11 @@ fn pressure_is_drawn_on_a_terminal_of_any_size() {
     for columns in [0, 1, 200] {
         let place = Place::new();
         let (Some(_), Some(program)) = (place.cgroup.clone(), program("pressure")) else { return };
-        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         unlockpt(&near).unwrap();
-        let far = File::options().read(true).write(true).open(ptsname(&near, Vec::new()).unwrap().to_str().unwrap());
-        let far = far.unwrap();
+        // Not as the terminal of this process, which its end would then kill.
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let far = rustix::fs::open(ptsname(&near, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
         let size = Winsize { ws_row: columns / 2, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&near, size).unwrap();
         let mut command = Command::new(program);
