@@ -114,7 +114,6 @@ impl Jobs {
         let cgroup = self.cgroup(id)?;
         let path = cgroup.path().join(resource.file());
         let trigger = arm(cgroup.dir(), resource.file(), stall, path)?;
-        self.unwatch(|watched| watched.job == Some((slot, id)) && watched.resource == resource, around);
         let place = self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
         if let Some(live) = self.live_at(slot) {
             live.triggers.push(place);
@@ -134,9 +133,7 @@ impl Jobs {
             .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
         let name = resource.to_string();
         let trigger = arm(dir.as_fd(), &name, stall, Path::new("/proc/pressure").join(&name))?;
-        self.unwatch(|watched| watched.job.is_none() && watched.resource == resource, around);
-        self.watch(Watched { trigger, job: None, token, resource }, around)?;
-        Ok(())
+        self.watch(Watched { trigger, job: None, token, resource }, around).map(drop)
     }
 
     /// Ends the events for stalls of a job.
@@ -147,28 +144,39 @@ impl Jobs {
         around: &mut Surroundings<'_>,
     ) -> Result<()> {
         let (slot, _) = self.slot_and_token(id)?;
-        self.unwatch(|watched| watched.job == Some((slot, id)) && watched.resource == resource, around);
+        self.unwatch(Some((slot, id)), resource, None, around);
         Ok(())
     }
 
     /// Ends the events for stalls of the whole system.
     pub(crate) fn unwatch_system_pressure(&mut self, resource: Stallable, around: &mut Surroundings<'_>) {
-        self.unwatch(|watched| watched.job.is_none() && watched.resource == resource, around);
+        self.unwatch(None, resource, None, around);
     }
 
+    /// Replaces the trigger for the same, which stays when this one cannot be watched.
     fn watch(&mut self, watched: Watched, around: &mut Surroundings<'_>) -> Result<usize> {
+        let (job, resource) = (watched.job, watched.resource);
         let place = self.triggers.vacant_key();
         let mut source = SourceFd(&watched.trigger.as_raw_fd());
         let interest = Interest::READABLE | Interest::PRIORITY;
         let registered = around.registry.register(&mut source, trigger_token(place), interest);
         registered.map_err(Error::event_loop("watch a pressure file"))?;
-        Ok(self.triggers.insert(watched))
+        self.triggers.insert(watched);
+        self.unwatch(job, resource, Some(place), around);
+        Ok(place)
     }
 
-    fn unwatch(&mut self, which: impl Fn(&Watched) -> bool, around: &mut Surroundings<'_>) {
-        let places: Vec<usize> =
-            self.triggers.iter().filter(|(_, watched)| which(watched)).map(|(place, _)| place).collect();
-        for place in places {
+    /// Disarms the trigger of a job, or of the system, for a resource; not the one at the place to spare.
+    fn unwatch(
+        &mut self,
+        job: Option<(usize, JobId)>,
+        resource: Stallable,
+        spared: Option<usize>,
+        around: &mut Surroundings<'_>,
+    ) {
+        let same = |watched: &Watched| watched.job == job && watched.resource == resource;
+        let found = self.triggers.iter().find(|(place, watched)| same(watched) && Some(*place) != spared);
+        if let Some((place, _)) = found {
             self.drop_trigger(place, around);
         }
     }
