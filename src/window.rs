@@ -164,7 +164,15 @@ fn reads_again<E>(
     mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
 ) -> Result<bool, E> {
     let mut offset = offset;
-    let mut again = [0; 512];
+    // Mostly it is a few bytes, for which not a whole page is to be zeroed.
+    let (mut few, mut many);
+    let again: &mut [u8] = if bytes.len() <= OVERLAP {
+        few = [0; OVERLAP];
+        &mut few
+    } else {
+        many = [0; 4096];
+        &mut many
+    };
     for part in bytes.chunks(again.len()) {
         let again = &mut again[..part.len()];
         if read(again, offset)? < part.len() || again != part {
