@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Error, Result};
 use crate::hierarchy::Hierarchy;
-use crate::limits::{Kept, Setting};
+use crate::setting::{Kept, Setting};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::id::JobId;
-use crate::limits::InvalidLimit;
 use crate::pressure::Stall;
+use crate::units::InvalidLimit;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -15,7 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::limits::{Kept, Setting};
+use crate::setting::{Kept, Setting};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;

@@ -93,6 +93,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `units`, `setting` | what limits are expressed in; one as the kernel takes it and gives it back, pure |
 //! | `signal`, `limits`, `command` | what to run, as plain data |
 //! | `id` | tokens, ids, generational slots |
 //! | `pressure` | stalls: parsed, and the triggers that make them events |
@@ -132,13 +133,14 @@ pub use crate::error::{Error, Result, Stage};
 pub use crate::event::{Event, Events};
 pub use crate::exit::{Exit, Usage};
 pub use crate::id::{JobId, TailId, Token};
-pub use crate::limits::{ByteSize, Device, InvalidLimit, IoRates, Limits};
+pub use crate::limits::{IoRates, Limits};
 pub use crate::pressure::{InvalidPressure, Pressure, Stall, Stallable, Stalled};
 pub use crate::reactor::{Census, Reactor};
 pub use crate::report::{OomCause, Phase, Report, Status, StopCause};
 pub use crate::signal::Signal;
 pub use crate::stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 pub use crate::tail::{Fill, Position, Read, Stream, TailOptions};
+pub use crate::units::{ByteSize, Device, InvalidLimit};
 pub use crate::waker::Waker;
 
 mod capabilities;
@@ -168,12 +170,14 @@ mod report;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod seam;
+mod setting;
 mod signal;
 mod stats;
 mod sys;
 mod tail;
 mod tails;
 mod timer;
+mod units;
 mod waker;
 mod watch;
 mod window;

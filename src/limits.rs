@@ -1,163 +1,12 @@
-//! Owns [`Limits`], the cgroup limits of a job as plain data, and [`ByteSize`].
+//! Owns [`Limits`], the cgroup limits of a job as plain data.
 //!
 //! Invariant: nothing here touches a file; what a value may be is decided by [`Limits::check`] alone, before
 //! anything is created. Knows the names of the kernel's interface files, not where they lie.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-/// A number of bytes that reads and prints with the suffixes K, M, G and T (powers of 1024).
-///
-/// ```
-/// use jobworker::ByteSize;
-///
-/// let size: ByteSize = "100M".parse()?;
-/// assert_eq!(size, ByteSize::from_bytes(100 * 1024 * 1024));
-/// assert_eq!(size.to_string(), "100M");
-/// assert!("12Q".parse::<ByteSize>().is_err());
-/// # Ok::<(), jobworker::InvalidLimit>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteSize(u64);
-
-/// The suffixes, largest first, with the power of two each stands for.
-const SUFFIXES: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
-
-impl ByteSize {
-    /// No limit: what the kernel writes as `max`.
-    pub const MAX: Self = Self(u64::MAX);
-
-    /// A size of exactly this many bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
-    /// The number of bytes.
-    #[must_use]
-    pub const fn as_bytes(self) -> u64 {
-        self.0
-    }
-}
-
-/// Parses digits with at most one suffix out of K, M, G and T, in either case.
-impl FromStr for ByteSize {
-    type Err = InvalidLimit;
-
-    fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let invalid = || InvalidLimit::Size { text: text.to_owned() };
-        let last = text.chars().next_back().ok_or_else(invalid)?.to_ascii_uppercase();
-        let (digits, shift) = match SUFFIXES.iter().find(|(suffix, _)| *suffix == last) {
-            Some((_, shift)) => (&text[..text.len() - 1], *shift),
-            None => (text, 0),
-        };
-        // `u64::from_str` would accept a leading plus sign.
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(invalid());
-        }
-        let number: u64 = digits.parse().map_err(|_| invalid())?;
-        number.checked_mul(1 << shift).map(Self).ok_or_else(invalid)
-    }
-}
-
-/// Writes the size with the largest suffix that loses nothing.
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
-        match SUFFIXES.iter().find(|(_, shift)| exact(*shift)) {
-            Some((suffix, shift)) => write!(f, "{}{suffix}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
-/// A limit that no kernel would accept, found before anything was created.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidLimit {
-    /// The text is not digits with at most one of the suffixes K, M, G and T, or does not fit into 64 bits.
-    #[error("{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as in 100M")]
-    Size {
-        /// What was given.
-        text: String,
-    },
-    /// A value outside of the kernel's range.
-    #[error("{file} is {value}, but has to lie between {least} and {most}")]
-    Range {
-        /// The interface file, such as `cpu.weight`.
-        file: &'static str,
-        /// What was given.
-        value: i128,
-        /// The least value that the kernel takes.
-        least: i128,
-        /// The greatest value that the kernel takes.
-        most: i128,
-    },
-    /// A list of processors or memory nodes that is not one.
-    #[error("{file} is {text:?}, but has to be a list of numbers and ranges, as in 0-3,8")]
-    List {
-        /// The interface file, such as `cpuset.cpus`.
-        file: &'static str,
-        /// What was given.
-        text: String,
-    },
-    /// The name of an interface file that leads out of the cgroup, is none, or is not for setting limits.
-    #[error("{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash")]
-    File {
-        /// What was given.
-        file: String,
-    },
-    /// The text is not the number of a block device.
-    #[error(
-        "{text:?} is not the number of a block device: write it as in /proc/partitions, with a colon, such as 259:0"
-    )]
-    Device {
-        /// What was given.
-        text: String,
-    },
-}
-
-/// A block device, by its numbers.
-///
-/// ```
-/// use jobworker::Device;
-///
-/// let disk: Device = "259:0".parse()?;
-/// assert_eq!(disk, Device::new(259, 0));
-/// # Ok::<(), jobworker::InvalidLimit>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Device {
-    major: u32,
-    minor: u32,
-}
-
-impl Device {
-    /// The device with these numbers, as in /proc/partitions.
-    #[must_use]
-    pub const fn new(major: u32, minor: u32) -> Self {
-        Self { major, minor }
-    }
-}
-
-/// Parses `major:minor`.
-impl FromStr for Device {
-    type Err = InvalidLimit;
-
-    fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let numbers = text.split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-        let (major, minor) = numbers.ok_or_else(|| InvalidLimit::Device { text: text.to_owned() })?;
-        Ok(Self { major, minor })
-    }
-}
-
-/// Writes `major:minor`.
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
+use crate::setting::{Kept, Setting, exact, in_pages, of_device, setting_for_file};
+use crate::units::{ByteSize, Device, InvalidLimit};
 
 /// The rates at which a job may use a device; what is `None` is not limited.
 ///
@@ -207,53 +56,6 @@ struct Entry {
     device: Option<Device>,
     file: String,
     checked: Result<Setting, InvalidLimit>,
-}
-
-/// One limit as the kernel takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Setting {
-    /// The controller that has to be enabled for the job's group; the part of the file's name before the first dot.
-    pub(crate) controller: String,
-    /// The interface file inside the group.
-    pub(crate) file: String,
-    /// What to write.
-    pub(crate) value: String,
-    /// What a read gives once the kernel has taken the value.
-    pub(crate) kept: Kept,
-    /// Set along with another one: where the kernel does not have the file, there is nothing to set.
-    pub(crate) optional: bool,
-}
-
-/// How a value that the kernel has taken looks when it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// The first line is this text.
-    Line(String),
-    /// The first line ends with this word.
-    Word(String),
-    /// It is a list of the same numbers as this one; the kernel joins neighbours into ranges.
-    List(String),
-    /// Some line begins with this word and has each of these.
-    Device(String, Vec<String>),
-    /// In a form of the kernel's own, which is not compared.
-    Unknown,
-}
-
-impl Kept {
-    /// Whether this content shows the value.
-    pub(crate) fn shows(&self, content: &str) -> bool {
-        match self {
-            Self::Line(line) => content.lines().next().unwrap_or("") == line,
-            Self::Word(word) => content.lines().next().and_then(|line| line.split_whitespace().last()) == Some(word),
-            Self::List(list) => ranges(list).is_some_and(|wanted| ranges(content.trim_end()) == Some(wanted)),
-            Self::Device(device, parts) => content.lines().any(|line| {
-                let mut words = line.split_whitespace();
-                words.next() == Some(device)
-                    && parts.iter().all(|part| line.split_whitespace().any(|word| word == part))
-            }),
-            Self::Unknown => true,
-        }
-    }
 }
 
 /// A weight lies in this range; the kernel's default is 100.
@@ -431,11 +233,12 @@ impl Limits {
     #[doc(alias = "hugetlb.2MB.max")]
     pub fn hugetlb_max(&mut self, page: &str, size: ByteSize) -> &mut Self {
         let file = format!("hugetlb.{page}.max");
-        let mut checked = setting_for_file(&file, size.0.to_string());
+        let mut checked = setting_for_file(&file, size.as_bytes().to_string());
         // The kernel names a page of 2 MiB 2MB.
-        let page = page.strip_suffix('B').and_then(|size| size.parse::<ByteSize>().ok()).filter(|page| page.0 > 0);
+        let page =
+            page.strip_suffix('B').and_then(|size| size.parse::<ByteSize>().ok()).filter(|page| page.as_bytes() > 0);
         if let (Ok(setting), Some(page)) = (&mut checked, page) {
-            setting.kept = in_pages(size, page.0);
+            setting.kept = in_pages(size, page.as_bytes());
         }
         self.set(None, &file, checked)
     }
@@ -484,7 +287,7 @@ impl Limits {
 
     fn memory(&mut self, file: &'static str, size: ByteSize) -> &mut Self {
         let kept = in_pages(size, rustix::param::page_size() as u64);
-        self.set(None, file, Ok(Setting { kept, ..exact(file, size.0.to_string()) }))
+        self.set(None, file, Ok(Setting { kept, ..exact(file, size.as_bytes().to_string()) }))
     }
 
     fn set(&mut self, device: Option<Device>, file: &str, checked: Result<Setting, InvalidLimit>) -> &mut Self {
@@ -516,80 +319,9 @@ fn micros(file: &'static str, time: Duration, bounds: (i128, i128)) -> Result<i1
     range(file, i128::try_from(time.as_micros()).unwrap_or(i128::MAX), bounds)
 }
 
-/// A setting that reads back as it is written.
-fn exact(file: &str, value: String) -> Setting {
-    let controller = file.split('.').next().unwrap_or(file).to_owned();
-    Setting { controller, file: file.to_owned(), kept: Kept::Line(value.clone()), value, optional: false }
-}
-
-/// The kernel counts in pages and gives back the multiple that it kept; past the largest count it says max.
-fn in_pages(size: ByteSize, page: u64) -> Kept {
-    let most = i64::MAX as u64 / page;
-    Kept::Line(if size.0 / page >= most { "max".to_owned() } else { (size.0 / page * page).to_string() })
-}
-
-/// The numbers of a list such as `0-3,8`, as ranges that do not touch; `None` if it is none.
-fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
-    let mut found: Vec<(u32, u32)> = Vec::new();
-    for item in list.split(',') {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        found.push((first.parse().ok()?, last.parse().ok()?));
-    }
-    found.sort_unstable();
-    let mut joined: Vec<(u32, u32)> = Vec::new();
-    for (first, last) in found {
-        match joined.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-            _ => joined.push((first, last)),
-        }
-    }
-    Some(joined)
-}
-
-/// A setting that has a line of its own for each device.
-fn of_device(file: &str, device: Device, parts: Vec<String>) -> Setting {
-    let value = format!("{device} {}", parts.join(" "));
-    Setting { kept: Kept::Device(device.to_string(), parts), ..exact(file, value) }
-}
-
-/// A setting of a file that was named by the host.
-fn setting_for_file(file: &str, value: String) -> Result<Setting, InvalidLimit> {
-    let proper = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let named = file.split_once('.').is_some_and(|(controller, name)| !controller.is_empty() && !name.is_empty());
-    // The core's files move, kill and freeze processes, which is the engine's business; its maxima are limits.
-    let ours = file.starts_with("cgroup.") && !file.starts_with("cgroup.max.");
-    if !named || ours || file.contains("..") || !file.bytes().all(proper) {
-        return Err(InvalidLimit::File { file: file.to_owned() });
-    }
-    Ok(Setting { kept: Kept::Unknown, ..exact(file, value) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_parse_in_powers_of_1024() {
-        for (text, bytes) in
-            [("0", 0), ("1", 1), ("1k", 1 << 10), ("100M", 100 << 20), ("3G", 3 << 30), ("2T", 2 << 40)]
-        {
-            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_size_is_refused() {
-        for text in ["", "M", "12Q", "-1", "+1", "1.5M", "1MM", " 1", "18446744073709551616", "16777216T", "1é"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(InvalidLimit::Size { text: text.to_owned() }), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_printed_size_parses_to_itself() {
-        for bytes in [0, 1, 1000, 1024, 1536, 100 << 20, u64::MAX, 1 << 40] {
-            assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
-        }
-    }
 
     #[test]
     fn weights_are_checked_by_range() {
@@ -601,7 +333,7 @@ mod tests {
 
     #[test]
     fn memory_reads_back_in_whole_pages() {
-        let settings = Limits::new().memory_high(ByteSize(5000)).check().unwrap();
+        let settings = Limits::new().memory_high(ByteSize::from_bytes(5000)).check().unwrap();
         assert_eq!((settings[0].value.as_str(), &settings[0].kept), ("5000", &Kept::Line("4096".to_owned())));
     }
 
@@ -611,9 +343,9 @@ mod tests {
             limits.check().unwrap().into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
         };
         let mut limits = Limits::new();
-        limits.memory_max(ByteSize(4096));
+        limits.memory_max(ByteSize::from_bytes(4096));
         assert_eq!(files(&limits), ["memory.max=4096", "memory.swap.max=0"]);
-        limits.memory_swap_max(ByteSize(8192));
+        limits.memory_swap_max(ByteSize::from_bytes(8192));
         assert_eq!(files(&limits), ["memory.max=4096", "memory.swap.max=8192"]);
     }
 
@@ -654,27 +386,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_reads_back_however_the_kernel_writes_it() {
-        let kept = Kept::List("8,0-2,3,1".to_owned());
-        assert!(kept.shows("0-3,8\n") && kept.shows("0-3,8"));
-        for other in ["", "0-3", "0-3,8-9", "0-2,8", "x"] {
-            assert!(!kept.shows(other), "{other:?}");
-        }
-    }
-
-    #[test]
     fn huge_pages_read_back_as_whole_ones() {
         for (page, size, kept) in [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")] {
-            let settings = Limits::new().hugetlb_max(page, ByteSize(size)).check().unwrap();
+            let settings = Limits::new().hugetlb_max(page, ByteSize::from_bytes(size)).check().unwrap();
             assert_eq!(settings[0].kept, Kept::Line(kept.to_owned()), "{page}");
         }
-    }
-
-    #[test]
-    fn a_line_for_a_device_is_found_among_others() {
-        let kept = of_device("io.max", Device::new(8, 16), vec!["rbps=1".to_owned(), "wbps=max".to_owned()]).kept;
-        assert!(kept.shows("8:0 rbps=2 wbps=max\n8:16 rbps=1 wbps=max riops=max wiops=max\n"));
-        assert!(!kept.shows("8:16 rbps=2 wbps=max\n"));
-        assert!(!kept.shows(""));
     }
 }

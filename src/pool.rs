@@ -10,9 +10,10 @@ use uuid::Uuid;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::hierarchy::Hierarchy;
-use crate::limits::{Limits, Setting};
+use crate::limits::Limits;
 use crate::logdir::random_uuid;
 use crate::owner::Owner;
+use crate::setting::Setting;
 
 /// Ready-made groups, all with the same limits.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::limits::Device;
 use crate::pressure::Pressure;
+use crate::units::Device;
 
 /// What a job has used, and uses, as the kernel accounts it for the job's cgroup and all groups below.
 ///

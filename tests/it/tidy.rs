@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files of `src/`, lowest layer first: a file may use only those above it in this list.
-const LAYERS: [&str; 40] = [
+const LAYERS: [&str; 42] = [
+    "units",
+    "setting",
     "signal",
     "limits",
     "command",
