@@ -1,8 +1,9 @@
 //! How long does a job take from spawn to `Finished`, and does that depend on the size of the host?
 //!
-//! /bin/true as a job, against the fewest system calls that can do the same: mkdir of the group, the log file, a
-//! vfork-like clone3 into the group, exec, one event on the pidfd, reap, rmdir. And against `std::process::Command`,
-//! which does less: no group, no log. In turns, one by one, with more and more memory of the host touched.
+//! /bin/true as a job, against the fewest system calls that can do the same: mkdir of the group,
+//! the log file, a vfork-like clone3 into the group, exec, one event on the pidfd, reap, rmdir. And
+//! against `std::process::Command`, which does less: no group, no log. In turns, one by one, with
+//! more and more memory of the host touched.
 //!
 //! Invariant: nothing is left of any of them.
 #![allow(unsafe_code)]
@@ -94,8 +95,10 @@ fn main() -> ExitCode {
             format!("{:.0}", median(&times.std)),
         ]);
     }
-    table
-        .print(&format!("/bin/true from spawn to Finished; {} turns for each size of the host", results[0].ours.len()));
+    table.print(&format!(
+        "/bin/true from spawn to Finished; {} turns for each size of the host",
+        results[0].ours.len()
+    ));
     println!(
         "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: spawn and wait, no group, no log"
     );
@@ -170,10 +173,12 @@ impl Touched {
         if length == 0 {
             return Self { base: std::ptr::null_mut(), length };
         }
-        // SAFETY: a new anonymous mapping touches no memory in use; it is only written to within its length.
+        // SAFETY: a new anonymous mapping touches no memory in use; it is only written to within
+        // its length.
         unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let base = mmap_anonymous(std::ptr::null_mut(), length, protection, MapFlags::PRIVATE).unwrap();
+            let base = mmap_anonymous(std::ptr::null_mut(), length, protection, MapFlags::PRIVATE)
+                .unwrap();
             // Few large pages would flatter whoever copies page tables.
             let _ = madvise(base, length, Advice::LinuxNoHugepage);
             let base = base.cast::<u8>();
@@ -196,7 +201,11 @@ impl Drop for Touched {
 
 unsafe extern "C" {
     // std links them anyway.
-    fn execve(program: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
+    fn execve(
+        program: *const c_char,
+        argv: *const *const c_char,
+        envp: *const *const c_char,
+    ) -> c_int;
     fn dup2(old: c_int, new: c_int) -> c_int;
     fn _exit(code: c_int) -> !;
 }
@@ -243,13 +252,20 @@ impl Floor {
         let log_name = format!("{name}.log");
         let start = Instant::now();
         mkdirat(&self.parent, &name, Mode::from_raw_mode(0o755)).unwrap();
-        let group =
-            openat(&self.parent, &name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let group = openat(
+            &self.parent,
+            &name,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .unwrap();
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let log = openat(&self.log_dir, &log_name, flags, Mode::RUSR | Mode::WUSR).unwrap();
         let pidfd = self.clone(&group, &log);
         drop(log);
-        epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(1), epoll::EventFlags::IN).unwrap();
+        epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(1), epoll::EventFlags::IN)
+            .unwrap();
         let mut ready = Vec::with_capacity(8);
         common::wait(&self.epoll, &mut ready);
         let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
@@ -264,7 +280,8 @@ impl Floor {
     fn clone(&mut self, group: &OwnedFd, log: &OwnedFd) -> OwnedFd {
         let mut pidfd: c_int = -1;
         let arguments = raw::clone_args {
-            flags: u64::from(raw::CLONE_VM | raw::CLONE_VFORK | raw::CLONE_PIDFD) | raw::CLONE_INTO_CGROUP,
+            flags: u64::from(raw::CLONE_VM | raw::CLONE_VFORK | raw::CLONE_PIDFD)
+                | raw::CLONE_INTO_CGROUP,
             pidfd: (&raw mut pidfd).addr() as u64,
             child_tid: 0,
             parent_tid: 0,
@@ -277,10 +294,14 @@ impl Floor {
             cgroup: u64::from(group.as_raw_fd().unsigned_abs()),
         };
         let streams = Streams { null: self.null.as_raw_fd(), log: log.as_raw_fd() };
-        // SAFETY: the child runs `child` on a stack of its own and leaves by exec or exit; what it reads lives on, for
-        // this thread waits meanwhile (CLONE_VFORK).
+        // SAFETY: the child runs `child` on a stack of its own and leaves by exec or exit; what it
+        // reads lives on, for this thread waits meanwhile (CLONE_VFORK).
         let pid = unsafe { clone3(&arguments, &streams) };
-        assert!(pid > 0, "clone3: {}", std::io::Error::from_raw_os_error(i32::try_from(-pid).unwrap()));
+        assert!(
+            pid > 0,
+            "clone3: {}",
+            std::io::Error::from_raw_os_error(i32::try_from(-pid).unwrap())
+        );
         // SAFETY: the kernel has just opened it for us.
         unsafe { OwnedFd::from_raw_fd(pidfd) }
     }
@@ -306,7 +327,8 @@ extern "C" fn child(streams: &Streams) -> ! {
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(arguments: &raw::clone_args, streams: &Streams) -> isize {
     let result;
-    // SAFETY: the parent comes back with a number in rax and all else as it was; the child never leaves the block.
+    // SAFETY: the parent comes back with a number in rax and all else as it was; the child never
+    // leaves the block.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -366,7 +388,9 @@ unsafe fn clone3(arguments: &raw::clone_args, streams: &Streams) -> isize {
     let flags = arguments.flags & !u64::from(raw::CLONE_VM);
     let arguments = raw::clone_args { flags, stack: 0, stack_size: 0, ..*arguments };
     // SAFETY: the child has a memory of its own.
-    match unsafe { syscall(raw::__NR_clone3 as std::ffi::c_long, &raw const arguments, size_of_val(&arguments)) } {
+    match unsafe {
+        syscall(raw::__NR_clone3 as std::ffi::c_long, &raw const arguments, size_of_val(&arguments))
+    } {
         0 => child(streams),
         result => result as isize,
     }

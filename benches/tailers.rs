@@ -1,9 +1,10 @@
-//! How soon after a write does the last of 1, 100, 1,000 or 10,000 tails have the line, and what does each cost?
+//! How soon after a write does the last of 1, 100, 1,000 or 10,000 tails have the line, and what
+//! does each cost?
 //!
-//! A job writes a line with the time in it, in turns to its log and to a file that a thread of this program follows by
-//! the fewest system calls that can do it: epoll_wait, read of an inotify, pread. So both are measured on one machine in
-//! one mood. The floor of the processor time per tail and line is what that loop takes, shared by all tails, and a copy
-//! of the line for each.
+//! A job writes a line with the time in it, in turns to its log and to a file that a thread of this
+//! program follows by the fewest system calls that can do it: epoll_wait, read of an inotify,
+//! pread. So both are measured on one machine in one mood. The floor of the processor time per tail
+//! and line is what that loop takes, shared by all tails, and a copy of the line for each.
 //!
 //! Invariant: every tail is compared with the first; a difference ends the program with 1.
 
@@ -18,7 +19,10 @@ use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::{LINE, Table, in_role, median, median_ratio, monotonic, quantile, quick, sleeps, thread_cpu, verdict};
+use common::{
+    LINE, Table, in_role, median, median_ratio, monotonic, quantile, quick, sleeps, thread_cpu,
+    verdict,
+};
 use jobworker::{Event, Events, Fill, Position, Reactor, Read, Token};
 use rustix::event::epoll;
 use rustix::fs::inotify;
@@ -58,7 +62,9 @@ fn main() -> ExitCode {
     if let Some(role) = common::role() {
         let number = |index: usize| role[index].parse::<u64>().unwrap();
         match role[0].as_str() {
-            "paced" => write_paced(number(1), Duration::from_millis(number(2)), Path::new(&role[3])),
+            "paced" => {
+                write_paced(number(1), Duration::from_millis(number(2)), Path::new(&role[3]))
+            }
             _ => write_hot(number(1)),
         }
         return ExitCode::SUCCESS;
@@ -125,14 +131,20 @@ fn main() -> ExitCode {
             format!("{:.0}", median(&over(&|turn| turn.floor_cost))),
             if *tails >= 1000 { verdict(cost, COST_TARGET) } else { String::new() },
             if *tails > 1 { format!("{added:.0}") } else { String::new() },
-            if *by == By::Read { format!("{idle} {}", verdict(idle as f64, 0.0)) } else { String::new() },
+            if *by == By::Read {
+                format!("{idle} {}", verdict(idle as f64, 0.0))
+            } else {
+                String::new()
+            },
         ]);
     }
     table.print(&format!(
         "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {} turns; then {silence} ms of silence",
         cases[0].2.len()
     ));
-    let over = |part: f64| median(&hot.iter().map(|turn| quantile(&turn.latencies, part) / 1e3).collect::<Vec<f64>>());
+    let over = |part: f64| {
+        median(&hot.iter().map(|turn| quantile(&turn.latencies, part) / 1e3).collect::<Vec<f64>>())
+    };
     println!(
         "\n1 tail on a log that grows every 5 us (paced by design): p50 {:.1} us, p99 {:.1} us, {:.0} ns of processor time per line",
         over(0.5),
@@ -208,14 +220,25 @@ fn run_hot(lines: usize) -> Result<Turn, String> {
     follow(&in_role(["hot", &lines.to_string()]), 1, By::Read, lines, 0)
 }
 
-fn follow(command: &jobworker::Command, tails: usize, by: By, lines: usize, silence: u64) -> Result<Turn, String> {
+fn follow(
+    command: &jobworker::Command,
+    tails: usize,
+    by: By,
+    lines: usize,
+    silence: u64,
+) -> Result<Turn, String> {
     let mut reactor = Reactor::new().unwrap();
     let mut events = Events::with_capacity(1024);
     let job = reactor.spawn(command, Token(0)).unwrap();
     for token in 0..tails {
         reactor.tail(job, Position::Start, Token(token)).unwrap();
     }
-    let mut readers = Readers { log: Vec::with_capacity(lines * LINE), offsets: vec![0; tails], served: 0, at: 0 };
+    let mut readers = Readers {
+        log: Vec::with_capacity(lines * LINE),
+        offsets: vec![0; tails],
+        served: 0,
+        at: 0,
+    };
     let mut latencies = Vec::with_capacity(lines);
     let mut buffer = [0u8; 4096];
     let (mut finished, cpu) = (false, thread_cpu());
@@ -308,11 +331,12 @@ impl Readers {
     }
 }
 
-/// Follows a file by hand on a thread of its own until its last line; gives the latency of each line, and what all of
-/// them took of the processor.
+/// Follows a file by hand on a thread of its own until its last line; gives the latency of each
+/// line, and what all of them took of the processor.
 fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
     let file = File::open(path).unwrap();
-    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    let watch =
+        inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
@@ -324,7 +348,8 @@ fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
             let _ = rustix::io::read(&watch, &mut hints).unwrap();
             let length = file.read_at(&mut buffer, offset).unwrap();
             let now = monotonic();
-            // A write that crosses a page may be seen in halves: the rest of such a line comes with the next event.
+            // A write that crosses a page may be seen in halves: the rest of such a line comes with
+            // the next event.
             offset += (length - length % LINE) as u64;
             for line in buffer[..length].chunks_exact(LINE) {
                 match stamp(line) {
@@ -336,7 +361,8 @@ fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
     })
 }
 
-/// What it costs to give a line to a tail without a library: to find the tail, to copy, and to compare, as above.
+/// What it costs to give a line to a tail without a library: to find the tail, to copy, and to
+/// compare, as above.
 fn copy_cost(tails: usize, lines: usize) -> f64 {
     let log: Vec<u8> = (0..lines).flat_map(|number| line(number as u64)).collect();
     let mut readers = Readers { log: log.clone(), offsets: vec![0; tails], served: 0, at: 0 };

@@ -1,8 +1,9 @@
-//! Does following a log slow its writer down? A job writes a million lines of 100 bytes, one write(2) each, and measures
-//! itself: followed by nobody, by one tail, by a hundred, and, as what one would write by hand, by a bare loop on a
-//! persistent inotify watch.
+//! Does following a log slow its writer down? A job writes a million lines of 100 bytes, one
+//! write(2) each, and measures itself: followed by nobody, by one tail, by a hundred, and, as what
+//! one would write by hand, by a bare loop on a persistent inotify watch.
 //!
-//! Invariant: every byte that a tail gets is compared with what was written; a difference ends the program with 1.
+//! Invariant: every byte that a tail gets is compared with what was written; a difference ends the
+//! program with 1.
 
 mod common;
 
@@ -12,12 +13,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use common::{LINE, Table, in_role, median, median_ratio, process_cpu, quick, sleeps, thread_cpu, verdict};
+use common::{
+    LINE, Table, in_role, median, median_ratio, process_cpu, quick, sleeps, thread_cpu, verdict,
+};
 use jobworker::{Event, Events, Exit, Fill, JobId, Position, Reactor, Token};
 use rustix::event::epoll;
 use rustix::fs::inotify;
 
-/// After so many lines the text starts over: what is expected at any offset is then known without keeping it all.
+/// After so many lines the text starts over: what is expected at any offset is then known without
+/// keeping it all.
 const PERIOD: usize = 1000;
 
 /// A followed writer may take so many times what it takes unfollowed.
@@ -32,14 +36,16 @@ enum Followers {
     BareLoop,
 }
 
-const FOLLOWERS: [Followers; 4] = [Followers::Nobody, Followers::Tails(1), Followers::BareLoop, Followers::Tails(100)];
+const FOLLOWERS: [Followers; 4] =
+    [Followers::Nobody, Followers::Tails(1), Followers::BareLoop, Followers::Tails(100)];
 
 /// What one run has shown.
 #[derive(Debug)]
 struct Run {
     /// How long the writer took, by its own clock.
     writer: f64,
-    /// The processor time it used meanwhile: what following costs it, whoever else wants the processors.
+    /// The processor time it used meanwhile: what following costs it, whoever else wants the
+    /// processors.
     writer_cpu: f64,
     cpu: f64,
     wakeups: f64,
@@ -69,7 +75,8 @@ fn main() -> ExitCode {
         }
     }
 
-    let column = |runs: &[Run], value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
+    let column =
+        |runs: &[Run], value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<f64>>();
     let unfollowed = column(&runs[0], |run| run.writer);
     let unfollowed_cpu = column(&runs[0], |run| run.writer_cpu);
     let mut table = Table::new(&[
@@ -105,8 +112,14 @@ fn main() -> ExitCode {
             format!("{:.0}", median(&column(runs, |run| run.wakeups))),
         ]);
     }
-    table.print(&format!("{lines} lines of {LINE} bytes, one write each; medians of {} turns", unfollowed.len()));
-    println!("every byte of every tail was compared with what was written; logs in {}", std::env::temp_dir().display());
+    table.print(&format!(
+        "{lines} lines of {LINE} bytes, one write each; medians of {} turns",
+        unfollowed.len()
+    ));
+    println!(
+        "every byte of every tail was compared with what was written; logs in {}",
+        std::env::temp_dir().display()
+    );
     ExitCode::SUCCESS
 }
 
@@ -126,7 +139,10 @@ impl Expected {
         for (number, piece) in bytes.chunks(PERIOD * LINE).enumerate() {
             let start = (offset + number * PERIOD * LINE) % (PERIOD * LINE);
             if self.twice[start..start + piece.len()] != *piece {
-                return Err(format!("other bytes than were written within {} bytes from {offset}", bytes.len()));
+                return Err(format!(
+                    "other bytes than were written within {} bytes from {offset}",
+                    bytes.len()
+                ));
             }
         }
         Ok(())
@@ -170,7 +186,8 @@ fn run(followers: Followers, lines: usize, expected: &Expected) -> Result<Run, S
         }
         Followers::Tails(count) => follow(&mut reactor, job, count, &mut events, expected)?,
         Followers::BareLoop => {
-            let got = bare_loop(&reactor.status(job).unwrap().output.unwrap(), lines * LINE, expected)?;
+            let got =
+                bare_loop(&reactor.status(job).unwrap().output.unwrap(), lines * LINE, expected)?;
             finish(&mut reactor, &mut events);
             vec![got]
         }
@@ -237,7 +254,8 @@ fn follow(
 /// What one would write by hand: a watch that is always armed.
 fn bare_loop(path: &Path, length: usize, expected: &Expected) -> Result<usize, String> {
     let file = File::open(path).unwrap();
-    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+    let watch =
+        inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
     epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
     inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();

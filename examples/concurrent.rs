@@ -1,6 +1,7 @@
 //! Follows one job with any number of tails, all on the one thread, and tells what that has cost.
 //!
-//! `cargo run --release --example concurrent -- 10 bash -c 'while true; do echo hello; sleep 1; done'`, then Ctrl-C.
+//! `cargo run --release --example concurrent -- 10 bash -c 'while true; do echo hello; sleep 1;
+//! done'`, then Ctrl-C.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,13 +20,13 @@ mod common;
 
 /// Runs CMD as a job that N tails follow from its first byte to its last.
 ///
-/// Each line appears on standard output once for every tail, as in `Reader 7: line`. At the end, or after SIGINT
-/// (Ctrl-C), SIGTERM or SIGHUP, a table on standard error says what it has cost. CMD has the environment and the working
-/// directory of this process, and /dev/null as standard input.
+/// Each line appears on standard output once for every tail, as in `Reader 7: line`. At the end, or
+/// after SIGINT (Ctrl-C), SIGTERM or SIGHUP, a table on standard error says what it has cost. CMD
+/// has the environment and the working directory of this process, and /dev/null as standard input.
 ///
-/// The exit status is 0 when every tail got the same bytes, all that CMD has written, and 1 when not, whatever the
-/// status of CMD; 125 when the job could not be set up, 126 when CMD cannot be run, 127 when it is not found, and 141
-/// when nobody reads standard output any more.
+/// The exit status is 0 when every tail got the same bytes, all that CMD has written, and 1 when
+/// not, whatever the status of CMD; 125 when the job could not be set up, 126 when CMD cannot be
+/// run, 127 when it is not found, and 141 when nobody reads standard output any more.
 #[derive(Parser)]
 #[command(name = "concurrent", override_usage = "concurrent N [--quiet] CMD [ARGS]...")]
 struct Options {
@@ -106,7 +107,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 _ => {}
             }
         }
-        // Each takes one piece and queues up again, so that neither another reader nor a signal is kept waiting.
+        // Each takes one piece and queues up again, so that neither another reader nor a signal is
+        // kept waiting.
         for _ in 0..readable.len() {
             if !host.stdout.has_room() {
                 break;
@@ -137,7 +139,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let same = print_table(&host, &readers, rss_before, report.map_or(0, |report| report.output_bytes))?;
+    let same =
+        print_table(&host, &readers, rss_before, report.map_or(0, |report| report.output_bytes))?;
     host.reactor.remove(job)?;
     Ok(ExitCode::from(if !same {
         1
@@ -148,10 +151,17 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }))
 }
 
-/// Prints what it has cost, and says whether every tail got the same bytes, at least as many as are in the log.
-fn print_table(host: &Host, readers: &[Reader], rss_before: u64, written: u64) -> anyhow::Result<bool> {
+/// Prints what it has cost, and says whether every tail got the same bytes, at least as many as are
+/// in the log.
+fn print_table(
+    host: &Host,
+    readers: &[Reader],
+    rss_before: u64,
+    written: u64,
+) -> anyhow::Result<bool> {
     let count = readers.len() as u64;
-    let results = || readers.iter().map(|reader| (reader.bytes, reader.checksum.clone().finalize()));
+    let results =
+        || readers.iter().map(|reader| (reader.bytes, reader.checksum.clone().finalize()));
     let (fewest, most) = (results().min().unwrap_or_default(), results().max().unwrap_or_default());
     let same = fewest == most && fewest.0 >= written;
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
@@ -160,7 +170,10 @@ fn print_table(host: &Host, readers: &[Reader], rss_before: u64, written: u64) -
     let open_fds = fs::read_dir("/proc/self/fd")?.count() - 1;
     let rows = [
         ("Tails", count.to_string()),
-        ("Bytes per tail", if same { most.0.to_string() } else { format!("{} to {}", fewest.0, most.0) }),
+        (
+            "Bytes per tail",
+            if same { most.0.to_string() } else { format!("{} to {}", fewest.0, most.0) },
+        ),
         ("Bytes in all", readers.iter().map(|reader| reader.bytes).sum::<u64>().to_string()),
         ("Threads", process_status("Threads:")?.to_string()),
         ("Open fds", open_fds.to_string()),

@@ -1,7 +1,7 @@
 //! Shows live what a job is stalled for and what it uses: `top` for one job, out of its cgroup.
 //!
-//! `cargo run --release --example pressure -- sh -c 'stress --cpu 4 --timeout 20'`. Stalls come as events of the kernel;
-//! only for the display a clock ticks.
+//! `cargo run --release --example pressure -- sh -c 'stress --cpu 4 --timeout 20'`. Stalls come as
+//! events of the kernel; only for the display a clock ticks.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::{
+    HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
+};
 use jobworker::{
-    Event, Events, Exit, Fill, JobId, Position, Pressure, Reactor, Stall, Stallable, Stalled, Stats, TailOptions, Token,
+    Event, Events, Exit, Fill, JobId, Position, Pressure, Reactor, Stall, Stallable, Stalled,
+    Stats, TailOptions, Token,
 };
 use signal_hook::consts::SIGPIPE;
 
@@ -28,19 +31,21 @@ mod limits;
 
 /// Runs CMD as a job in its own cgroup, and shows what it is stalled for and what it uses.
 ///
-/// For the CPU, memory and io: the share of the last 10 seconds in which some of the job's processes, or all of them
-/// (full), were stalled, and by how much the stalled time has grown since the last look. In a terminal there is a
-/// live display, with the last lines of what CMD prints; elsewhere a line every second. All that CMD prints goes to its
-/// log: see --keep-log. It stops by itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job,
+/// For the CPU, memory and io: the share of the last 10 seconds in which some of the job's
+/// processes, or all of them (full), were stalled, and by how much the stalled time has grown since
+/// the last look. In a terminal there is a live display, with the last lines of what CMD prints;
+/// elsewhere a line every second. All that CMD prints goes to its log: see --keep-log. It stops by
+/// itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job,
 /// and a second SIGINT kills them at once.
 ///
-/// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set up, 126 when CMD
-/// cannot be run, 127 when it is not found, and 141 when nobody reads standard output any more.
+/// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set
+/// up, 126 when CMD cannot be run, 127 when it is not found, and 141 when nobody reads standard
+/// output any more.
 #[derive(Parser)]
 #[command(name = "pressure", override_usage = "pressure [OPTIONS] CMD [ARGS]...")]
 struct Options {
-    /// Tell when the job was stalled for so long within a window, 500ms to 10s; without CAP_SYS_RESOURCE the window has
-    /// to be a multiple of 2s.
+    /// Tell when the job was stalled for so long within a window, 500ms to 10s; without
+    /// CAP_SYS_RESOURCE the window has to be a multiple of 2s.
     #[arg(long, value_name = "TIME/WINDOW", default_value = "300ms/2s", value_parser = stall)]
     stall: Stall,
     #[command(flatten)]
@@ -53,7 +58,8 @@ const RESOURCES: [Stallable; 3] = [Stallable::Cpu, Stallable::Memory, Stallable:
 const LINES: usize = 3;
 
 fn stall(text: &str) -> Result<Stall, String> {
-    let (stalled, window) = text.split_once('/').ok_or("write it as TIME/WINDOW, as in 300ms/2s")?;
+    let (stalled, window) =
+        text.split_once('/').ok_or("write it as TIME/WINDOW, as in 300ms/2s")?;
     let time = |text| limits::duration(text).map_err(|error| format!("{error:#}"));
     Ok(Stall::some(time(stalled)?, time(window)?))
 }
@@ -72,7 +78,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let log = host.reactor.status(job)?.output;
     let mut display = Display::new()?;
     for resource in RESOURCES {
-        // The figures are worth showing without the events; and what one is refused for, the others are too.
+        // The figures are worth showing without the events; and what one is refused for, the others
+        // are too.
         if let Err(error) = host.reactor.watch_pressure(job, resource, options.stall) {
             display.tell(&format!("no events of pressure: {error}"), &mut host.stdout);
             break;
@@ -91,10 +98,14 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         for event in &events {
             match event {
                 Event::Pressure { resource, .. } => {
-                    display.tell(&format!("stalled for {resource} as --stall says"), &mut host.stdout);
+                    display
+                        .tell(&format!("stalled for {resource} as --stall says"), &mut host.stdout);
                 }
                 Event::Oom { kills, .. } => {
-                    display.tell(&format!("out of memory, processes killed: {kills}"), &mut host.stdout);
+                    display.tell(
+                        &format!("out of memory, processes killed: {kills}"),
+                        &mut host.stdout,
+                    );
                 }
                 Event::Finished { report: last, .. } => report = Some(last.clone()),
                 _ => {}
@@ -117,7 +128,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut exit = Exit::Unknown;
     if let Some(report) = report {
         exit = report.exit;
-        for line in last_lines(&mut host.reactor, job)?.iter().filter(|_| display.screen.is_none()) {
+        for line in last_lines(&mut host.reactor, job)?.iter().filter(|_| display.screen.is_none())
+        {
             say(format_args!("pressure: output: {line}"));
         }
         for problem in &report.problems {
@@ -146,7 +158,8 @@ fn last_lines(reactor: &mut Reactor, job: JobId) -> anyhow::Result<Vec<String>> 
     }
     reactor.close(tail)?;
     let text = String::from_utf8_lossy(&bytes);
-    let clean = |line: &str| line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let clean =
+        |line: &str| line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let lines: Vec<&str> = text.lines().collect();
     Ok(lines[lines.len().saturating_sub(LINES)..].iter().map(|line| clean(line)).collect())
 }
@@ -185,7 +198,8 @@ impl Display {
         let (then, before) = std::mem::replace(&mut self.before, (now, stats));
         let stats = &self.before.1;
         let usage = usage(stats, &before, now - then);
-        let stalls = RESOURCES.map(|resource| stalls(pressure(stats, resource), pressure(&before, resource)));
+        let stalls = RESOURCES
+            .map(|resource| stalls(pressure(stats, resource), pressure(&before, resource)));
         if let Some(screen) = &self.screen {
             screen.show(&stalls, &usage, output, stdout);
             return;
@@ -212,7 +226,8 @@ fn pressure(stats: &Stats, resource: Stallable) -> Option<Pressure> {
     }
 }
 
-/// For `some` and `full`: the percentage of the last ten seconds, and that with the growth since, as text.
+/// For `some` and `full`: the percentage of the last ten seconds, and that with the growth since,
+/// as text.
 fn stalls(now: Option<Pressure>, before: Option<Pressure>) -> [Option<(f32, String)>; 2] {
     let before = before.unwrap_or_default();
     let figures = |now: Stalled, before: Stalled| {
@@ -248,7 +263,12 @@ fn usage(stats: &Stats, before: &Stats, time: Duration) -> String {
     match &stats.io {
         Some(_) => {
             let bytes = |stats: &Stats| -> u64 {
-                stats.io.iter().flatten().map(|device| device.read_bytes + device.written_bytes).sum()
+                stats
+                    .io
+                    .iter()
+                    .flatten()
+                    .map(|device| device.read_bytes + device.written_bytes)
+                    .sum()
             };
             let rate = bytes(stats).saturating_sub(bytes(before)) as f64 / seconds;
             text += &format!("  io {}/s", HumanBytes(rate as u64));
@@ -259,7 +279,8 @@ fn usage(stats: &Stats, before: &Stats, time: Duration) -> String {
         Some(pids) => text += &format!("  processes {}", pids.current),
         None => missing.push("pids"),
     }
-    let stalled = RESOURCES.into_iter().filter(|resource| pressure(stats, *resource).is_some()).count();
+    let stalled =
+        RESOURCES.into_iter().filter(|resource| pressure(stats, *resource).is_some()).count();
     if stalled < RESOURCES.len() {
         text += "  (no pressure: boot with psi=1)";
     }
@@ -269,7 +290,8 @@ fn usage(stats: &Stats, before: &Stats, time: Duration) -> String {
     text
 }
 
-/// A live display. The library draws it into a buffer, and the loop writes that as the terminal takes it.
+/// A live display. The library draws it into a buffer, and the loop writes that as the terminal
+/// takes it.
 struct Screen {
     lines: MultiProgress,
     drawn: Terminal,
@@ -281,15 +303,20 @@ struct Screen {
 impl Screen {
     fn new() -> anyhow::Result<Self> {
         let drawn = Terminal::default();
-        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(drawn.clone())));
-        let bar = ProgressStyle::with_template("{prefix:<11} [{bar:30}] {wide_msg}")?.progress_chars("##-");
+        let lines =
+            MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(drawn.clone())));
+        let bar = ProgressStyle::with_template("{prefix:<11} [{bar:30}] {wide_msg}")?
+            .progress_chars("##-");
         let text = ProgressStyle::with_template("{prefix:<11} {wide_msg}")?;
         let line = |style: &ProgressStyle, prefix: String| {
             lines.add(ProgressBar::new(10_000).with_style(style.clone()).with_prefix(prefix))
         };
-        let stalls = RESOURCES.map(|resource| KINDS.map(|kind| line(&bar, format!("{resource} {kind}"))));
+        let stalls =
+            RESOURCES.map(|resource| KINDS.map(|kind| line(&bar, format!("{resource} {kind}"))));
         let usage = line(&text, "use".to_owned());
-        let output = std::array::from_fn(|index| line(&text, if index == 0 { "output" } else { "" }.to_owned()));
+        let output = std::array::from_fn(|index| {
+            line(&text, if index == 0 { "output" } else { "" }.to_owned())
+        });
         Ok(Self { lines, drawn, stalls, usage, output })
     }
 
@@ -299,7 +326,13 @@ impl Screen {
         stdout.print(&self.drawn.take());
     }
 
-    fn show(&self, stalls: &[[Option<(f32, String)>; 2]; 3], usage: &str, output: &[String], stdout: &mut Stdout) {
+    fn show(
+        &self,
+        stalls: &[[Option<(f32, String)>; 2]; 3],
+        usage: &str,
+        output: &[String],
+        stdout: &mut Stdout,
+    ) {
         for (bar, stall) in self.stalls.iter().flatten().zip(stalls.iter().flatten()) {
             match stall {
                 Some((percent, figures)) => {

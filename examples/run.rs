@@ -1,6 +1,8 @@
-//! Runs a program as a job in its own cgroup and passes its output on as it appears: the library's `time` or `nohup`.
+//! Runs a program as a job in its own cgroup and passes its output on as it appears: the library's
+//! `time` or `nohup`.
 //!
-//! `cargo run --release --example run -- bash -c 'while true; do echo hello; sleep 2; done'`, then Ctrl-C.
+//! `cargo run --release --example run -- bash -c 'while true; do echo hello; sleep 2; done'`, then
+//! Ctrl-C.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,12 +25,14 @@ mod report;
 
 /// Runs CMD as a job in its own cgroup.
 ///
-/// CMD has the environment and the working directory of this process, and /dev/null as standard input. What it prints,
-/// on standard output or standard error, appears on standard output, byte for byte; the job's status goes to standard
-/// error. SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job, and a second SIGINT kills them at once.
+/// CMD has the environment and the working directory of this process, and /dev/null as standard
+/// input. What it prints, on standard output or standard error, appears on standard output, byte
+/// for byte; the job's status goes to standard error. SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every
+/// process of the job, and a second SIGINT kills them at once.
 ///
-/// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set up, 126 when CMD
-/// cannot be run, 127 when it is not found, and 141 when nobody reads standard output any more.
+/// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set
+/// up, 126 when CMD cannot be run, 127 when it is not found, and 141 when nobody reads standard
+/// output any more.
 #[derive(Parser)]
 #[command(name = "run", override_usage = "run [OPTIONS] CMD [ARGS]...")]
 struct Options {
@@ -77,7 +81,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         for event in &events {
             match event {
                 Event::Readable { .. } => readable = true,
-                // By now every process of the job is gone, and so is its cgroup; its last output may still be unread.
+                // By now every process of the job is gone, and so is its cgroup; its last output
+                // may still be unread.
                 Event::Finished { report, .. } => {
                     exit = Some(report.exit);
                     say(block(&host.reactor.status(job)?, cgroup.as_deref(), options.job.keep_log));
@@ -87,7 +92,9 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                         }
                     }
                     match report.stopped_by {
-                        Some(StopCause::TimeLimit) => say(format_args!("Stopped job {job} at its time limit")),
+                        Some(StopCause::TimeLimit) => {
+                            say(format_args!("Stopped job {job} at its time limit"))
+                        }
                         Some(_) => say(format_args!("Stopped job {job}")),
                         None => {}
                     }
@@ -98,7 +105,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 _ => {}
             }
         }
-        // The log is read no faster than standard output is, and piece by piece, so that a signal is never kept waiting.
+        // The log is read no faster than standard output is, and piece by piece, so that a signal
+        // is never kept waiting.
         if readable && host.stdout.has_room() {
             match host.reactor.fill_buf(tail)? {
                 Fill::Data(bytes) => {
@@ -114,7 +122,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     }
     host.reactor.remove(job)?;
-    let code = if broken_pipe { 128 + SIGPIPE } else { exit.map_or(125, jobworker::Exit::shell_code) };
+    let code =
+        if broken_pipe { 128 + SIGPIPE } else { exit.map_or(125, jobworker::Exit::shell_code) };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 

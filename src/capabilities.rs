@@ -1,4 +1,5 @@
-//! Owns [`Capabilities`]: what this system offers for running jobs, and what to do about what is missing.
+//! Owns [`Capabilities`]: what this system offers for running jobs, and what to do about what is
+//! missing.
 //!
 //! Invariant: everything is tried, not guessed from version numbers, and nothing is changed.
 
@@ -68,7 +69,8 @@ impl Verdict {
 }
 
 impl Capabilities {
-    /// Looks at this system as a reactor with the default [`Config`] would find it. Blocks for about as long as a spawn.
+    /// Looks at this system as a reactor with the default [`Config`] would find it. Blocks for
+    /// about as long as a spawn.
     #[must_use]
     pub fn probe() -> Self {
         Self::probe_with(&Config::new())
@@ -130,13 +132,21 @@ fn kernel() -> Check {
 
 fn tree(located: Result<&Hierarchy, &Error>) -> Check {
     let v1 = v1_mounts();
-    let kind = if v1.is_empty() { "pure".to_owned() } else { format!("hybrid, beside version 1: {}", v1.join(" ")) };
+    let kind = if v1.is_empty() {
+        "pure".to_owned()
+    } else {
+        format!("hybrid, beside version 1: {}", v1.join(" "))
+    };
     Check {
         name: "cgroup tree",
         verdict: Verdict::present_or(located.is_ok(), Verdict::Fatal),
         found: match located {
             Ok(hierarchy) => {
-                let whose = if hierarchy.is_delegated() { "delegated by the service manager" } else { "not delegated" };
+                let whose = if hierarchy.is_delegated() {
+                    "delegated by the service manager"
+                } else {
+                    "not delegated"
+                };
                 format!("jobs are made in {} ({whose}; {kind})", hierarchy.path().display())
             }
             Err(error) => error.to_string(),
@@ -149,13 +159,14 @@ fn tree(located: Result<&Hierarchy, &Error>) -> Check {
 /// What has to be tried in a group of its own.
 fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let placement = Nursery::new().map_err(Error::event_loop("map a stack")).and_then(|mut nursery| {
-        let placement = test_placement(hierarchy, &mut nursery)?;
-        match placement.misplaced {
-            Some(reason) => Err(Error::NoCgroup { reason }),
-            None => Ok(placement.tells_exit),
-        }
-    });
+    let placement =
+        Nursery::new().map_err(Error::event_loop("map a stack")).and_then(|mut nursery| {
+            let placement = test_placement(hierarchy, &mut nursery)?;
+            match placement.misplaced {
+                Some(reason) => Err(Error::NoCgroup { reason }),
+                None => Ok(placement.tells_exit),
+            }
+        });
     checks.push(Check {
         name: "placement",
         verdict: Verdict::present_or(placement.is_ok(), Verdict::Fatal),
@@ -214,7 +225,10 @@ fn controllers(hierarchy: &Hierarchy) -> Vec<Check> {
     let uses = [
         ("cpu", "cpu.weight, cpu.max, cpu.idle"),
         ("cpuset", "cpuset.cpus, cpuset.mems"),
-        ("memory", "memory.high, memory.max and the others, memory use, the verdict on kills for want of memory"),
+        (
+            "memory",
+            "memory.high, memory.max and the others, memory use, the verdict on kills for want of memory",
+        ),
         ("io", "io.max, io.weight, io.latency, io use"),
         ("pids", "pids.max"),
         ("hugetlb", "hugetlb.*.max"),
@@ -239,11 +253,19 @@ fn controllers(hierarchy: &Hierarchy) -> Vec<Check> {
 
 fn io_weights(hierarchy: &Hierarchy) -> Check {
     let (models, schedulers) = (hierarchy.disks_with_cost_model(), disks_with_bfq());
-    let list = |disks: &[String]| if disks.is_empty() { "no disk".to_owned() } else { disks.join(" ") };
+    let list =
+        |disks: &[String]| if disks.is_empty() { "no disk".to_owned() } else { disks.join(" ") };
     Check {
         name: "io weights",
-        verdict: Verdict::present_or(!models.is_empty() || !schedulers.is_empty(), Verdict::Missing),
-        found: format!("cost model (iocost) on {}; BFQ scheduler on {}", list(&models), list(&schedulers)),
+        verdict: Verdict::present_or(
+            !models.is_empty() || !schedulers.is_empty(),
+            Verdict::Missing,
+        ),
+        found: format!(
+            "cost model (iocost) on {}; BFQ scheduler on {}",
+            list(&models),
+            list(&schedulers)
+        ),
         good_for: "io.weight, which has no effect without one of them",
         remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq to its queue/scheduler",
     }

@@ -22,18 +22,19 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// [`Reactor::spawn`](crate::Reactor::spawn).
 ///
 /// # Defaults
-/// The environment is **empty**, standard input is `/dev/null`, standard output and standard error share one log, the
-/// working directory is the host's, the job leads a process group of its own, no limits, no time limit, stop signal
-/// SIGTERM with a grace period of ten seconds, and the end of the main process ends the job.
+/// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
+/// share one log, the working directory is the host's, the job leads a process group of its own, no
+/// limits, no time limit, stop signal SIGTERM with a grace period of ten seconds, and the end of
+/// the main process ends the job.
 ///
-/// In the child every signal has its default disposition, no signal is blocked, and no file descriptor of the host is
-/// open but 0, 1 and 2.
+/// In the child every signal has its default disposition, no signal is blocked, and no file
+/// descriptor of the host is open but 0, 1 and 2.
 ///
 /// # Where the program is looked for
-/// A name with a slash is used as it is, relative to the job's working directory. Any other name is looked for in the
-/// `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] when that has none; as with execvp(3), a file that may
-/// not be executed does not end the search, but makes the error `EACCES` instead of `ENOENT` when nothing else is
-/// found.
+/// A name with a slash is used as it is, relative to the job's working directory. Any other name is
+/// looked for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] when that has none;
+/// as with execvp(3), a file that may not be executed does not end the search, but makes the error
+/// `EACCES` instead of `ENOENT` when nothing else is found.
 ///
 /// ```
 /// use jobworker::Command;
@@ -92,7 +93,8 @@ pub(crate) enum Stdin {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Output {
-    /// One log for both, in the order in which the job wrote: one open file description in append mode.
+    /// One log for both, in the order in which the job wrote: one open file description in append
+    /// mode.
     #[default]
     Combined,
     /// A log for each. Which of two writes to different streams came first is then not recorded.
@@ -126,15 +128,18 @@ pub enum ProcessGroup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndPolicy {
-    /// The main process ends the job; what it leaves behind is killed at once, then the job is finished.
+    /// The main process ends the job; what it leaves behind is killed at once, then the job is
+    /// finished.
     #[default]
     KillRest,
     /// The job goes on, and its tails follow, until the last process of the job is gone.
     WaitAll,
-    /// The main process ends the job; what it leaves behind runs on in the job's cgroup, which is then not removed.
+    /// The main process ends the job; what it leaves behind runs on in the job's cgroup, which is
+    /// then not removed.
     ///
-    /// The log ends for every tail at the size it has when the job finishes: what the rest writes afterwards is in the
-    /// file, but is not this job's output. A [`stop`](crate::Reactor::stop) or a time limit stops the rest as well.
+    /// The log ends for every tail at the size it has when the job finishes: what the rest writes
+    /// afterwards is in the file, but is not this job's output. A
+    /// [`stop`](crate::Reactor::stop) or a time limit stops the rest as well.
     LeaveRest,
 }
 
@@ -251,7 +256,8 @@ impl Command {
         self
     }
 
-    /// Starts from the host's environment, as it is when the job is spawned, instead of from an empty one.
+    /// Starts from the host's environment, as it is when the job is spawned, instead of from an
+    /// empty one.
     pub fn inherit_env(&mut self) -> &mut Self {
         self.inherit_env = true;
         self
@@ -271,7 +277,8 @@ impl Command {
 
     /// Reads standard input from this file descriptor, such as one end of a pipe.
     ///
-    /// Jobs spawned from one command, and its clones, share the descriptor; it is closed with the last of them.
+    /// Jobs spawned from one command, and its clones, share the descriptor; it is closed with the
+    /// last of them.
     pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
         self.stdin = Stdin::Fd(Arc::new(fd.into()));
         self
@@ -291,7 +298,8 @@ impl Command {
 
     /// Runs the job as this user: real, effective and saved user id.
     ///
-    /// When the host is root and no [`groups`](Self::groups) are given, the job has no supplementary groups.
+    /// When the host is root and no [`groups`](Self::groups) are given, the job has no
+    /// supplementary groups.
     #[doc(alias = "setresuid")]
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);
@@ -322,12 +330,18 @@ impl Command {
     ///
     /// Limits are set before the user changes, so that a privileged host may raise them.
     #[doc(alias = "setrlimit")]
-    pub fn rlimit(&mut self, resource: Resource, soft: Option<u64>, hard: Option<u64>) -> &mut Self {
+    pub fn rlimit(
+        &mut self,
+        resource: Resource,
+        soft: Option<u64>,
+        hard: Option<u64>,
+    ) -> &mut Self {
         self.rlimits.push((resource, soft, hard));
         self
     }
 
-    /// Bars the job and its children from gaining privileges by exec, such as through a set-user-ID file.
+    /// Bars the job and its children from gaining privileges by exec, such as through a set-user-ID
+    /// file.
     #[doc(alias = "PR_SET_NO_NEW_PRIVS")]
     pub fn no_new_privs(&mut self, on: bool) -> &mut Self {
         self.no_new_privs = on;
@@ -345,9 +359,9 @@ impl Command {
     /// A signal that the kernel sends to the main process when the host dies, whatever way it dies.
     ///
     /// # Kernel trap
-    /// "The host" is the **thread** that called [`spawn`](crate::Reactor::spawn): the signal comes when that thread
-    /// ends, even if the process lives on. The kernel clears the setting when the job executes a set-user-ID program.
-    /// See `PR_SET_PDEATHSIG` in prctl(2).
+    /// "The host" is the **thread** that called [`spawn`](crate::Reactor::spawn): the signal comes
+    /// when that thread ends, even if the process lives on. The kernel clears the setting when
+    /// the job executes a set-user-ID program. See `PR_SET_PDEATHSIG` in prctl(2).
     #[doc(alias = "PR_SET_PDEATHSIG")]
     pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
         self.parent_death_signal = Some(signal);
@@ -356,7 +370,8 @@ impl Command {
 
     /// Lets the job run on, with its cgroup and its log, when the reactor is dropped.
     ///
-    /// It stays a child of the host's process: if that lives on, nobody reaps the job when it exits.
+    /// It stays a child of the host's process: if that lives on, nobody reaps the job when it
+    /// exits.
     pub fn detached(&mut self, on: bool) -> &mut Self {
         self.detached = on;
         self
@@ -386,11 +401,13 @@ impl Command {
         self
     }
 
-    /// Whether the final report tells what the job's cgroup has used; by default, if the job has [`limits`](Self::limits).
+    /// Whether the final report tells what the job's cgroup has used; by default, if the job has
+    /// [`limits`](Self::limits).
     ///
-    /// It costs the reading of up to a dozen small files when the job is finished, some microseconds each. When it is asked
-    /// for, the first such job makes the reactor enable the cpu, memory, io and pids controllers where jobs are made, as
-    /// far as they are to be had; what cannot be told without them is `None` in [`Stats`](crate::Stats).
+    /// It costs the reading of up to a dozen small files when the job is finished, some
+    /// microseconds each. When it is asked for, the first such job makes the reactor enable the
+    /// cpu, memory, io and pids controllers where jobs are made, as far as they are to be had;
+    /// what cannot be told without them is `None` in [`Stats`](crate::Stats).
     pub fn accounting(&mut self, on: bool) -> &mut Self {
         self.accounting = Some(on);
         self

@@ -1,8 +1,8 @@
-//! Owns [`Contained`]: what holds the processes of one job together, a cgroup or, by the host's own choice, a process
-//! group.
+//! Owns [`Contained`]: what holds the processes of one job together, a cgroup or, by the host's own
+//! choice, a process group.
 //!
-//! Invariant: a process-group job keeps its main process as a zombie until the group is drained, so that the group's
-//! number cannot become somebody else's. Knows nothing of the job's state.
+//! Invariant: a process-group job keeps its main process as a zombie until the group is drained, so
+//! that the group's number cannot become somebody else's. Knows nothing of the job's state.
 
 use std::fs;
 use std::io;
@@ -36,11 +36,12 @@ pub enum Containment {
     /// The job's own process group, for hosts without a usable cgroup tree. Never chosen for you.
     ///
     /// # What it cannot do
-    /// * A process that calls setsid or setpgid leaves the job: it is not signalled, not killed and not waited for. If
-    ///   it still holds the log, what it writes after the job is finished is in the file, but not in the job's output.
+    /// * A process that calls setsid or setpgid leaves the job: it is not signalled, not killed and
+    ///   not waited for. If it still holds the log, what it writes after the job is finished is in
+    ///   the file, but not in the job's output.
     /// * There are no resource limits.
-    /// * A job whose main process leaves others behind costs one pass over `/proc` at its end, however many processes
-    ///   the system has.
+    /// * A job whose main process leaves others behind costs one pass over `/proc` at its end,
+    ///   however many processes the system has.
     ProcessGroup,
 }
 
@@ -94,18 +95,22 @@ impl Contained {
         }
     }
 
-    /// Sends a signal to every process once, then lets the stopped ones continue so that they can act on it. The main
-    /// process gets it even if it has moved itself elsewhere.
+    /// Sends a signal to every process once, then lets the stopped ones continue so that they can
+    /// act on it. The main process gets it even if it has moved itself elsewhere.
     pub(crate) fn signal(&self, signal: Signal, main: &Process) -> Result<()> {
         let group = match self {
             Self::ProcessGroup(group) => {
                 signal_group(*group, signal)?;
-                return if needs_continue(signal) { signal_group(*group, Signal::CONT) } else { Ok(()) };
+                return if needs_continue(signal) {
+                    signal_group(*group, Signal::CONT)
+                } else {
+                    Ok(())
+                };
             }
             Self::Cgroup(cgroup) => cgroup,
         };
-        // A process that was forked after a list was read is found by the next one. A job that forks faster than it
-        // can be listed is ended by the kill that follows a stop.
+        // A process that was forked after a list was read is found by the next one. A job that
+        // forks faster than it can be listed is ended by the kill that follows a stop.
         let mut signalled: Vec<Pid> = Vec::new();
         for _ in 0..4 {
             let mut fresh = group.members()?;
@@ -114,12 +119,14 @@ impl Contained {
                 break;
             }
             for (pid, pidfd) in fresh {
-                send_and_continue(&pidfd, signal).map_err(Error::path("signal a process of", group.path()))?;
+                send_and_continue(&pidfd, signal)
+                    .map_err(Error::path("signal a process of", group.path()))?;
                 signalled.push(pid);
             }
         }
         if !signalled.iter().any(|pid| pid.as_raw_nonzero().get().unsigned_abs() == main.pid()) {
-            send_and_continue(main.pidfd(), signal).map_err(Error::event_loop("signal a main process"))?;
+            send_and_continue(main.pidfd(), signal)
+                .map_err(Error::event_loop("signal a main process"))?;
         }
         Ok(())
     }
@@ -127,7 +134,9 @@ impl Contained {
     /// A pidfd of each process that is left, but an exited leader.
     pub(crate) fn survivors(&self) -> Result<Vec<OwnedFd>> {
         match self {
-            Self::Cgroup(cgroup) => Ok(cgroup.members()?.into_iter().map(|(_, pidfd)| pidfd).collect()),
+            Self::Cgroup(cgroup) => {
+                Ok(cgroup.members()?.into_iter().map(|(_, pidfd)| pidfd).collect())
+            }
             Self::ProcessGroup(group) => {
                 let mut pidfds = Vec::new();
                 for pid in living_members(*group)? {
@@ -163,7 +172,8 @@ fn send_and_continue(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
 
 fn signal_group(group: u32, signal: Signal) -> Result<()> {
     match sys::kill_process_group(group, signal) {
-        // Members that changed their user cannot be signalled by an unprivileged host; the others were.
+        // Members that changed their user cannot be signalled by an unprivileged host; the others
+        // were.
         Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::SRCH)) => {
             Err(Error::path("signal process group", format!("{group}"))(error))
         }
@@ -177,7 +187,10 @@ fn living_members(group: u32) -> Result<Vec<Pid>> {
     for entry in fs::read_dir("/proc").map_err(Error::path("list processes in", "/proc"))? {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
         if is_living_member(pid, group) {
             members.push(pid);
         }
@@ -185,16 +198,21 @@ fn living_members(group: u32) -> Result<Vec<Pid>> {
     Ok(members)
 }
 
-/// Whether a process belongs to a group and has not exited. One that has gone meanwhile is none of the living.
+/// Whether a process belongs to a group and has not exited. One that has gone meanwhile is none of
+/// the living.
 ///
-/// Not by getpgid(2), which answers 0 for a group whose leader is outside of our PID namespace: rustix has no such number.
+/// Not by getpgid(2), which answers 0 for a group whose leader is outside of our PID namespace:
+/// rustix has no such number.
 fn is_living_member(pid: Pid, group: u32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok();
     let found = stat.as_deref().and_then(parse_stat);
-    found.is_some_and(|(state, process_group)| process_group == group && !matches!(state, b'Z' | b'X'))
+    found.is_some_and(|(state, process_group)| {
+        process_group == group && !matches!(state, b'Z' | b'X')
+    })
 }
 
-/// State and process group out of /proc/pid/stat; the name before them may contain anything, a `)` included.
+/// State and process group out of /proc/pid/stat; the name before them may contain anything, a `)`
+/// included.
 fn parse_stat(stat: &[u8]) -> Option<(u8, u32)> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;

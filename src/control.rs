@@ -1,7 +1,8 @@
-//! Owns the resource side of [`Jobs`]: limits of running jobs, what they use, pressure, want of memory, freezing.
+//! Owns the resource side of [`Jobs`]: limits of running jobs, what they use, pressure, want of
+//! memory, freezing.
 //!
-//! Invariant: every event here is one that the kernel told of, none is polled for. What a job holds for it (watches,
-//! triggers) is given back when the job is finished.
+//! Invariant: every event here is one that the kernel told of, none is polled for. What a job holds
+//! for it (watches, triggers) is given back when the job is finished.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -61,7 +62,12 @@ impl Jobs {
     }
 
     /// Changes the limits of a job that runs.
-    pub(crate) fn set_limits(&self, id: JobId, limits: &Limits, hierarchy: Option<&Hierarchy>) -> Result<()> {
+    pub(crate) fn set_limits(
+        &self,
+        id: JobId,
+        limits: &Limits,
+        hierarchy: Option<&Hierarchy>,
+    ) -> Result<()> {
         let cgroup = self.cgroup(id)?;
         let told = |source| Error::InvalidLimit { program: id.to_string().into(), source };
         let mut settings = limits.check().map_err(told)?;
@@ -97,7 +103,9 @@ impl Jobs {
         let cgroup = self.cgroup(id)?;
         let path = cgroup.path().join(resource.file());
         match cgroup.read(resource.file())? {
-            Some(content) => content.parse().map_err(|error| Error::path("parse", path)(std::io::Error::other(error))),
+            Some(content) => content
+                .parse()
+                .map_err(|error| Error::path("parse", path)(std::io::Error::other(error))),
             None => Err(Error::NoPressure { path }),
         }
     }
@@ -114,14 +122,16 @@ impl Jobs {
         let cgroup = self.cgroup(id)?;
         let path = cgroup.path().join(resource.file());
         let trigger = arm(cgroup.dir(), resource.file(), stall, path)?;
-        let place = self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
+        let place =
+            self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
         if let Some(live) = self.live_at(slot) {
             live.triggers.push(place);
         }
         Ok(())
     }
 
-    /// Makes stalls of the whole system events. A second call for the same resource replaces the first.
+    /// Makes stalls of the whole system events. A second call for the same resource replaces the
+    /// first.
     pub(crate) fn watch_system_pressure(
         &mut self,
         resource: Stallable,
@@ -129,8 +139,13 @@ impl Jobs {
         token: Token,
         around: &mut Surroundings<'_>,
     ) -> Result<()> {
-        let dir = openat(CWD, "/proc/pressure", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
+        let dir = openat(
+            CWD,
+            "/proc/pressure",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
         let name = resource.to_string();
         let trigger = arm(dir.as_fd(), &name, stall, Path::new("/proc/pressure").join(&name))?;
         self.watch(Watched { trigger, job: None, token, resource }, around).map(drop)
@@ -149,7 +164,11 @@ impl Jobs {
     }
 
     /// Ends the events for stalls of the whole system.
-    pub(crate) fn unwatch_system_pressure(&mut self, resource: Stallable, around: &mut Surroundings<'_>) {
+    pub(crate) fn unwatch_system_pressure(
+        &mut self,
+        resource: Stallable,
+        around: &mut Surroundings<'_>,
+    ) {
         self.unwatch(None, resource, None, around);
     }
 
@@ -166,7 +185,8 @@ impl Jobs {
         Ok(place)
     }
 
-    /// Disarms the trigger of a job, or of the system, for a resource; not the one at the place to spare.
+    /// Disarms the trigger of a job, or of the system, for a resource; not the one at the place to
+    /// spare.
     fn unwatch(
         &mut self,
         job: Option<(usize, JobId)>,
@@ -175,7 +195,8 @@ impl Jobs {
         around: &mut Surroundings<'_>,
     ) {
         let same = |watched: &Watched| watched.job == job && watched.resource == resource;
-        let found = self.triggers.iter().find(|(place, watched)| same(watched) && Some(*place) != spared);
+        let found =
+            self.triggers.iter().find(|(place, watched)| same(watched) && Some(*place) != spared);
         if let Some((place, _)) = found {
             self.drop_trigger(place, around);
         }
@@ -193,7 +214,12 @@ impl Jobs {
     }
 
     /// The epoll has told of a trigger.
-    pub(crate) fn trigger_ready(&mut self, place: usize, priority: bool, around: &mut Surroundings<'_>) {
+    pub(crate) fn trigger_ready(
+        &mut self,
+        place: usize,
+        priority: bool,
+        around: &mut Surroundings<'_>,
+    ) {
         if let Some(watched) = self.triggers.get_mut(place)
             && watched.trigger.fired(priority)
         {
@@ -206,7 +232,8 @@ impl Jobs {
         let known = self.limits_met_above;
         let Some(live) = self.live_at(slot) else { return };
         let Some(path) = live.contained.path() else { return };
-        // Not counted anew for each job: what was met above before this job may at worst be taken for a cause later.
+        // Not counted anew for each job: what was met above before this job may at worst be taken
+        // for a cause later.
         let above = known.unwrap_or_else(|| limits_met_above(path));
         live.limits_met.above = above;
         // Without the file, or a watch to be had, there is no verdict.
@@ -217,7 +244,9 @@ impl Jobs {
     /// The memory.events file of a job has changed.
     pub(crate) fn memory_changed(&mut self, slot: usize, around: &mut Surroundings<'_>) {
         let Some((job, token)) = self.id_and_token(slot) else { return };
-        let Some(live) = self.live_at(slot).filter(|live| live.memory_watch.is_some()) else { return };
+        let Some(live) = self.live_at(slot).filter(|live| live.memory_watch.is_some()) else {
+            return;
+        };
         let Contained::Cgroup(cgroup) = &live.contained else { return };
         let Ok(Some(events)) = cgroup.read("memory.events") else { return };
         let kills = keyed(&events, "oom_kill");
@@ -239,7 +268,12 @@ impl Jobs {
     }
 
     /// Starts to freeze a job, or to thaw it; an event tells when that is done.
-    pub(crate) fn freeze(&mut self, id: JobId, freeze: bool, around: &mut Surroundings<'_>) -> Result<()> {
+    pub(crate) fn freeze(
+        &mut self,
+        id: JobId,
+        freeze: bool,
+        around: &mut Surroundings<'_>,
+    ) -> Result<()> {
         self.cgroup(id)?.freeze(freeze)?;
         let (slot, _) = self.slot_and_token(id)?;
         if let Some(live) = self.live_at(slot) {
@@ -295,6 +329,9 @@ fn arm(dir: BorrowedFd<'_>, name: &str, stall: Stall, path: PathBuf) -> Result<T
 
 /// How often the memory limits above a job were met, over all groups above it.
 fn limits_met_above(job: &Path) -> u64 {
-    let above = job.ancestors().skip(1).map_while(|path| fs::read_to_string(path.join("memory.events.local")).ok());
+    let above = job
+        .ancestors()
+        .skip(1)
+        .map_while(|path| fs::read_to_string(path.join("memory.events.local")).ok());
     above.map(|events| keyed(&events, "oom")).sum()
 }

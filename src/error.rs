@@ -1,6 +1,8 @@
-//! Owns [`Error`]: everything that can go wrong, each with the operation, what it concerned and the cause.
+//! Owns [`Error`]: everything that can go wrong, each with the operation, what it concerned and the
+//! cause.
 //!
-//! Invariant: no `From<io::Error>`: a bare errno never travels upwards without its story. Does no I/O itself.
+//! Invariant: no `From<io::Error>`: a bare errno never travels upwards without its story. Does no
+//! I/O itself.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,7 +18,8 @@ use crate::units::InvalidLimit;
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, with the operation, the path or program it concerned, the cause and, where known, what to do.
+/// What went wrong, with the operation, the path or program it concerned, the cause and, where
+/// known, what to do.
 ///
 /// ```
 /// use jobworker::{Command, Error, Reactor, Stage, Token};
@@ -31,7 +34,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A call on a path failed: of the cgroup tree, the log directory, a log or the job's standard input.
+    /// A call on a path failed: of the cgroup tree, the log directory, a log or the job's standard
+    /// input.
     #[error("cannot {operation} {}: {source}{}", path.display(), hint(source))]
     Path {
         /// What was tried, as a verb.
@@ -56,7 +60,8 @@ pub enum Error {
         program: OsString,
         /// How far it came.
         stage: Stage,
-        /// What that stage was about, if it was a path other than the program's: the working directory.
+        /// What that stage was about, if it was a path other than the program's: the working
+        /// directory.
         path: Option<PathBuf>,
         /// The cause.
         source: io::Error,
@@ -91,11 +96,12 @@ pub enum Error {
         path: PathBuf,
         /// The controllers that are available there.
         available: Vec<String>,
-        /// Whether the controller is bound to a version 1 hierarchy, and so cannot be enabled in version 2.
+        /// Whether the controller is bound to a version 1 hierarchy, and so cannot be enabled in
+        /// version 2.
         in_v1: bool,
     },
-    /// A limit needs a controller that is there but cannot be passed on to the jobs; found before the job's group was
-    /// created.
+    /// A limit needs a controller that is there but cannot be passed on to the jobs; found before
+    /// the job's group was created.
     #[error("cannot set {file}: enabling the {controller} controller in {} failed: {source}{}", path.display(), blocked(source))]
     ControllerBlocked {
         /// The interface file of the limit.
@@ -115,7 +121,8 @@ pub enum Error {
         /// The job's cgroup.
         path: PathBuf,
     },
-    /// A limit would be taken by the kernel, but have no effect; found before the job's group was created.
+    /// A limit would be taken by the kernel, but have no effect; found before the job's group was
+    /// created.
     #[error("cannot set {file}: it would have no effect: {reason}")]
     LimitIneffective {
         /// The interface file of the limit.
@@ -136,7 +143,9 @@ pub enum Error {
         found: String,
     },
     /// Jobs without a cgroup cannot have limits.
-    #[error("cannot set limits for {program:?}: the reactor contains jobs by process group, which has no limits")]
+    #[error(
+        "cannot set limits for {program:?}: the reactor contains jobs by process group, which has no limits"
+    )]
     LimitsNeedCgroup {
         /// The program as it was given.
         program: OsString,
@@ -182,7 +191,8 @@ pub enum Error {
     /// The job is contained by process group, so it has no cgroup.
     #[error("job {0} is contained by process group and has no cgroup")]
     NotInCgroup(JobId),
-    /// A job cannot be started in a frozen cgroup: it would freeze before its program runs, and the host with it.
+    /// A job cannot be started in a frozen cgroup: it would freeze before its program runs, and the
+    /// host with it.
     #[error("cannot start a job in {}: the cgroup is frozen; thaw it first", path.display())]
     Frozen {
         /// The job's cgroup.
@@ -222,7 +232,9 @@ impl Error {
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Path { source, .. } | Self::Loop { source, .. } | Self::Spawn { source, .. } => source.raw_os_error(),
+            Self::Path { source, .. } | Self::Loop { source, .. } | Self::Spawn { source, .. } => {
+                source.raw_os_error()
+            }
             _ => None,
         }
     }
@@ -237,7 +249,9 @@ impl Error {
     }
 
     /// For `map_err`: the story of a failed call of the loop.
-    pub(crate) fn event_loop<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn event_loop<E: Into<io::Error>>(
+        operation: &'static str,
+    ) -> impl FnOnce(E) -> Self {
         move |source| Self::Loop { operation, source: source.into() }
     }
 }
@@ -307,7 +321,9 @@ impl Stage {
                 " (write access to cgroup.procs of the common ancestor of the host's and the job's cgroup is needed)"
             }
             (Self::Clone, Errno::NODEV) => " (the job's cgroup was removed by somebody else)",
-            (Self::Clone, Errno::AGAIN) => " (pids.max of a cgroup or the user's process limit is reached)",
+            (Self::Clone, Errno::AGAIN) => {
+                " (pids.max of a cgroup or the user's process limit is reached)"
+            }
             (Self::Clone, Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL) => {
                 " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that lets it through)"
             }
@@ -315,9 +331,13 @@ impl Stage {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
             }
             (Self::ResourceLimits, Errno::PERM) => " (raising a hard limit needs CAP_SYS_RESOURCE)",
-            (Self::Exec, Errno::NOEXEC) => " (neither a binary of this machine nor a script that starts with #!)",
+            (Self::Exec, Errno::NOEXEC) => {
+                " (neither a binary of this machine nor a script that starts with #!)"
+            }
             (Self::Exec, Errno::NOENT) => " (no such file, or its interpreter is missing)",
-            (Self::Exec, Errno::ACCESS) => " (not executable by the job's user, a directory, or on a noexec mount)",
+            (Self::Exec, Errno::ACCESS) => {
+                " (not executable by the job's user, a directory, or on a noexec mount)"
+            }
             (Self::Exec, Errno::TXTBSY) => " (the program file is open for writing)",
             _ => hint(source),
         }
@@ -348,7 +368,8 @@ fn about(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" {}", path.display()))
 }
 
-/// What it takes to have an interface file, by the version of Linux that brought it or its configuration.
+/// What it takes to have an interface file, by the version of Linux that brought it or its
+/// configuration.
 fn feature(file: &str) -> &'static str {
     match file {
         "cpu.max" => "it takes CONFIG_CFS_BANDWIDTH",
@@ -361,7 +382,9 @@ fn feature(file: &str) -> &'static str {
         "io.bfq.weight" => "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
         "io.max" => "it takes CONFIG_BLK_DEV_THROTTLING",
         "io.latency" => "it takes CONFIG_BLK_CGROUP_IOLATENCY",
-        _ if file.starts_with("hugetlb.") => "/sys/kernel/mm/hugepages lists the page sizes of this machine",
+        _ if file.starts_with("hugetlb.") => {
+            "/sys/kernel/mm/hugepages lists the page sizes of this machine"
+        }
         _ => "it may be of a newer kernel, of another configuration, or misspelt",
     }
 }

@@ -1,6 +1,7 @@
 //! Owns [`Event`], what a reactor has to tell, and [`Events`], the host's buffer for it.
 //!
-//! Plain data: events are returned, never called back, so no code of the host runs inside the reactor.
+//! Plain data: events are returned, never called back, so no code of the host runs inside the
+//! reactor.
 
 use std::slice;
 use std::sync::Arc;
@@ -13,15 +14,16 @@ use crate::report::{OomCause, Report};
 /// What happened, for [`Reactor::poll`](crate::Reactor::poll).
 ///
 /// # Order
-/// The events of one job come in this order: any `Readable` of its tails, `Exited`, any `Readable` of what was written
-/// last, `Finished`. `Exited` and `Finished` come once each.
+/// The events of one job come in this order: any `Readable` of its tails, `Exited`, any `Readable`
+/// of what was written last, `Finished`. `Exited` and `Finished` come once each.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A tail has something to read: bytes, the end, or the news that the log was truncated.
     ///
-    /// Edge-triggered: it comes when a tail is opened on a log that already has bytes, and after each
-    /// [`Read::UpToDate`](crate::Read::UpToDate) once there is more. So read until `UpToDate`, `Ended` or an error.
+    /// Edge-triggered: it comes when a tail is opened on a log that already has bytes, and after
+    /// each [`Read::UpToDate`](crate::Read::UpToDate) once there is more. So read until
+    /// `UpToDate`, `Ended` or an error.
     Readable {
         /// The tail.
         tail: TailId,
@@ -48,7 +50,8 @@ pub enum Event {
         /// What is known of the job at its end.
         report: Arc<Report>,
     },
-    /// Processes of a job were stalled as asked for by [`watch_pressure`](crate::Reactor::watch_pressure).
+    /// Processes of a job were stalled as asked for by
+    /// [`watch_pressure`](crate::Reactor::watch_pressure).
     Pressure {
         /// The job.
         job: JobId,
@@ -96,7 +99,8 @@ pub enum Event {
 
 /// The host's buffer for events, filled by [`Reactor::poll`](crate::Reactor::poll).
 ///
-/// Its capacity bounds how many events one poll gives; what does not fit comes with the next poll, at once.
+/// Its capacity bounds how many events one poll gives; what does not fit comes with the next poll,
+/// at once.
 ///
 /// ```
 /// use jobworker::{Events, Reactor};

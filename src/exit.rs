@@ -1,6 +1,7 @@
 //! Owns [`Exit`], how a main process ended, and [`Usage`], what it used up.
 //!
-//! Invariant: an exit code and a death by signal are never mixed up. Plain data; knows nothing of how it is collected.
+//! Invariant: an exit code and a death by signal are never mixed up. Plain data; knows nothing of
+//! how it is collected.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub enum Exit {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// It has ended, but somebody else took the status: the host ignores SIGCHLD, or calls `wait` for any child. From
-    /// Linux 6.15 on, the status is known all the same.
+    /// It has ended, but somebody else took the status: the host ignores SIGCHLD, or calls `wait`
+    /// for any child. From Linux 6.15 on, the status is known all the same.
     Unknown,
 }
 
@@ -58,7 +59,8 @@ impl Exit {
         }
     }
 
-    /// The code a shell would report: the exit code, or 128 plus the signal's number; 127 when it is unknown.
+    /// The code a shell would report: the exit code, or 128 plus the signal's number; 127 when it
+    /// is unknown.
     #[must_use]
     pub fn shell_code(self) -> i32 {
         match self {
@@ -115,8 +117,14 @@ mod tests {
     #[test]
     fn a_code_and_a_signal_are_told_apart() {
         let term = Exit::Signal { signal: Signal::TERM, core_dumped: false };
-        assert_eq!((term.code(), term.signal(), term.shell_code()), (None, Some(Signal::TERM), 143));
+        assert_eq!(
+            (term.code(), term.signal(), term.shell_code()),
+            (None, Some(Signal::TERM), 143)
+        );
         assert_eq!((Exit::Code(143).code(), Exit::Code(143).signal()), (Some(143), None));
-        assert_eq!(Exit::Signal { signal: Signal::SEGV, core_dumped: true }.to_string(), "SIGSEGV (core dumped)");
+        assert_eq!(
+            Exit::Signal { signal: Signal::SEGV, core_dumped: true }.to_string(),
+            "SIGSEGV (core dumped)"
+        );
     }
 }

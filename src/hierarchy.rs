@@ -1,7 +1,7 @@
 //! Owns [`Hierarchy`]: the cgroup under which jobs are made, found, and checked to be one.
 //!
-//! Invariant: a `Hierarchy` is a directory of a cgroup2 file system that may hold jobs and that we may write to.
-//! Knows nothing of any one job.
+//! Invariant: a `Hierarchy` is a directory of a cgroup2 file system that may hold jobs and that we
+//! may write to. Knows nothing of any one job.
 
 use std::ffi::OsString;
 use std::fs;
@@ -32,8 +32,9 @@ pub(crate) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// The parent that the host names, or the place that fits this system: the host's own cgroup if that was delegated,
-    /// the root of the tree where that may be written to, otherwise the host's own cgroup.
+    /// The parent that the host names, or the place that fits this system: the host's own cgroup if
+    /// that was delegated, the root of the tree where that may be written to, otherwise the
+    /// host's own cgroup.
     ///
     /// With a leaf, the host is moved out of its own cgroup first.
     pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
@@ -55,16 +56,19 @@ impl Hierarchy {
     fn open(path: &Path) -> Result<Self> {
         // The host may change its working directory later.
         let path = &std::path::absolute(path).map_err(Error::path("find", path))?;
-        let refuse = |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
+        let refuse =
+            |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
         let dir =
-            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
-                match errno {
-                    // This says nothing about the tree.
-                    Errno::MFILE | Errno::NFILE => Error::path("open cgroup", path)(errno),
-                    errno => refuse(format!("cannot be opened: {errno}")),
-                }
-            })?;
-        let file_system = fstatfs(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| {
+                    match errno {
+                        // This says nothing about the tree.
+                        Errno::MFILE | Errno::NFILE => Error::path("open cgroup", path)(errno),
+                        errno => refuse(format!("cannot be opened: {errno}")),
+                    }
+                })?;
+        let file_system =
+            fstatfs(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
         // The field is signed or unsigned, narrow or wide, by architecture.
         #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
         if file_system.f_type as u64 != CGROUP2_MAGIC {
@@ -110,8 +114,8 @@ impl Hierarchy {
 
     /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.
     ///
-    /// A controller that the children do not have is enabled on the way down from the lowest cgroup that has it: no
-    /// further up, and for no other cgroup.
+    /// A controller that the children do not have is enabled on the way down from the lowest cgroup
+    /// that has it: no further up, and for no other cgroup.
     pub(crate) fn require(&self, settings: &mut [Setting]) -> Result<()> {
         let mut enabled = None;
         for setting in settings.iter().filter(|setting| setting.controller != "cgroup") {
@@ -131,38 +135,48 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked once: what is
-    /// refused is likely to be refused again, and what cannot be told is told as unknown.
+    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked
+    /// once: what is refused is likely to be refused again, and what cannot be told is told as
+    /// unknown.
     pub(crate) fn enable_accounting(&self) {
         if self.accounts.swap(true, Ordering::Relaxed) {
             return;
         }
         let enabled = self.read("cgroup.subtree_control").unwrap_or_default();
         for controller in ["memory", "io", "cpu", "pids"] {
-            if !lists(&enabled, controller) && self.enable(controller, "cgroup.subtree_control").is_ok() {
+            if !lists(&enabled, controller)
+                && self.enable(controller, "cgroup.subtree_control").is_ok()
+            {
                 self.has_memory.fetch_or(controller == "memory", Ordering::Relaxed);
             }
         }
     }
 
-    /// Enables a controller for the children of this cgroup, because of an interface file. Either all of the way down or,
-    /// on failure, nothing of it.
+    /// Enables a controller for the children of this cgroup, because of an interface file. Either
+    /// all of the way down or, on failure, nothing of it.
     fn enable(&self, controller: &str, file: &str) -> Result<()> {
-        let groups = || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
+        let groups =
+            || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
         let has = |path: &Path| {
-            fs::read_to_string(path.join("cgroup.controllers")).is_ok_and(|list| lists(&list, controller))
+            fs::read_to_string(path.join("cgroup.controllers"))
+                .is_ok_and(|list| lists(&list, controller))
         };
         let Some(levels) = groups().position(has) else {
             return Err(Error::ControllerUnavailable {
                 file: file.to_owned(),
                 controller: controller.to_owned(),
                 path: self.path.clone(),
-                available: self.read("cgroup.controllers")?.split_whitespace().map(str::to_owned).collect(),
+                available: self
+                    .read("cgroup.controllers")?
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect(),
                 in_v1: bound_to_v1(controller),
             });
         };
-        let write =
-            |path: &Path, sign: char| fs::write(path.join("cgroup.subtree_control"), format!("{sign}{controller}"));
+        let write = |path: &Path, sign: char| {
+            fs::write(path.join("cgroup.subtree_control"), format!("{sign}{controller}"))
+        };
         let mut way_down: Vec<&Path> = groups().take(levels + 1).collect();
         way_down.reverse();
         let mut done = Vec::new();
@@ -176,8 +190,8 @@ impl Hierarchy {
                 }
             }
         }
-        // A controller that works on threads turns a group with processes into a threaded domain, which cannot have jobs
-        // below it.
+        // A controller that works on threads turns a group with processes into a threaded domain,
+        // which cannot have jobs below it.
         let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
         if refused.is_none() && !matches!(kind.trim_end(), "" | "domain") {
             refused = Some((&self.path, Errno::OPNOTSUPP.into()));
@@ -192,13 +206,20 @@ impl Hierarchy {
 
     /// The numbers of the disks that have the cost model enabled.
     pub(crate) fn disks_with_cost_model(&self) -> Vec<String> {
-        let root = self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists()).last();
-        let models = root.and_then(|root| fs::read_to_string(root.join("io.cost.qos")).ok()).unwrap_or_default();
+        let root = self
+            .path
+            .ancestors()
+            .take_while(|path| path.join("cgroup.controllers").exists())
+            .last();
+        let models = root
+            .and_then(|root| fs::read_to_string(root.join("io.cost.qos")).ok())
+            .unwrap_or_default();
         let enabled = models.lines().filter(|line| lists(line, "enable=1"));
         enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 
-    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own, or not at all.
+    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own,
+    /// or not at all.
     fn choose_io_weight(&self, setting: &mut Setting) -> Result<()> {
         if !self.disks_with_cost_model().is_empty() {
             return Ok(());
@@ -228,7 +249,8 @@ impl Hierarchy {
 fn mount_point() -> Result<PathBuf> {
     let path = "/proc/self/mountinfo";
     let table = fs::read(path).map_err(Error::path("read", path))?;
-    parse_mount_point(&table).ok_or_else(|| Error::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() })
+    parse_mount_point(&table)
+        .ok_or_else(|| Error::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() })
 }
 
 /// The host's own cgroup, from /proc/self/cgroup; it is told relative to the root of the mount.
@@ -242,21 +264,26 @@ fn own_cgroup(mount: &Path) -> Result<PathBuf> {
     Ok(mount.join(OsString::from_vec(own.to_vec())))
 }
 
-/// Whether the service manager has handed this cgroup over: systemd says so in an extended attribute.
+/// Whether the service manager has handed this cgroup over: systemd says so in an extended
+/// attribute.
 fn delegated(cgroup: &Path) -> bool {
     ["trusted.delegate", "user.delegate"].iter().any(|name| {
         let mut value = [0; 8];
-        getxattr(cgroup, *name, &mut value).is_ok_and(|length| value.starts_with(b"1") && length == 1)
+        getxattr(cgroup, *name, &mut value)
+            .is_ok_and(|length| value.starts_with(b"1") && length == 1)
     })
 }
 
-/// Moves this process into the group `leaf` below its own, unless it is in a group of that name already.
+/// Moves this process into the group `leaf` below its own, unless it is in a group of that name
+/// already.
 fn move_host(own: &Path, leaf: &str) -> Result<()> {
     if own.file_name().is_some_and(|name| name == leaf) {
         return Ok(());
     }
     if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
-        return Err(Error::NoCgroup { reason: format!("{leaf:?} is not a name for the host's cgroup") });
+        return Err(Error::NoCgroup {
+            reason: format!("{leaf:?} is not a name for the host's cgroup"),
+        });
     }
     let path = own.join(leaf);
     match fs::create_dir(&path) {
@@ -266,10 +293,12 @@ fn move_host(own: &Path, leaf: &str) -> Result<()> {
         _ => {}
     }
     let procs = path.join("cgroup.procs");
-    fs::write(&procs, std::process::id().to_string()).map_err(Error::path("move the host into", procs))
+    fs::write(&procs, std::process::id().to_string())
+        .map_err(Error::path("move the host into", procs))
 }
 
-/// The mount point is the fifth field, the type the first after a lone dash; see proc_pid_mountinfo(5).
+/// The mount point is the fifth field, the type the first after a lone dash; see
+/// proc_pid_mountinfo(5).
 fn parse_mount_point(table: &[u8]) -> Option<PathBuf> {
     table.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -301,7 +330,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 fn writable(path: &Path) -> bool {
     let access = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
-    // CLONE_INTO_CGROUP checks cgroup.procs of the common ancestor as well; older kernels lack faccessat2.
+    // CLONE_INTO_CGROUP checks cgroup.procs of the common ancestor as well; older kernels lack
+    // faccessat2.
     let may = |path: &Path| matches!(access(path), Ok(()) | Err(Errno::NOSYS));
     may(path) && may(&path.join("cgroup.procs"))
 }
@@ -311,7 +341,9 @@ pub(crate) fn v1_mounts() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounts = table.lines().filter_map(|line| line.split_once(" - cgroup "));
     let options = mounts.filter_map(|(_, rest)| rest.split_whitespace().nth(1));
-    options.map(|options| options.trim_start_matches("rw,").trim_start_matches("ro,").to_owned()).collect()
+    options
+        .map(|options| options.trim_start_matches("rw,").trim_start_matches("ro,").to_owned())
+        .collect()
 }
 
 /// Whether a list of names, such as that of the controllers, has this one.
@@ -323,7 +355,8 @@ pub(crate) fn lists(list: &str, name: &str) -> bool {
 pub(crate) fn disks_with_bfq() -> Vec<String> {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let uses = |disk: &fs::DirEntry| {
-        fs::read_to_string(disk.path().join("queue/scheduler")).is_ok_and(|schedulers| lists(&schedulers, "[bfq]"))
+        fs::read_to_string(disk.path().join("queue/scheduler"))
+            .is_ok_and(|schedulers| lists(&schedulers, "[bfq]"))
     };
     disks.filter(uses).map(|disk| disk.file_name().to_string_lossy().into_owned()).collect()
 }

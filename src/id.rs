@@ -1,7 +1,8 @@
-//! Owns the names of things: [`Token`], [`JobId`], [`TailId`], and [`Slots`], the table that makes ids generational.
+//! Owns the names of things: [`Token`], [`JobId`], [`TailId`], and [`Slots`], the table that makes
+//! ids generational.
 //!
-//! Invariant: an id that was given out once never names anything else, however often its slot is used again.
-//! Knows nothing of what the slots hold.
+//! Invariant: an id that was given out once never names anything else, however often its slot is
+//! used again. Knows nothing of what the slots hold.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ pub struct Token(pub usize);
 
 /// Names one job of one reactor; a UUID to the outside.
 ///
-/// It goes stale when the job is [removed](crate::Reactor::remove); a stale id is an error, never another job.
+/// It goes stale when the job is [removed](crate::Reactor::remove); a stale id is an error, never
+/// another job.
 ///
 /// ```
 /// # fn show(job: jobworker::JobId) {
@@ -65,8 +67,8 @@ impl fmt::Debug for JobId {
 
 /// Names one tail of one reactor.
 ///
-/// It goes stale when the tail is [closed](crate::Reactor::close) or its job is removed; a stale id is an error, never
-/// another tail.
+/// It goes stale when the tail is [closed](crate::Reactor::close) or its job is removed; a stale id
+/// is an error, never another tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TailId(pub(crate) Key);
 
@@ -89,7 +91,8 @@ impl<T> Slots<T> {
         Self { entries: Slab::new(), generation: 0 }
     }
 
-    /// Counts the generations from here on: a table that starts at a random place does not know the keys of another.
+    /// Counts the generations from here on: a table that starts at a random place does not know the
+    /// keys of another.
     pub(crate) fn starting_at(generation: u32) -> Self {
         Self { entries: Slab::new(), generation }
     }

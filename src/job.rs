@@ -1,7 +1,8 @@
-//! Owns the life of a job as a table: [`next`] maps a state and an input to the next state and what to do.
+//! Owns the life of a job as a table: [`next`] maps a state and an input to the next state and what
+//! to do.
 //!
-//! Invariant: every path ends in [`State::Finished`], and no input leads out of it. Pure: it does no I/O and knows no
-//! clock; who carries the actions out is told what happened by inputs alone.
+//! Invariant: every path ends in [`State::Finished`], and no input leads out of it. Pure: it does
+//! no I/O and knows no clock; who carries the actions out is told what happened by inputs alone.
 
 use crate::command::EndPolicy;
 use crate::report::Phase;
@@ -77,7 +78,9 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (State::Running | State::Stopping, Input::Kill, _) => (State::Killing, Action::Kill),
         (State::Stopping, Input::GraceOver, _) => (State::Killing, Action::Kill),
 
-        (State::Running | State::Stopping, Input::Exit, KillRest) => (State::Clearing, Action::KillRest),
+        (State::Running | State::Stopping, Input::Exit, KillRest) => {
+            (State::Clearing, Action::KillRest)
+        }
         (State::Running, Input::Exit, WaitAll) => (State::Lingering, Action::AwaitRest),
         (State::Running, Input::Exit, LeaveRest) => (State::Finished, Action::Finish),
         // Whoever stops a job means all of it, whatever it would have left behind by itself.
@@ -87,7 +90,9 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (State::Lingering, Input::Stop, _) => (State::Leaving, Action::Signal),
         (State::Lingering | State::Leaving, Input::Kill, _) => (State::Clearing, Action::Kill),
         (State::Leaving, Input::GraceOver, _) => (State::Clearing, Action::Kill),
-        (State::Lingering | State::Leaving | State::Clearing, Input::Empty, _) => (State::Finished, Action::Finish),
+        (State::Lingering | State::Leaving | State::Clearing, Input::Empty, _) => {
+            (State::Finished, Action::Finish)
+        }
 
         (unchanged, _, _) => (unchanged, Action::None),
     }
@@ -106,8 +111,10 @@ mod tests {
         State::Clearing,
         State::Finished,
     ];
-    const INPUTS: [Input; 5] = [Input::Stop, Input::Kill, Input::GraceOver, Input::Exit, Input::Empty];
-    const POLICIES: [EndPolicy; 3] = [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
+    const INPUTS: [Input; 5] =
+        [Input::Stop, Input::Kill, Input::GraceOver, Input::Exit, Input::Empty];
+    const POLICIES: [EndPolicy; 3] =
+        [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
 
     #[test]
     fn finished_is_final_and_every_other_state_leads_there() {
@@ -115,9 +122,18 @@ mod tests {
             for state in STATES {
                 for input in INPUTS {
                     let (after, action) = next(state, input, policy);
-                    assert_eq!(action == Action::Finish, after == State::Finished && state != State::Finished);
-                    assert!(after == state || action != Action::None, "{state:?} {input:?} changes without an action");
-                    assert!(after.phase() >= state.phase(), "{state:?} {input:?} goes back to {after:?}");
+                    assert_eq!(
+                        action == Action::Finish,
+                        after == State::Finished && state != State::Finished
+                    );
+                    assert!(
+                        after == state || action != Action::None,
+                        "{state:?} {input:?} changes without an action"
+                    );
+                    assert!(
+                        after.phase() >= state.phase(),
+                        "{state:?} {input:?} goes back to {after:?}"
+                    );
                 }
                 let killed = next(state, Input::Kill, policy).0;
                 let exited = next(killed, Input::Exit, policy).0;

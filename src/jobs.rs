@@ -1,8 +1,10 @@
-//! Owns [`Jobs`]: all jobs of a reactor, from spawn to removal; it carries out what the table in `job.rs` decides.
+//! Owns [`Jobs`]: all jobs of a reactor, from spawn to removal; it carries out what the table in
+//! `job.rs` decides.
 //!
-//! Invariants: whatever a job holds of the system (pidfd, cgroup, watches, deadlines) is given back when it is
-//! finished, and its log when it is removed. A pidfd is out of the epoll before its process is reaped, for the kernel
-//! would report it again. Nothing that fails here is lost: it goes to the caller or into the job's report.
+//! Invariants: whatever a job holds of the system (pidfd, cgroup, watches, deadlines) is given back
+//! when it is finished, and its log when it is removed. A pidfd is out of the epoll before its
+//! process is reaped, for the kernel would report it again. Nothing that fails here is lost: it
+//! goes to the caller or into the job's report.
 
 use std::collections::VecDeque;
 use std::io;
@@ -78,7 +80,8 @@ pub(crate) struct Live {
     registered: bool,
     /// The watch of cgroup.events, once somebody has to be waited for.
     watch: Option<WatchDescriptor>,
-    /// The processes that are waited for by pidfds of their own, by their place in `Jobs::survivors`.
+    /// The processes that are waited for by pidfds of their own, by their place in
+    /// `Jobs::survivors`.
     survivors: Vec<usize>,
     /// The watch of memory.events, where there is that.
     pub(crate) memory_watch: Option<WatchDescriptor>,
@@ -86,7 +89,8 @@ pub(crate) struct Live {
     pub(crate) oom_kills: u64,
     pub(crate) oom: Option<OomCause>,
     pub(crate) limits_met: LimitsMet,
-    /// Whether the job was told to freeze, and whether the kernel still has to tell that it is done.
+    /// Whether the job was told to freeze, and whether the kernel still has to tell that it is
+    /// done.
     pub(crate) frozen: bool,
     pub(crate) freezing: bool,
     /// The pressure triggers, by their place in `Jobs::triggers`.
@@ -178,7 +182,8 @@ pub(crate) fn trigger_token(place: usize) -> mio::Token {
     mio::Token(FIRST_TOKEN + 3 * place + 2)
 }
 
-/// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the rest, later.
+/// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the
+/// rest, later.
 const SURVIVORS_AWAITED: usize = 64;
 
 /// How often it is tried to find the processes that a group without a watch still has.
@@ -238,14 +243,17 @@ impl Jobs {
         ground: &mut Ground<'_>,
         around: &mut Surroundings<'_>,
     ) -> Result<JobId> {
-        // Before the program starts, which it does while we wait: its first moments belong to the job.
+        // Before the program starts, which it does while we wait: its first moments belong to the
+        // job.
         let (spawned, started) = (Instant::now(), SystemTime::now());
         let launch = Launch::start(command, ground, around.logs)?;
         let entry = self.jobs.vacant_entry();
         let slot = entry.key();
-        let watched = u32::try_from(slot)
-            .map_err(|_| io::Error::other("too many jobs"))
-            .and_then(|number| register(around.registry, launch.process().pidfd(), main_token(slot)).map(|()| number));
+        let watched =
+            u32::try_from(slot).map_err(|_| io::Error::other("too many jobs")).and_then(|number| {
+                register(around.registry, launch.process().pidfd(), main_token(slot))
+                    .map(|()| number)
+            });
         let number = match watched {
             Ok(number) => number,
             Err(source) => {
@@ -355,15 +363,18 @@ impl Jobs {
         }
         if let Some(live) = &mut job.live {
             // A frozen process acts on no signal but a kill.
-            let thawed = if std::mem::take(&mut live.frozen) { live.contained.thaw() } else { Ok(()) };
+            let thawed =
+                if std::mem::take(&mut live.frozen) { live.contained.thaw() } else { Ok(()) };
             live.freezing = false;
             // The kill at the end of the grace period needs no cooperation.
-            job.problems.extend(thawed.and(live.contained.signal(job.stop_signal, &live.process)).err());
+            job.problems
+                .extend(thawed.and(live.contained.signal(job.stop_signal, &live.process)).err());
         }
         self.set_deadline(slot, Instant::now().checked_add(grace));
     }
 
-    /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to another cgroup.
+    /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to
+    /// another cgroup.
     fn kill_all(&mut self, slot: usize) {
         let Some(job) = self.jobs.get_mut(slot) else { return };
         let Some(live) = &job.live else { return };
@@ -379,7 +390,12 @@ impl Jobs {
     }
 
     /// Stops a job. A later stop can shorten the grace period, but not lengthen it.
-    pub(crate) fn stop(&mut self, id: JobId, grace: Option<Duration>, around: &mut Surroundings<'_>) -> Result<()> {
+    pub(crate) fn stop(
+        &mut self,
+        id: JobId,
+        grace: Option<Duration>,
+        around: &mut Surroundings<'_>,
+    ) -> Result<()> {
         let slot = self.slot(id)?;
         let Some(job) = self.jobs.get_mut(slot) else { return Err(Error::UnknownJob(id)) };
         let stopping = matches!(job.state, State::Stopping | State::Leaving);
@@ -459,7 +475,12 @@ impl Jobs {
             Stream::Error => (error, "standard error"),
         };
         let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
-        Ok(Source { name: &log.name, open: log.open, finished: job.state == State::Finished, end: log.end })
+        Ok(Source {
+            name: &log.name,
+            open: log.open,
+            finished: job.state == State::Finished,
+            end: log.end,
+        })
     }
 
     /// Remembers the open log of a job's stream.
@@ -498,7 +519,8 @@ impl Jobs {
     /// Kills every job that is neither finished nor detached; says how many there are.
     pub(crate) fn kill_all_attached(&mut self, around: &mut Surroundings<'_>) -> usize {
         let attached = |job: &Job| job.live.is_some() && !job.detached;
-        let slots: Vec<usize> = self.jobs.iter().filter(|(_, job)| attached(job)).map(|(slot, _)| slot).collect();
+        let slots: Vec<usize> =
+            self.jobs.iter().filter(|(_, job)| attached(job)).map(|(slot, _)| slot).collect();
         for slot in &slots {
             self.kill_slot(*slot, StopCause::Drop, around);
         }

@@ -1,7 +1,8 @@
-//! Owns [`Launch`]: the start of a job as one transaction, of which either everything stays or nothing.
+//! Owns [`Launch`]: the start of a job as one transaction, of which either everything stays or
+//! nothing.
 //!
-//! Invariant: what was made is taken back when a `Launch` is dropped before it has succeeded. Knows nothing of the
-//! event loop.
+//! Invariant: what was made is taken back when a `Launch` is dropped before it has succeeded. Knows
+//! nothing of the event loop.
 
 use std::fs::File;
 use std::io;
@@ -45,7 +46,8 @@ pub(crate) struct Launched {
     pub(crate) uuid: Uuid,
     pub(crate) process: Process,
     pub(crate) contained: Contained,
-    /// The logs in the log directory: of both streams or of standard output, and of standard error.
+    /// The logs in the log directory: of both streams or of standard output, and of standard
+    /// error.
     pub(crate) names: [Option<String>; 2],
 }
 
@@ -70,7 +72,11 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<'a> Launch<'a> {
     /// Checks the command, makes cgroup and logs, and starts the process.
-    pub(crate) fn start(command: &Command, ground: &mut Ground<'_>, directory: &'a LogDirectory) -> Result<Self> {
+    pub(crate) fn start(
+        command: &Command,
+        ground: &mut Ground<'_>,
+        directory: &'a LogDirectory,
+    ) -> Result<Self> {
         let prepared = Prepared::new(command)?;
         let mut settings = check_containment(command, ground.hierarchy)?;
         let stdin = open_stdin(&command.stdin)?;
@@ -98,7 +104,9 @@ impl<'a> Launch<'a> {
         let owner = (command.uid, command.gid);
         let (output, error) = match command.output {
             Output::Combined => (Some(made.log(0, "log", owner)?), None),
-            Output::Split => (Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?)),
+            Output::Split => {
+                (Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?))
+            }
             Output::Null => (None, None),
         };
         let null = ground.null.as_fd();
@@ -110,7 +118,8 @@ impl<'a> Launch<'a> {
         let output = output.as_ref().map_or(null, OwnedFd::as_fd);
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
         let cgroup = made.cgroup.as_ref().map(Cgroup::dir);
-        let process = Process::spawn(ground.nursery, command, &prepared, [input, output, error], cgroup)?;
+        let process =
+            Process::spawn(ground.nursery, command, &prepared, [input, output, error], cgroup)?;
         Ok(Self { made, process })
     }
 
@@ -142,7 +151,8 @@ impl<'a> Launch<'a> {
         while cgroup.populated().unwrap_or(false) && Instant::now() < until {
             for (_, pidfd) in cgroup.members().unwrap_or_default() {
                 let left = until.saturating_duration_since(Instant::now());
-                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
+                let _ =
+                    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
             }
         }
     }
@@ -150,7 +160,12 @@ impl<'a> Launch<'a> {
 
 impl Made<'_> {
     /// Makes a log, open for the job to write to.
-    fn log(&mut self, index: usize, suffix: &str, owner: (Option<u32>, Option<u32>)) -> Result<OwnedFd> {
+    fn log(
+        &mut self,
+        index: usize,
+        suffix: &str,
+        owner: (Option<u32>, Option<u32>),
+    ) -> Result<OwnedFd> {
         let name = format!("{}.{suffix}", self.uuid);
         let log = self.directory.create(&name, owner)?;
         if let Some(place) = self.names.get_mut(index) {
@@ -171,9 +186,12 @@ impl Drop for Made<'_> {
     }
 }
 
-/// Clones a child into a new group and sees whether it is there: libraries that define the flag as zero, and kernels
-/// with a bug, have placed it elsewhere or killed it.
-pub(crate) fn test_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) -> Result<Placement> {
+/// Clones a child into a new group and sees whether it is there: libraries that define the flag as
+/// zero, and kernels with a bug, have placed it elsewhere or killed it.
+pub(crate) fn test_placement(
+    hierarchy: &Arc<Hierarchy>,
+    nursery: &mut Nursery,
+) -> Result<Placement> {
     let cgroup = Cgroup::create(hierarchy, &random_uuid()?.to_string())?;
     let frozen = cgroup.frozen();
     let found = match frozen {
@@ -193,9 +211,15 @@ pub(crate) fn test_placement(hierarchy: &Arc<Hierarchy>, nursery: &mut Nursery) 
 }
 
 /// Checks the limits, and that what holds the job can hold it as the command wants.
-fn check_containment(command: &Command, hierarchy: Option<&Arc<Hierarchy>>) -> Result<Vec<Setting>> {
+fn check_containment(
+    command: &Command,
+    hierarchy: Option<&Arc<Hierarchy>>,
+) -> Result<Vec<Setting>> {
     let program = || command.program.clone();
-    let mut settings = command.limits.check().map_err(|source| Error::InvalidLimit { program: program(), source })?;
+    let mut settings = command
+        .limits
+        .check()
+        .map_err(|source| Error::InvalidLimit { program: program(), source })?;
     match hierarchy {
         Some(hierarchy) => hierarchy.require(&mut settings)?,
         None if !settings.is_empty() => return Err(Error::LimitsNeedCgroup { program: program() }),

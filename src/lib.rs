@@ -1,14 +1,16 @@
-//! Runs Linux programs as **jobs**, each in its own cgroup v2, and follows their output without losing a byte.
+//! Runs Linux programs as **jobs**, each in its own cgroup v2, and follows their output without
+//! losing a byte.
 //!
-//! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms, supervisors. One
-//! single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes any number of readers the moment a
-//! job's log grows or the job ends. Nothing polls, nothing sleeps, there is no hidden thread, no signal handler and no
-//! global state. The output never passes through the host: a job writes to a file, at full speed, and a reader that is
+//! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms,
+//! supervisors. One single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes
+//! any number of readers the moment a job's log grows or the job ends. Nothing polls, nothing
+//! sleeps, there is no hidden thread, no signal handler and no global state. The output never
+//! passes through the host: a job writes to a file, at full speed, and a reader that is
 //! slow, or gone, holds up nobody.
 //!
 //! # A guide in one program
-//! A small supervisor: it runs a command, copies its output as it appears, stops it when it takes too long, and tells
-//! how it ended.
+//! A small supervisor: it runs a command, copies its output as it appears, stops it when it takes
+//! too long, and tells how it ended.
 //!
 //! ```
 //! use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
@@ -59,28 +61,34 @@
 //! ```
 //!
 //! # What is promised
-//! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting offset on, once, in order,
-//!   then [`Read::Ended`], once. If the job truncates its own log, the tail is told ([`Read::Truncated`]).
-//! * **The end is the end.** A job is finished when no process of it is left that could write, not when its main
-//!   process exits, and not after a pause. [`EndPolicy`] says what becomes of processes that the main one leaves behind.
-//! * **Nothing waits that need not.** Growth after a pause is delivered at once; a job's end comes with its exit.
-//! * **Cost follows what is ready.** One watch and one read per growth of a log serve all of its tails; idle jobs and
-//!   tails cost nothing.
-//! * **Nothing is left behind.** After a failed spawn there is no cgroup, file, descriptor, process or watch; after a
-//!   job is removed, neither.
+//! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting
+//!   offset on, once, in order, then [`Read::Ended`], once. If the job truncates its own log, the
+//!   tail is told ([`Read::Truncated`]).
+//! * **The end is the end.** A job is finished when no process of it is left that could write, not
+//!   when its main process exits, and not after a pause. [`EndPolicy`] says what becomes of
+//!   processes that the main one leaves behind.
+//! * **Nothing waits that need not.** Growth after a pause is delivered at once; a job's end comes
+//!   with its exit.
+//! * **Cost follows what is ready.** One watch and one read per growth of a log serve all of its
+//!   tails; idle jobs and tails cost nothing.
+//! * **Nothing is left behind.** After a failed spawn there is no cgroup, file, descriptor, process
+//!   or watch; after a job is removed, neither.
 //!
 //! # What is not
-//! * The log is a file: the disk it lies on is the limit, and its owner can change it in place unnoticed. A truncation
-//!   is noticed by the length, or by the last 16 bytes that were read: a log that is truncated and has the same 16 bytes
-//!   in the same place again at the next look is taken for one that has grown.
+//! * The log is a file: the disk it lies on is the limit, and its owner can change it in place
+//!   unnoticed. A truncation is noticed by the length, or by the last 16 bytes that were read: a
+//!   log that is truncated and has the same 16 bytes in the same place again at the next look is
+//!   taken for one that has grown.
 //! * A privileged process can leave its cgroup, and so the job.
-//! * A write of the job can be seen in two pieces, where it crosses a page of the file: data may end within a line.
+//! * A write of the job can be seen in two pieces, where it crosses a page of the file: data may
+//!   end within a line.
 //!
 //! # What it needs
-//! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable cgroup2 tree: as root
-//! on any system that mounts one, alone or beside version 1 hierarchies, or below a cgroup that was delegated to the
-//! user. A host without one can choose [`Containment::ProcessGroup`], which cannot hold a process that leaves its group.
-//! Limits need their controllers; without, they are an error that says what is missing, never a silent success.
+//! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable
+//! cgroup2 tree: as root on any system that mounts one, alone or beside version 1 hierarchies, or
+//! below a cgroup that was delegated to the user. A host without one can choose
+//! [`Containment::ProcessGroup`], which cannot hold a process that leaves its group. Limits need
+//! their controllers; without, they are an error that says what is missing, never a silent success.
 //!
 //! # Architecture
 //! ```text
@@ -111,7 +119,6 @@
 //! | `jobs`, `jobs/ending`, `control` | all jobs: carries out what the table decides; how they end; their resources |
 //! | `config`, `capabilities` | how a reactor is set up; what the system offers |
 //! | `reactor`, `reactor/resources`, `reactor/nested` | the loop: wait, gather, settle, emit; the doors to all this |
-//!
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,

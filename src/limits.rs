@@ -1,7 +1,8 @@
 //! Owns [`Limits`], the cgroup limits of a job as plain data.
 //!
-//! Invariant: nothing here touches a file; what a value may be is decided by [`Limits::check`] alone, before
-//! anything is created. Knows the names of the kernel's interface files, not where they lie.
+//! Invariant: nothing here touches a file; what a value may be is decided by [`Limits::check`]
+//! alone, before anything is created. Knows the names of the kernel's interface files, not where
+//! they lie.
 
 use std::time::Duration;
 
@@ -32,11 +33,13 @@ pub struct IoRates {
 
 /// The resource limits of a job; none unless asked for.
 ///
-/// A builder: no value is checked and nothing is written before [`Reactor::spawn`](crate::Reactor::spawn), where each
-/// limit is checked by range, written to the job's own cgroup and read back *before* the job's first instruction. A
-/// later value for the same file replaces the earlier one.
+/// A builder: no value is checked and nothing is written before
+/// [`Reactor::spawn`](crate::Reactor::spawn), where each limit is checked by range, written to the
+/// job's own cgroup and read back *before* the job's first instruction. A later value for the same
+/// file replaces the earlier one.
 ///
-/// What each limit means is told in the kernel's documentation, admin-guide/cgroup-v2.rst, under the name of its file.
+/// What each limit means is told in the kernel's documentation, admin-guide/cgroup-v2.rst, under
+/// the name of its file.
 ///
 /// ```
 /// use jobworker::{ByteSize, Limits};
@@ -80,13 +83,15 @@ impl Limits {
         self.number("cpu.weight", weight, WEIGHT)
     }
 
-    /// The same in the terms of nice(2), -20 to 19: coarser, and the other way to set the same thing.
+    /// The same in the terms of nice(2), -20 to 19: coarser, and the other way to set the same
+    /// thing.
     #[doc(alias = "cpu.weight.nice")]
     pub fn cpu_weight_nice(&mut self, nice: i32) -> &mut Self {
         self.number("cpu.weight.nice", nice, (-20, 19))
     }
 
-    /// At most `quota` of CPU time in each `period`, over all processors: 150 ms in 100 ms is one and a half of them.
+    /// At most `quota` of CPU time in each `period`, over all processors: 150 ms in 100 ms is one
+    /// and a half of them.
     ///
     /// Both from 1 ms on, the period up to 1 s; the kernel counts in microseconds.
     #[doc(alias = "cpu.max")]
@@ -98,7 +103,8 @@ impl Limits {
         self.set(None, file, checked)
     }
 
-    /// How much unused quota may be saved up for a burst above [`cpu_max`](Self::cpu_max); up to the quota itself.
+    /// How much unused quota may be saved up for a burst above [`cpu_max`](Self::cpu_max); up to
+    /// the quota itself.
     #[doc(alias = "cpu.max.burst")]
     pub fn cpu_max_burst(&mut self, burst: Duration) -> &mut Self {
         let file = "cpu.max.burst";
@@ -136,7 +142,8 @@ impl Limits {
         self.memory("memory.low", size)
     }
 
-    /// The memory use above which the kernel throttles the job and reclaims its memory; the job is not killed for it.
+    /// The memory use above which the kernel throttles the job and reclaims its memory; the job is
+    /// not killed for it.
     ///
     /// The kernel rounds down to whole pages, here and for all other sizes of memory.
     #[doc(alias = "memory.high")]
@@ -146,8 +153,8 @@ impl Limits {
 
     /// The memory that the job may use; a job that needs more is killed.
     ///
-    /// Unless [`memory_swap_max`](Self::memory_swap_max) says otherwise, the job gets no swap: without that it would be
-    /// swapped out instead of being limited.
+    /// Unless [`memory_swap_max`](Self::memory_swap_max) says otherwise, the job gets no swap:
+    /// without that it would be swapped out instead of being limited.
     #[doc(alias = "memory.max")]
     pub fn memory_max(&mut self, size: ByteSize) -> &mut Self {
         self.memory("memory.max", size)
@@ -165,7 +172,8 @@ impl Limits {
         self.memory("memory.zswap.max", size)
     }
 
-    /// Whether the kernel, when it has to kill one process of the job for want of memory, kills all of them.
+    /// Whether the kernel, when it has to kill one process of the job for want of memory, kills all
+    /// of them.
     #[doc(alias = "memory.oom.group")]
     pub fn memory_oom_group(&mut self, together: bool) -> &mut Self {
         self.number("memory.oom.group", u8::from(together), (0, 1))
@@ -173,12 +181,13 @@ impl Limits {
 
     /// The job's share of disk time against its siblings, 1 to 10000; the kernel's default is 100.
     ///
-    /// It has an effect only on a disk with the cost model (iocost) enabled or the BFQ scheduler; where there is
-    /// neither, it is refused.
+    /// It has an effect only on a disk with the cost model (iocost) enabled or the BFQ scheduler;
+    /// where there is neither, it is refused.
     #[doc(alias = "io.weight")]
     pub fn io_weight(&mut self, weight: u32) -> &mut Self {
         let file = "io.weight";
-        let checked = range(file, weight, WEIGHT).map(|weight| exact(file, format!("default {weight}")));
+        let checked =
+            range(file, weight, WEIGHT).map(|weight| exact(file, format!("default {weight}")));
         self.set(None, file, checked)
     }
 
@@ -186,7 +195,8 @@ impl Limits {
     #[doc(alias = "io.weight")]
     pub fn io_weight_of(&mut self, device: Device, weight: u32) -> &mut Self {
         let file = "io.weight";
-        let checked = range(file, weight, WEIGHT).map(|weight| of_device(file, device, vec![weight.to_string()]));
+        let checked = range(file, weight, WEIGHT)
+            .map(|weight| of_device(file, device, vec![weight.to_string()]));
         self.set(Some(device), file, checked)
     }
 
@@ -207,13 +217,15 @@ impl Limits {
         ];
         let limited = [bytes(read_bytes), bytes(write_bytes), reads, writes];
         let checked = match limited.into_iter().flatten().find(|rate| *rate == 0) {
-            Some(rate) => range("io.max", rate, (1, i128::from(u64::MAX))).map(|_| exact("io.max", String::new())),
+            Some(rate) => range("io.max", rate, (1, i128::from(u64::MAX)))
+                .map(|_| exact("io.max", String::new())),
             None => Ok(of_device("io.max", device, parts)),
         };
         self.set(Some(device), "io.max", checked)
     }
 
-    /// The latency that the job's requests to a device should have, at the expense of siblings with a higher one.
+    /// The latency that the job's requests to a device should have, at the expense of siblings with
+    /// a higher one.
     #[doc(alias = "io.latency")]
     pub fn io_latency(&mut self, device: Device, target: Duration) -> &mut Self {
         let file = "io.latency";
@@ -235,22 +247,25 @@ impl Limits {
         let file = format!("hugetlb.{page}.max");
         let mut checked = setting_for_file(&file, size.as_bytes().to_string());
         // The kernel names a page of 2 MiB 2MB.
-        let page =
-            page.strip_suffix('B').and_then(|size| size.parse::<ByteSize>().ok()).filter(|page| page.as_bytes() > 0);
+        let page = page
+            .strip_suffix('B')
+            .and_then(|size| size.parse::<ByteSize>().ok())
+            .filter(|page| page.as_bytes() > 0);
         if let (Ok(setting), Some(page)) = (&mut checked, page) {
             setting.kept = in_pages(size, page.as_bytes());
         }
         self.set(None, &file, checked)
     }
 
-    /// Any other interface file, such as `memory.reclaim`; what is read back is not compared with what was written.
+    /// Any other interface file, such as `memory.reclaim`; what is read back is not compared with
+    /// what was written.
     pub fn raw(&mut self, file: &str, value: &str) -> &mut Self {
         let checked = setting_for_file(file, value.to_owned());
         self.set(None, file, checked)
     }
 
-    /// Checks every value as [`Reactor::spawn`](crate::Reactor::spawn) does first: for a host that gets its limits from a
-    /// user, and wants to refuse a wrong one at once.
+    /// Checks every value as [`Reactor::spawn`](crate::Reactor::spawn) does first: for a host that
+    /// gets its limits from a user, and wants to refuse a wrong one at once.
     ///
     /// Whether this system can enforce the limits is another matter, which only the spawn decides.
     ///
@@ -267,12 +282,19 @@ impl Limits {
         self.check().map(drop)
     }
 
-    fn number(&mut self, file: &'static str, value: impl Into<i128>, bounds: (i128, i128)) -> &mut Self {
+    fn number(
+        &mut self,
+        file: &'static str,
+        value: impl Into<i128>,
+        bounds: (i128, i128),
+    ) -> &mut Self {
         self.set(None, file, range(file, value, bounds).map(|value| exact(file, value.to_string())))
     }
 
     fn list(&mut self, file: &'static str, text: &str) -> &mut Self {
-        let number = |text: &str| !text.is_empty() && text.len() < 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = |text: &str| {
+            !text.is_empty() && text.len() < 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+        };
         let item = |item: &str| match item.split_once('-') {
             Some((first, last)) => number(first) && number(last),
             None => number(item),
@@ -290,13 +312,19 @@ impl Limits {
         self.set(None, file, Ok(Setting { kept, ..exact(file, size.as_bytes().to_string()) }))
     }
 
-    fn set(&mut self, device: Option<Device>, file: &str, checked: Result<Setting, InvalidLimit>) -> &mut Self {
+    fn set(
+        &mut self,
+        device: Option<Device>,
+        file: &str,
+        checked: Result<Setting, InvalidLimit>,
+    ) -> &mut Self {
         self.entries.retain(|entry| entry.file != file || entry.device != device);
         self.entries.push(Entry { device, file: file.to_owned(), checked });
         self
     }
 
-    /// Gives the limits in the form in which the kernel takes them, or the first that no kernel would take.
+    /// Gives the limits in the form in which the kernel takes them, or the first that no kernel
+    /// would take.
     pub(crate) fn check(&self) -> Result<Vec<Setting>, InvalidLimit> {
         let mut settings = Vec::with_capacity(self.entries.len() + 1);
         for entry in &self.entries {
@@ -310,9 +338,17 @@ impl Limits {
     }
 }
 
-fn range(file: &'static str, value: impl Into<i128>, (least, most): (i128, i128)) -> Result<i128, InvalidLimit> {
+fn range(
+    file: &'static str,
+    value: impl Into<i128>,
+    (least, most): (i128, i128),
+) -> Result<i128, InvalidLimit> {
     let value = value.into();
-    if (least..=most).contains(&value) { Ok(value) } else { Err(InvalidLimit::Range { file, value, least, most }) }
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(InvalidLimit::Range { file, value, least, most })
+    }
 }
 
 fn micros(file: &'static str, time: Duration, bounds: (i128, i128)) -> Result<i128, InvalidLimit> {
@@ -334,13 +370,21 @@ mod tests {
     #[test]
     fn memory_reads_back_in_whole_pages() {
         let settings = Limits::new().memory_high(ByteSize::from_bytes(5000)).check().unwrap();
-        assert_eq!((settings[0].value.as_str(), &settings[0].kept), ("5000", &Kept::Line("4096".to_owned())));
+        assert_eq!(
+            (settings[0].value.as_str(), &settings[0].kept),
+            ("5000", &Kept::Line("4096".to_owned()))
+        );
     }
 
     #[test]
     fn a_memory_limit_takes_the_swap_away_unless_told_otherwise() {
         let files = |limits: &Limits| -> Vec<String> {
-            limits.check().unwrap().into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
+            limits
+                .check()
+                .unwrap()
+                .into_iter()
+                .map(|setting| format!("{}={}", setting.file, setting.value))
+                .collect()
         };
         let mut limits = Limits::new();
         limits.memory_max(ByteSize::from_bytes(4096));
@@ -360,7 +404,8 @@ mod tests {
             .io_weight_of(disk, 20)
             .io_weight_of(disk, 30)
             .io_weight_of(other, 40);
-        let values: Vec<String> = limits.check().unwrap().into_iter().map(|setting| setting.value).collect();
+        let values: Vec<String> =
+            limits.check().unwrap().into_iter().map(|setting| setting.value).collect();
         assert_eq!(values, ["5", "default 10", "8:0 30", "8:16 40"]);
     }
 
@@ -381,14 +426,20 @@ mod tests {
         assert!(Limits::new().cpu_max(ms(20), ms(2000)).check().is_err());
         assert!(Limits::new().cpu_max(ms(20), ms(100)).check().is_ok());
         assert!(
-            Limits::new().io_max(Device::new(8, 0), IoRates { reads: Some(0), ..IoRates::default() }).check().is_err()
+            Limits::new()
+                .io_max(Device::new(8, 0), IoRates { reads: Some(0), ..IoRates::default() })
+                .check()
+                .is_err()
         );
     }
 
     #[test]
     fn huge_pages_read_back_as_whole_ones() {
-        for (page, size, kept) in [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")] {
-            let settings = Limits::new().hugetlb_max(page, ByteSize::from_bytes(size)).check().unwrap();
+        for (page, size, kept) in
+            [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")]
+        {
+            let settings =
+                Limits::new().hugetlb_max(page, ByteSize::from_bytes(size)).check().unwrap();
             assert_eq!(settings[0].kept, Kept::Line(kept.to_owned()), "{page}");
         }
     }

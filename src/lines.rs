@@ -18,7 +18,9 @@ pub(crate) fn start_of_last_lines(
         let lower = upper.saturating_sub(chunk.len() as u64);
         let wanted = usize::try_from(upper - lower).unwrap_or(chunk.len());
         let length = read_at(&mut chunk[..wanted], lower)?;
-        for (index, _) in chunk[..length].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+        for (index, _) in
+            chunk[..length].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n')
+        {
             let after = lower + index as u64 + 1;
             // The newline that ends the last line begins none.
             if after == end {

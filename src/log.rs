@@ -1,9 +1,9 @@
-//! Owns [`Log`]: one log file as its tails share it, its window, its pace and who waits for it; and [`Kernel`], what it
-//! needs of the system.
+//! Owns [`Log`]: one log file as its tails share it, its window, its pace and who waits for it; and
+//! [`Kernel`], what it needs of the system.
 //!
-//! Invariants: bytes before `window.end()` are known to be in the file. A watch is armed only while a tail waits, or
-//! until the next event shows that none does. A tail waits only if a visit, a watch or the pace timer will serve it.
-//! Must not know about jobs or the event loop.
+//! Invariants: bytes before `window.end()` are known to be in the file. A watch is armed only while
+//! a tail waits, or until the next event shows that none does. A tail waits only if a visit, a
+//! watch or the pace timer will serve it. Must not know about jobs or the event loop.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ pub(crate) trait Kernel {
     fn read_at(&mut self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The size of the file now.
     fn size(&mut self, file: &Self::File) -> io::Result<u64>;
-    /// Lets the growth of the file be told as a change of `log`, or keeps it quiet; either way the watch exists from
-    /// then on, so that later calls cannot fail for want of one.
+    /// Lets the growth of the file be told as a change of `log`, or keeps it quiet; either way the
+    /// watch exists from then on, so that later calls cannot fail for want of one.
     fn set_armed(&mut self, file: &mut Self::File, log: Key, armed: bool) -> io::Result<()>;
     /// The watch was removed by the kernel; the next `set_armed` has to make a new one.
     fn watch_lost(&mut self, file: &mut Self::File);
@@ -54,7 +54,8 @@ pub(crate) enum Need {
 
 /// So many growths in a row, each within one pace of the one before, make a log hot.
 ///
-/// A few lines in quick succession are thus delivered one by one, at once; a stream of them is paced.
+/// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
+/// paced.
 const HOT_AFTER: u8 = 3;
 
 /// One log file that has tails.
@@ -128,7 +129,8 @@ impl<F> Log<F> {
         pace: Duration,
     ) -> io::Result<bool> {
         if self.waiting.is_empty() {
-            // Disarmed only now, by the event that nobody waited for: a reader that keeps up never pays for a change.
+            // Disarmed only now, by the event that nobody waited for: a reader that keeps up never
+            // pays for a change.
             if self.notice == Notice::Watch {
                 kernel.set_armed(&mut self.file, key, false)?;
             }
@@ -156,7 +158,8 @@ impl<F> Log<F> {
         }
     }
 
-    /// Looks at the file whatever the tails do, and says how much it has now. What it finds is news for who waits.
+    /// Looks at the file whatever the tails do, and says how much it has now. What it finds is news
+    /// for who waits.
     pub(crate) fn size_now<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
         loop {
             if self.refill(kernel)? == Refill::Truncated {
@@ -175,8 +178,8 @@ impl<F> Log<F> {
         }
     }
 
-    /// Reads up to the end that the file has now, whatever the tails do, and says where that is. After a failure the
-    /// next visit has to try again.
+    /// Reads up to the end that the file has now, whatever the tails do, and says where that is.
+    /// After a failure the next visit has to try again.
     pub(crate) fn fix_end<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
         self.end_due = true;
         loop {
@@ -185,7 +188,8 @@ impl<F> Log<F> {
                 // A tail that is so far behind reads from the file itself.
                 // The old window stays until the new one is known to be of the same content.
                 let mut window = self.window.moved_to(size);
-                let refill = window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+                let refill =
+                    window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
                 if refill == Refill::Truncated || !self.is_intact(kernel)? {
                     continue;
                 }
@@ -202,7 +206,8 @@ impl<F> Log<F> {
         }
     }
 
-    /// Whether the file still holds what the window does, so that what was just read elsewhere belongs with it.
+    /// Whether the file still holds what the window does, so that what was just read elsewhere
+    /// belongs with it.
     pub(crate) fn is_intact<K: Kernel<File = F>>(&self, kernel: &mut K) -> io::Result<bool> {
         self.window.mark().holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))
     }
@@ -245,7 +250,8 @@ impl<F> Log<F> {
     }
 
     fn heat(&mut self, now: Instant, pace: Duration) {
-        let quick = self.last_growth.is_some_and(|before| now.saturating_duration_since(before) < pace);
+        let quick =
+            self.last_growth.is_some_and(|before| now.saturating_duration_since(before) < pace);
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
         self.last_growth = Some(now);
     }

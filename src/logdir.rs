@@ -1,7 +1,8 @@
 //! Owns [`LogDirectory`]: the private directory in which the jobs' logs lie.
 //!
-//! Invariant: the directory belongs to this user and to nobody else, and stays the one that was checked: every file in
-//! it is named relative to its descriptor. Knows nothing of jobs but the names of their files.
+//! Invariant: the directory belongs to this user and to nobody else, and stays the one that was
+//! checked: every file in it is named relative to its descriptor. Knows nothing of jobs but the
+//! names of their files.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, mkdirat, openat, statat, unlinkat,
+    Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, mkdirat, openat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -44,7 +46,9 @@ impl LogDirectory {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = openat(CWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => refuse("it does not exist: create it with mode 0700".to_owned()),
-            Errno::LOOP | Errno::NOTDIR => refuse("it is not a directory, or a symbolic link to one".to_owned()),
+            Errno::LOOP | Errno::NOTDIR => {
+                refuse("it is not a directory, or a symbolic link to one".to_owned())
+            }
             errno => Error::path("open log directory", &path)(errno),
         })?;
         let stat = fstat(&dir).map_err(Error::path("examine log directory", &path))?;
@@ -54,7 +58,9 @@ impl LogDirectory {
         }
         if stat.st_mode & 0o077 != 0 {
             let mode = stat.st_mode & 0o777;
-            return Err(refuse(format!("others may use it (mode {mode:04o}): set its mode to 0700")));
+            return Err(refuse(format!(
+                "others may use it (mode {mode:04o}): set its mode to 0700"
+            )));
         }
         match accessat(&dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
             // Kernels before 5.8 lack the call; opening a log will tell.
@@ -69,16 +75,23 @@ impl LogDirectory {
         self.path.join(name)
     }
 
-    /// Makes a log that nobody has, and opens it for appending; `owner` is who will be able to open it again.
+    /// Makes a log that nobody has, and opens it for appending; `owner` is who will be able to open
+    /// it again.
     ///
-    /// A job that writes to /dev/stderr opens its own log by a path under /proc, for which it has to be its owner.
+    /// A job that writes to /dev/stderr opens its own log by a path under /proc, for which it has
+    /// to be its owner.
     pub(crate) fn create(&self, name: &str, owner: (Option<u32>, Option<u32>)) -> Result<OwnedFd> {
-        let flags =
-            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC;
         let log = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(Error::path("create log", self.path(name)))?;
         if owner != (None, None) {
-            // A host that may not give files away may not change the job's user either: that step will say so.
+            // A host that may not give files away may not change the job's user either: that step
+            // will say so.
             let _ = fchown(&log, owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
         }
         Ok(log)
@@ -123,7 +136,9 @@ pub(crate) fn random_uuid() -> Result<Uuid> {
         .map_err(Error::event_loop("get random bytes"))?;
     // Reads of up to 256 bytes are never short once the pool is initialised; see getrandom(2).
     if filled < bytes.len() {
-        return Err(Error::event_loop("get random bytes")(io::Error::from(io::ErrorKind::UnexpectedEof)));
+        return Err(Error::event_loop("get random bytes")(io::Error::from(
+            io::ErrorKind::UnexpectedEof,
+        )));
     }
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }

@@ -1,7 +1,9 @@
-//! Owns [`Owner`]: who made a cgroup, written on the group itself, and the sweep of groups whose owner is dead.
+//! Owns [`Owner`]: who made a cgroup, written on the group itself, and the sweep of groups whose
+//! owner is dead.
 //!
-//! Invariant: a group is swept only when its owner is known to be dead: another boot, or the same boot and the same
-//! pid namespace without that process. What bears no mark is not ours and never touched.
+//! Invariant: a group is swept only when its owner is known to be dead: another boot, or the same
+//! boot and the same pid namespace without that process. What bears no mark is not ours and never
+//! touched.
 
 use std::fs;
 use std::io;
@@ -49,10 +51,12 @@ impl Owner {
         })
     }
 
-    /// Marks a group as made by this process. A kernel that has no such attributes leaves it unmarked, and unswept.
+    /// Marks a group as made by this process. A kernel that has no such attributes leaves it
+    /// unmarked, and unswept.
     pub(crate) fn mark(&self, group: BorrowedFd<'_>, detached: bool) {
         let kind = if detached { "detached" } else { "attached" };
-        let text = format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start);
+        let text =
+            format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start);
         let _ = fsetxattr(group, ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
     }
 
@@ -122,16 +126,19 @@ pub(crate) fn sweep(hierarchy: &Arc<Hierarchy>, here: &Owner) -> Result<Vec<Path
     Ok(swept)
 }
 
-/// Waits, for a bounded time, until a killed group is empty. cgroup.events raises a priority event when it changes.
+/// Waits, for a bounded time, until a killed group is empty. cgroup.events raises a priority event
+/// when it changes.
 fn await_empty(cgroup: &Cgroup) -> Result<()> {
     let path = cgroup.path().join("cgroup.events");
-    let events =
-        openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(Error::path("watch", &path))?;
+    let events = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::path("watch", &path))?;
     let until = Instant::now() + DEATH_TIMEOUT;
     while cgroup.populated()? {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::path("empty cgroup", cgroup.path())(io::Error::from(io::ErrorKind::TimedOut)));
+            return Err(Error::path("empty cgroup", cgroup.path())(io::Error::from(
+                io::ErrorKind::TimedOut,
+            )));
         }
         let timeout: Option<Timespec> = left.try_into().ok();
         match poll(&mut [PollFd::new(&events, PollFlags::PRI)], timeout.as_ref()) {
@@ -159,7 +166,10 @@ mod tests {
     fn only_a_dead_owner_is_dead() {
         let here = Owner::current().unwrap();
         assert!(!here.is_dead(&here));
-        assert!(Owner { start: here.start + 1, ..here.clone() }.is_dead(&here), "the number was used again");
+        assert!(
+            Owner { start: here.start + 1, ..here.clone() }.is_dead(&here),
+            "the number was used again"
+        );
         assert!(Owner { boot: "another".to_owned(), ..here.clone() }.is_dead(&here));
         let elsewhere = Owner { pid_namespace: "pid:[1]".to_owned(), start: 0, ..here.clone() };
         assert!(!elsewhere.is_dead(&here), "nobody here can tell");

@@ -1,7 +1,7 @@
 //! Owns [`Pool`]: cgroups that were made, with their limits, before they are needed.
 //!
-//! Invariant: no process was ever in a group of the pool, and each is given out once. Dropping the pool removes what
-//! was not given out.
+//! Invariant: no process was ever in a group of the pool, and each is given out once. Dropping the
+//! pool removes what was not given out.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! Owns pressure stall information (PSI): what the kernel tells of it, parsed, and triggers that make it an event.
+//! Owns pressure stall information (PSI): what the kernel tells of it, parsed, and triggers that
+//! make it an event.
 //!
-//! Invariant: a [`Trigger`] owns the one open file that the kernel allows per trigger; closing it removes the trigger.
-//! Knows nothing of jobs or the loop.
+//! Invariant: a [`Trigger`] owns the one open file that the kernel allows per trigger; closing it
+//! removes the trigger. Knows nothing of jobs or the loop.
 
 use std::fmt;
 use std::io;
@@ -59,8 +60,8 @@ impl fmt::Display for Stallable {
 pub struct Pressure {
     /// Time in which at least one process was stalled.
     pub some: Stalled,
-    /// Time in which all processes that had something to do were stalled. For the processor it was not told before
-    /// Linux 5.13.
+    /// Time in which all processes that had something to do were stalled. For the processor it was
+    /// not told before Linux 5.13.
     pub full: Option<Stalled>,
 }
 
@@ -91,7 +92,8 @@ impl FromStr for Pressure {
     type Err = InvalidPressure;
 
     fn from_str(text: &str) -> Result<Self, InvalidPressure> {
-        let line = |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).map(parse_line);
+        let line =
+            |kind: &str| text.lines().find_map(|line| line.strip_prefix(kind)).map(parse_line);
         match (line("some "), line("full ")) {
             (Some(Some(some)), None) => Ok(Self { some, full: None }),
             (Some(Some(some)), Some(Some(full))) => Ok(Self { some, full: Some(full) }),
@@ -101,7 +103,8 @@ impl FromStr for Pressure {
 }
 
 fn parse_line(line: &str) -> Option<Stalled> {
-    let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let field =
+        |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     Some(Stalled {
         avg10: field("avg10")?.parse().ok()?,
         avg60: field("avg60")?.parse().ok()?,
@@ -121,8 +124,9 @@ fn parse_line(line: &str) -> Option<Stalled> {
 /// ```
 ///
 /// # Kernel trap
-/// The window is at most 10 s; before Linux 6.5 it is at least 500 ms. Without `CAP_SYS_RESOURCE` the window has to be a
-/// multiple of two seconds, and before Linux 6.5 there are no triggers at all.
+/// The window is at most 10 s; before Linux 6.5 it is at least 500 ms. Without `CAP_SYS_RESOURCE`
+/// the window has to be a multiple of two seconds, and before Linux 6.5 there are no triggers at
+/// all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stall {
     full: bool,
@@ -147,7 +151,13 @@ impl Stall {
 /// Writes it like `some 150ms in 1s`.
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} in {:?}", if self.full { "full" } else { "some" }, self.stalled, self.window)
+        write!(
+            f,
+            "{} {:?} in {:?}",
+            if self.full { "full" } else { "some" },
+            self.stalled,
+            self.window
+        )
     }
 }
 
@@ -157,17 +167,21 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(10);
 impl Stall {
     /// Why no kernel would take it, if that is so.
     pub(crate) fn fault(&self) -> Option<&'static str> {
-        let sound = !self.stalled.is_zero() && self.stalled <= self.window && self.window <= LONGEST_WINDOW;
-        (!sound).then_some("the stalled time has to be above zero and within the window, the window at most 10 s")
+        let sound =
+            !self.stalled.is_zero() && self.stalled <= self.window && self.window <= LONGEST_WINDOW;
+        (!sound).then_some(
+            "the stalled time has to be above zero and within the window, the window at most 10 s",
+        )
     }
 }
 
 /// A trigger that is armed in the kernel.
 ///
-/// To be watched edge-triggered for both readability and priority. A priority event says that it has fired, but an
-/// epoll around the one that watches it swallows that when it looks whether that one is readable. The file is always
-/// readable, and so the wake-up as such comes through: once when the watch begins, then once for each time that the
-/// trigger fires, and on a cgroup's file also when somebody else's does.
+/// To be watched edge-triggered for both readability and priority. A priority event says that it
+/// has fired, but an epoll around the one that watches it swallows that when it looks whether that
+/// one is readable. The file is always readable, and so the wake-up as such comes through: once
+/// when the watch begins, then once for each time that the trigger fires, and on a cgroup's file
+/// also when somebody else's does.
 #[derive(Debug)]
 pub(crate) struct Trigger {
     file: OwnedFd,
@@ -181,7 +195,8 @@ pub(crate) struct Trigger {
 impl Trigger {
     /// Arms a trigger on the pressure file `name` below `dir`.
     pub(crate) fn arm(dir: impl std::os::fd::AsFd, name: &str, stall: Stall) -> io::Result<Self> {
-        let file = openat(dir, name, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        let file =
+            openat(dir, name, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
         let kind = if stall.full { "full" } else { "some" };
         // The newline belongs to it: the kernel cuts off the last byte that is written.
         let text = format!("{kind} {} {}\n", stall.stalled.as_micros(), stall.window.as_micros());
@@ -195,9 +210,10 @@ impl Trigger {
     pub(crate) fn fired(&mut self, priority: bool) -> bool {
         let fresh = std::mem::take(&mut self.fresh);
         let Ok(total) = self.total() else { return priority };
-        // The kernel adds up for its triggers apart from what the file tells, weighs processors over other intervals and
-        // comes to other sums: 147.9 ms were seen in the file at the event for 150. So the file can only tell that
-        // nothing at all has happened or, of the first wake-up, that it is unlikely to have been the trigger's.
+        // The kernel adds up for its triggers apart from what the file tells, weighs processors
+        // over other intervals and comes to other sums: 147.9 ms were seen in the file at
+        // the event for 150. So the file can only tell that nothing at all has happened or,
+        // of the first wake-up, that it is unlikely to have been the trigger's.
         let least = if fresh { self.stall.stalled / 2 } else { Duration::from_nanos(1) };
         let fired = priority || total.saturating_sub(self.told) >= least;
         if fired {

@@ -1,7 +1,8 @@
-//! Owns [`Process`]: the main process of a job by its pidfd, from a checked [`Command`] to its reaping.
+//! Owns [`Process`]: the main process of a job by its pidfd, from a checked [`Command`] to its
+//! reaping.
 //!
-//! Invariant: a process is only ever named by its pidfd, so a number that was used again is never hit. Knows nothing
-//! of cgroups beyond the descriptor to be born in.
+//! Invariant: a process is only ever named by its pidfd, so a number that was used again is never
+//! hit. Knows nothing of cgroups beyond the descriptor to be born in.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -35,7 +36,8 @@ impl Prepared {
     /// Checks what can be checked without trying.
     pub(crate) fn new(command: &Command) -> Result<Self> {
         let refuse = |reason| Error::InvalidCommand { program: command.program.clone(), reason };
-        let string = |text: &OsStr, reason| CString::new(text.as_bytes()).map_err(|_| refuse(reason));
+        let string =
+            |text: &OsStr, reason| CString::new(text.as_bytes()).map_err(|_| refuse(reason));
         if command.program.is_empty() {
             return Err(refuse("the program is an empty string"));
         }
@@ -60,7 +62,9 @@ impl Prepared {
             envp.push(string(&pair, "an environment variable contains a NUL byte")?);
         }
         let current_dir = match &command.current_dir {
-            Some(dir) => Some(string(dir.as_os_str(), "the working directory contains a NUL byte")?),
+            Some(dir) => {
+                Some(string(dir.as_os_str(), "the working directory contains a NUL byte")?)
+            }
             None => None,
         };
         let mut limits = Vec::with_capacity(command.rlimits.len());
@@ -73,7 +77,8 @@ impl Prepared {
             limits.push(ResourceLimit { resource: number(*resource), limit });
         }
         // A root host that changes the user must not leave its own groups to the job.
-        let drops_groups = (command.uid.is_some() || command.gid.is_some()) && rustix::process::geteuid().is_root();
+        let drops_groups = (command.uid.is_some() || command.gid.is_some())
+            && rustix::process::geteuid().is_root();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
         let programs = candidates(&command.program, variables.get(OsStr::new("PATH")))
             .into_iter()
@@ -86,8 +91,10 @@ impl Prepared {
 
 /// The job's variables: those of the host if they were asked for, overlaid with the command's.
 fn environment(command: &Command) -> BTreeMap<OsString, OsString> {
-    // The host's own table may hold entries that could not be set, such as an empty name: they are left out.
-    let proper = |(key, _): &(OsString, OsString)| !key.is_empty() && !key.as_bytes().contains(&b'=');
+    // The host's own table may hold entries that could not be set, such as an empty name: they are
+    // left out.
+    let proper =
+        |(key, _): &(OsString, OsString)| !key.is_empty() && !key.as_bytes().contains(&b'=');
     let mut variables: BTreeMap<_, _> =
         if command.inherit_env { env::vars_os().filter(proper).collect() } else { BTreeMap::new() };
     for (key, value) in &command.env {
@@ -171,7 +178,10 @@ impl Process {
             Err(failure) => Err(Error::Spawn {
                 program: command.program.clone(),
                 stage: failure.stage,
-                path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
+                path: command
+                    .current_dir
+                    .clone()
+                    .filter(|_| failure.stage == Stage::CurrentDirectory),
                 source: io::Error::from_raw_os_error(failure.errno),
             }),
         }

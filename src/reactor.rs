@@ -1,7 +1,8 @@
 //! Owns [`Reactor`]: the loop, wait, gather, settle, emit, and the door to jobs and tails.
 //!
-//! Invariants: user code never runs inside; whatever is queued or due when a call returns will be served by the next
-//! poll, and a host that polls the descriptor is told so. What jobs and tails do is decided elsewhere.
+//! Invariants: user code never runs inside; whatever is queued or due when a call returns will be
+//! served by the next poll, and a host that polls the descriptor is told so. What jobs and tails do
+//! is decided elsewhere.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -51,7 +52,8 @@ const KERNEL_EVENTS: usize = 256;
 /// How long dropping a reactor may take to see the jobs die that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longer timeouts than this do not fit into the milliseconds that epoll takes; the timer has room for any.
+/// Longer timeouts than this do not fit into the milliseconds that epoll takes; the timer has room
+/// for any.
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// How to wait for the kernel.
@@ -68,17 +70,18 @@ enum Wait {
 /// Runs programs as jobs and follows their logs, all on the thread that polls it.
 ///
 /// It owns everything: processes, cgroups, logs and tails. Dropping it kills every job that is not
-/// [detached](Command::detached), waits up to five seconds until they are gone, and removes their cgroups and, unless
-/// they are to be [kept](Command::keep_log), their logs.
+/// [detached](Command::detached), waits up to five seconds until they are gone, and removes their
+/// cgroups and, unless they are to be [kept](Command::keep_log), their logs.
 ///
 /// # In a loop of your own
-/// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever `poll(.., Some(Duration::ZERO))` has work. Ask
-/// for it once and register it with mio (the reactor is an [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd` or
-/// glib, level- or edge-triggered; after each readiness poll once with a timeout of zero.
+/// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever `poll(..,
+/// Some(Duration::ZERO))` has work. Ask for it once and register it with mio (the reactor is an
+/// [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd` or glib, level- or edge-triggered; after
+/// each readiness poll once with a timeout of zero.
 ///
 /// # What is not promised
-/// * A poll may return no events before its timeout only when [`Event::Woken`] is among them; but readiness of the
-///   descriptor may turn out to be housekeeping without an event for the host.
+/// * A poll may return no events before its timeout only when [`Event::Woken`] is among them; but
+///   readiness of the descriptor may turn out to be housekeeping without an event for the host.
 /// * Events of different jobs come in no particular order.
 /// * It is not `Sync`: only a [`Waker`] may be used from other threads.
 ///
@@ -140,19 +143,22 @@ impl Reactor {
         Self::with_config(&Config::new())
     }
 
-    /// A reactor that is set up as asked. Blocks for about as long as a spawn takes: a child is cloned into a new cgroup
-    /// to see that it really lands there.
+    /// A reactor that is set up as asked. Blocks for about as long as a spawn takes: a child is
+    /// cloned into a new cgroup to see that it really lands there.
     ///
     /// # Errors
-    /// [`Error::NoCgroup`] when there is no cgroup tree to work in, or the child did not land in its group;
-    /// [`Error::LogDirectory`] or [`Error::Path`] when the log directory cannot be used; [`Error::Loop`] when epoll,
-    /// inotify, timer or stack cannot be had.
+    /// [`Error::NoCgroup`] when there is no cgroup tree to work in, or the child did not land in
+    /// its group; [`Error::LogDirectory`] or [`Error::Path`] when the log directory cannot be
+    /// used; [`Error::Loop`] when epoll, inotify, timer or stack cannot be had.
     pub fn with_config(config: &Config) -> Result<Self> {
-        let mut nursery = Nursery::new().map_err(Error::event_loop("map a stack for new processes"))?;
+        let mut nursery =
+            Nursery::new().map_err(Error::event_loop("map a stack for new processes"))?;
         let hierarchy = match config.containment {
             Containment::Cgroup => {
-                let hierarchy =
-                    Arc::new(Hierarchy::locate(config.cgroup_parent.as_deref(), config.host_leaf.as_deref())?);
+                let hierarchy = Arc::new(Hierarchy::locate(
+                    config.cgroup_parent.as_deref(),
+                    config.host_leaf.as_deref(),
+                )?);
                 let placement = test_placement(&hierarchy, &mut nursery)?;
                 if let Some(reason) = placement.misplaced {
                     return Err(Error::NoCgroup { reason });
@@ -165,14 +171,16 @@ impl Reactor {
             .map_err(Error::path("open", "/dev/null"))?;
         let poll = Poll::new().map_err(Error::event_loop("create an epoll"))?;
         let register = |fd: RawFd, token| {
-            let registered = poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+            let registered =
+                poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
             registered.map_err(Error::event_loop("register with the epoll"))
         };
         let watch = Watch::new()?;
         register(watch.as_raw_fd(), WATCH)?;
         let timer = Timer::new()?;
         register(timer.as_raw_fd(), TIMER)?;
-        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(Error::event_loop("create an eventfd"))?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)
+            .map_err(Error::event_loop("create an eventfd"))?;
         let logs = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid()?)?,
@@ -182,7 +190,8 @@ impl Reactor {
             kernel_events: mio::Events::with_capacity(KERNEL_EVENTS),
             waker: Waker::new(waker),
             timer,
-            tails: Tails::new(watch, config.window_bytes, config.pace).with_ids_from(random_uuid()?.as_fields().0),
+            tails: Tails::new(watch, config.window_bytes, config.pace)
+                .with_ids_from(random_uuid()?.as_fields().0),
             jobs: Jobs::default(),
             queue: VecDeque::new(),
             logs,
@@ -196,11 +205,13 @@ impl Reactor {
         })
     }
 
-    /// Waits until something has happened, or the timeout is over, and fills `events` with what has.
+    /// Waits until something has happened, or the timeout is over, and fills `events` with what
+    /// has.
     ///
-    /// Without a timeout it waits for as long as it takes; with a timeout of zero it does not wait. Timeouts are exact
-    /// to the resolution of the kernel's timers, and a signal to the host does not end them. What `events` has no room
-    /// for comes with the next call, which then does not wait.
+    /// Without a timeout it waits for as long as it takes; with a timeout of zero it does not wait.
+    /// Timeouts are exact to the resolution of the kernel's timers, and a signal to the host
+    /// does not end them. What `events` has no room for comes with the next call, which then
+    /// does not wait.
     ///
     /// ```
     /// use jobworker::{Events, Reactor};
@@ -215,22 +226,29 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Loop`] when the kernel refuses the epoll or the inotify descriptor, or setting the timer: none is known
-    /// to happen. What fails about one job is that job's event, or the error of the call that concerned it.
+    /// [`Error::Loop`] when the kernel refuses the epoll or the inotify descriptor, or setting the
+    /// timer: none is known to happen. What fails about one job is that job's event, or the
+    /// error of the call that concerned it.
     pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         events.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut wait = match timeout {
             Some(Duration::ZERO) => Wait::Not,
-            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other is the timer's.
-            Some(whole) if whole.subsec_nanos() % 1_000_000 == 0 && whole < LONG => Wait::Milliseconds(whole),
+            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other
+            // is the timer's.
+            Some(whole) if whole.subsec_nanos() % 1_000_000 == 0 && whole < LONG => {
+                Wait::Milliseconds(whole)
+            }
             _ => Wait::ForTimer,
         };
         loop {
             self.gather(wait, until)?;
             self.settle()?;
             self.emit(events);
-            if wait == Wait::Not || !events.is_empty() || until.is_some_and(|until| until <= Instant::now()) {
+            if wait == Wait::Not
+                || !events.is_empty()
+                || until.is_some_and(|until| until <= Instant::now())
+            {
                 return self.tell_host();
             }
             // Nothing for the host in it: the rest of the time is no whole number of milliseconds.
@@ -260,13 +278,16 @@ impl Reactor {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         match self.poll.poll(&mut self.kernel_events, timeout) {
             // The loop comes back for the rest of the time.
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.kernel_events.clear(),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                self.kernel_events.clear()
+            }
             other => other.map_err(Error::event_loop("wait for events"))?,
         }
         Ok(())
     }
 
-    /// Acts on what was gathered: processes, watches, deadlines, then the logs, whose last bytes they decide about.
+    /// Acts on what was gathered: processes, watches, deadlines, then the logs, whose last bytes
+    /// they decide about.
     fn settle(&mut self) -> Result<()> {
         loop {
             let mut around = Surroundings {
@@ -292,7 +313,8 @@ impl Reactor {
             if count < KERNEL_EVENTS {
                 break;
             }
-            // A full buffer: there may be more, of which an edge-triggered host would not be told again.
+            // A full buffer: there may be more, of which an edge-triggered host would not be told
+            // again.
             self.wait(Some(Duration::ZERO))?;
         }
         let now = Instant::now();
@@ -315,8 +337,9 @@ impl Reactor {
             && let Some(event) = self.queue.pop_front()
         {
             match event {
-                // Put together anew from its parts, which fit into registers: thousands may come in one turn. One
-                // that was closed or has ended since is told of no more.
+                // Put together anew from its parts, which fit into registers: thousands may come in
+                // one turn. One that was closed or has ended since is told of no
+                // more.
                 Event::Readable { tail, token } => {
                     if self.tails.take_event(tail) {
                         events.push(Event::Readable { tail, token });
@@ -354,7 +377,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Starts a job. Blocks until its program executes, or cannot: some 0.3 ms, whatever the size of the host.
+    /// Starts a job. Blocks until its program executes, or cannot: some 0.3 ms, whatever the size
+    /// of the host.
     ///
     /// `token` comes back with the job's events.
     ///
@@ -380,11 +404,11 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// Nothing of a failed attempt is left. [`Error::Spawn`] says which step failed in the child, and why: the program
-    /// is not there ([`Stage::Exec`](crate::Stage::Exec) with `NotFound`) or may not be executed (`PermissionDenied`),
-    /// and so on. Before that come [`Error::InvalidCommand`], [`Error::InvalidLimit`],
-    /// [`Error::ControllerUnavailable`], [`Error::LimitNotKept`], and [`Error::Path`] for cgroup, log and standard
-    /// input.
+    /// Nothing of a failed attempt is left. [`Error::Spawn`] says which step failed in the child,
+    /// and why: the program is not there ([`Stage::Exec`](crate::Stage::Exec) with `NotFound`)
+    /// or may not be executed (`PermissionDenied`), and so on. Before that come
+    /// [`Error::InvalidCommand`], [`Error::InvalidLimit`], [`Error::ControllerUnavailable`],
+    /// [`Error::LimitNotKept`], and [`Error::Path`] for cgroup, log and standard input.
     #[doc(alias = "clone3")]
     pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
         let mut ground = Ground {
@@ -435,9 +459,15 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when the log cannot be
-    /// opened or watched; [`Error::WatchLimit`] when `fs.inotify.max_user_watches` is reached.
-    pub fn tail(&mut self, job: JobId, options: impl Into<TailOptions>, token: Token) -> Result<TailId> {
+    /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when
+    /// the log cannot be opened or watched; [`Error::WatchLimit`] when
+    /// `fs.inotify.max_user_watches` is reached.
+    pub fn tail(
+        &mut self,
+        job: JobId,
+        options: impl Into<TailOptions>,
+        token: Token,
+    ) -> Result<TailId> {
         let options = options.into();
         let Source { name, open, finished, end } = self.jobs.log(job, options.stream)?;
         let path = self.logs.path(name);
@@ -449,8 +479,8 @@ impl Reactor {
                 let log = self.tails.log_of(file).map_err(Error::path("open log", &path))?;
                 self.jobs.set_log(job, options.stream, log);
                 if finished && end.is_none() {
-                    // It could not be found out when the job was finished, as its report says. The tail is told if
-                    // that is still so.
+                    // It could not be found out when the job was finished, as its report says. The
+                    // tail is told if that is still so.
                     let _ = self.tails.finish(log, &mut self.queue);
                 }
                 log
@@ -462,7 +492,8 @@ impl Reactor {
         Ok(tail)
     }
 
-    /// Opens a tail on any regular file, which need not be a job's log. It ends only if it is a snapshot.
+    /// Opens a tail on any regular file, which need not be a job's log. It ends only if it is a
+    /// snapshot.
     ///
     /// The file stays the one that was opened, even if its name comes to stand for another.
     ///
@@ -478,8 +509,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file; [`Error::WatchLimit`] when
-    /// `fs.inotify.max_user_watches` is reached.
+    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file;
+    /// [`Error::WatchLimit`] when `fs.inotify.max_user_watches` is reached.
     pub fn tail_file(
         &mut self,
         path: impl AsRef<Path>,
@@ -489,7 +520,8 @@ impl Reactor {
         let path = path.as_ref();
         // NONBLOCK, lest opening a pipe wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let file = openat(CWD, path, flags, Mode::empty()).map_err(Error::path("open log", path))?;
+        let file =
+            openat(CWD, path, flags, Mode::empty()).map_err(Error::path("open log", path))?;
         let file = LogFile::new(File::from(file), path.to_owned())?;
         let log = self.tails.log_of(file).map_err(Error::path("open log", path))?;
         let opened = self.tails.open(log, options.into(), Until::Never, token, &mut self.queue);
@@ -501,8 +533,8 @@ impl Reactor {
     /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
     ///
     /// # Errors
-    /// [`Error::UnknownTail`]; [`Error::Path`] when the file cannot be read or watched: nothing is skipped, and the
-    /// tail can be read again.
+    /// [`Error::UnknownTail`]; [`Error::Path`] when the file cannot be read or watched: nothing is
+    /// skipped, and the tail can be read again.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
         let read = self.tails.read(tail, buffer, &mut self.queue);
         self.tell_host()?;
@@ -511,7 +543,8 @@ impl Reactor {
 
     /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
     ///
-    /// The bytes stay unread until [`consume`](Self::consume). Does not block, but may read the file.
+    /// The bytes stay unread until [`consume`](Self::consume). Does not block, but may read the
+    /// file.
     ///
     /// ```
     /// use jobworker::{Command, Event, Events, Fill, Position, Reactor, Token};
@@ -552,8 +585,8 @@ impl Reactor {
         }
     }
 
-    /// Marks the first `amount` bytes of the last [`fill_buf`](Self::fill_buf) of this tail as read; never more than
-    /// it has shown.
+    /// Marks the first `amount` bytes of the last [`fill_buf`](Self::fill_buf) of this tail as
+    /// read; never more than it has shown.
     ///
     /// # Errors
     /// [`Error::UnknownTail`].
@@ -578,10 +611,11 @@ impl Reactor {
         self.tell_host()
     }
 
-    /// Stops a job: its stop signal to every process of it now, and after its grace period the kill of what is left.
+    /// Stops a job: its stop signal to every process of it now, and after its grace period the kill
+    /// of what is left.
     ///
-    /// Returns at once; [`Event::Finished`] tells when it is done. Stopping a job that is being stopped or has finished
-    /// changes nothing.
+    /// Returns at once; [`Event::Finished`] tells when it is done. Stopping a job that is being
+    /// stopped or has finished changes nothing.
     ///
     /// ```
     /// use jobworker::{Command, Event, Events, Reactor, Signal, StopCause, Token};
@@ -607,12 +641,14 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; a failure to signal is in the job's report, and the kill comes all the same.
+    /// [`Error::UnknownJob`]; a failure to signal is in the job's report, and the kill comes all
+    /// the same.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.stop(job, None, around))
     }
 
-    /// As [`stop`](Self::stop), with this grace period. For a job that is being stopped it can only come sooner.
+    /// As [`stop`](Self::stop), with this grace period. For a job that is being stopped it can only
+    /// come sooner.
     ///
     /// # Errors
     /// As for [`stop`](Self::stop).
@@ -620,8 +656,8 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.stop(job, Some(grace), around))
     }
 
-    /// Kills every process of a job, those that are being forked included. Returns at once; [`Event::Finished`] tells
-    /// when they are gone.
+    /// Kills every process of a job, those that are being forked included. Returns at once;
+    /// [`Event::Finished`] tells when they are gone.
     ///
     /// # Errors
     /// [`Error::UnknownJob`].
@@ -630,7 +666,8 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.kill(job, around))
     }
 
-    /// Sends a signal to every process of a job; a finished job has none. Stopped ones then continue, to act on it.
+    /// Sends a signal to every process of a job; a finished job has none. Stopped ones then
+    /// continue, to act on it.
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Path`] when a process may not be signalled.
@@ -711,8 +748,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::NotFinished`]; [`Error::Path`] when the log cannot be removed: the job is
-    /// forgotten all the same.
+    /// [`Error::UnknownJob`]; [`Error::NotFinished`]; [`Error::Path`] when the log cannot be
+    /// removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.remove(job, around))
     }
@@ -745,7 +782,10 @@ impl Reactor {
         self.waker.clone()
     }
 
-    fn with_jobs(&mut self, act: impl FnOnce(&mut Jobs, &mut Surroundings<'_>) -> Result<()>) -> Result<()> {
+    fn with_jobs(
+        &mut self,
+        act: impl FnOnce(&mut Jobs, &mut Surroundings<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut around = Surroundings {
             registry: self.poll.registry(),
             tails: &mut self.tails,
@@ -796,12 +836,15 @@ pub struct Census {
 }
 
 fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
-    let changes = around.tails.kernel.changes().map_err(Error::event_loop("read inotify events"))?;
+    let changes =
+        around.tails.kernel.changes().map_err(Error::event_loop("read inotify events"))?;
     for change in &changes {
         match *change {
             Change::Of(Target::Log(log)) => around.tails.changed(log),
             Change::Lost(Target::Log(log)) => around.tails.watch_lost(log),
-            Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => jobs.group_changed(slot, around),
+            Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => {
+                jobs.group_changed(slot, around)
+            }
             Change::Of(Target::Memory(slot)) => jobs.memory_changed(slot, around),
             Change::Lost(Target::Memory(_)) => {}
             Change::Everything => {

@@ -50,13 +50,14 @@ pub struct Report {
     pub usage: Usage,
     /// Who stopped the job, or `None` when it ended by itself. The first request counts.
     pub stopped_by: Option<StopCause>,
-    /// Whether anything of the job had to be killed: the grace period was over, `kill` was called, or the main process
-    /// left something behind under [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
+    /// Whether anything of the job had to be killed: the grace period was over, `kill` was called,
+    /// or the main process left something behind under
+    /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
     pub killed: bool,
     /// Why the kernel killed processes of the job for want of memory, if it did.
     pub oom: Option<OomCause>,
-    /// What all processes of the job have used, read when the last was gone; `None` without a cgroup or without
-    /// [`accounting`](crate::Command::accounting).
+    /// What all processes of the job have used, read when the last was gone; `None` without a
+    /// cgroup or without [`accounting`](crate::Command::accounting).
     pub stats: Option<Stats>,
     /// Bytes in the job's log, or in the one of standard output: where tails end.
     pub output_bytes: u64,
@@ -103,7 +104,8 @@ pub struct Status {
     pub started: SystemTime,
     /// From the spawn until now, or until the exit of the main process.
     pub elapsed: Duration,
-    /// The job's cgroup, unless it is contained by process group; `None` once the job is finished and the group removed.
+    /// The job's cgroup, unless it is contained by process group; `None` once the job is finished
+    /// and the group removed.
     pub cgroup: Option<PathBuf>,
     /// The log of both streams, or of standard output.
     pub output: Option<PathBuf>,
@@ -113,8 +115,8 @@ pub struct Status {
     pub report: Option<Arc<Report>>,
 }
 
-/// Writes the block below, with tabs; as long as the main process runs, the exit code is 0. A death by signal is
-/// written as 128 plus its number, and named in a line of its own.
+/// Writes the block below, with tabs; as long as the main process runs, the exit code is 0. A death
+/// by signal is written as 128 plus its number, and named in a line of its own.
 ///
 /// ```text
 /// Job Status
@@ -157,11 +159,12 @@ mod tests {
             error: None,
             report: None,
         };
-        let running =
-            "Job Status\n\tID\t 00000000-0000-0000-0000-000000000000\n\tPID\t 42\n\tRunning\t true\n\tExitCode 0";
+        let running = "Job Status\n\tID\t 00000000-0000-0000-0000-000000000000\n\tPID\t 42\n\tRunning\t true\n\tExitCode 0";
         assert_eq!(status.to_string(), running);
         status.exit = Some(Exit::Signal { signal: Signal::KILL, core_dumped: false });
-        let killed = running.replace("true", "false").replace("ExitCode 0", "ExitCode 137\n\tSignal\t SIGKILL");
+        let killed = running
+            .replace("true", "false")
+            .replace("ExitCode 0", "ExitCode 137\n\tSignal\t SIGKILL");
         assert_eq!(status.to_string(), killed);
     }
 }

@@ -1,8 +1,10 @@
-//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Tails`] over [`Machine`], a kernel in memory.
+//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Tails`] over [`Machine`], a
+//! kernel in memory.
 //!
-//! Invariant: everything but the kernel is the code that a reactor runs. A file is known by its generation and size
-//! alone, for what it holds follows from [`byte`]. Compiled only for the fuzzer, and for the tests at its foot, which
-//! are what the fuzzer has found; knows nothing of what the fuzzer expects.
+//! Invariant: everything but the kernel is the code that a reactor runs. A file is known by its
+//! generation and size alone, for what it holds follows from [`byte`]. Compiled only for the
+//! fuzzer, and for the tests at its foot, which are what the fuzzer has found; knows nothing of
+//! what the fuzzer expects.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,8 +17,8 @@ use crate::tail::{Fill, Read, TailOptions, Until};
 use crate::tails::{Queue, Tails, Trouble};
 use crate::window::PAGE;
 
-/// What a file holds at this offset. No two generations that follow each other have the same byte anywhere, so that
-/// every truncation shows in every byte.
+/// What a file holds at this offset. No two generations that follow each other have the same byte
+/// anywhere, so that every truncation shows in every byte.
 #[must_use]
 pub fn byte(generation: u64, offset: u64) -> u8 {
     if offset % 11 == generation * 5 % 11 {
@@ -36,8 +38,8 @@ pub enum Interference {
     Append(u64),
     /// A writer truncates the file and writes so much.
     Rewrite(u64),
-    /// A writer truncates the file and writes so much while a read is under way, which has the pages of before and the
-    /// size of after. For any other call it is as `Rewrite`.
+    /// A writer truncates the file and writes so much while a read is under way, which has the
+    /// pages of before and the size of after. For any other call it is as `Rewrite`.
     Overtake(u64),
     /// The call fails.
     Fail,
@@ -101,7 +103,9 @@ impl Machine {
         match self.script.pop_front() {
             None | Some(Interference::Nothing) => {}
             Some(Interference::Append(amount)) => content.append(amount),
-            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => content.rewrite(amount),
+            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => {
+                content.rewrite(amount)
+            }
             Some(Interference::Fail) => {
                 self.failures += 1;
                 // EIO.
@@ -201,7 +205,13 @@ impl Engine {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn open(&mut self, file: usize, options: TailOptions, end: End, token: usize) -> io::Result<TailId> {
+    pub fn open(
+        &mut self,
+        file: usize,
+        options: TailOptions,
+        end: End,
+        token: usize,
+    ) -> io::Result<TailId> {
         self.tails.kernel.files[file].open += 1;
         let log = self.tails.log_of(file)?;
         self.logs[file] = Some(log);
@@ -415,7 +425,8 @@ mod tests {
     #[test]
     fn a_tail_that_has_ended_is_not_told_of_a_later_truncation() {
         let mut engine = engine(5);
-        let (ended, other) = (follow(&mut engine, Position::Start), follow(&mut engine, Position::Start));
+        let (ended, other) =
+            (follow(&mut engine, Position::Start), follow(&mut engine, Position::Start));
         engine.finish(0).unwrap().unwrap();
         assert_eq!(drain(&mut engine, ended).1.unwrap(), Read::Ended);
         engine.machine().files[0].rewrite(3);

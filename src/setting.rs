@@ -1,14 +1,16 @@
-//! Owns [`Setting`], one limit as the kernel takes it, and [`Kept`], how it looks when it is read back.
+//! Owns [`Setting`], one limit as the kernel takes it, and [`Kept`], how it looks when it is read
+//! back.
 //!
-//! Invariant: pure; a `Setting` names a file inside of the job's group that is for limits. Knows what the kernel does to a
-//! value, not what a value may be.
+//! Invariant: pure; a `Setting` names a file inside of the job's group that is for limits. Knows
+//! what the kernel does to a value, not what a value may be.
 
 use crate::units::{ByteSize, Device, InvalidLimit};
 
 /// One limit as the kernel takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// The controller that has to be enabled for the job's group; the part of the file's name before the first dot.
+    /// The controller that has to be enabled for the job's group; the part of the file's name
+    /// before the first dot.
     pub(crate) controller: String,
     /// The interface file inside the group.
     pub(crate) file: String,
@@ -16,7 +18,8 @@ pub(crate) struct Setting {
     pub(crate) value: String,
     /// What a read gives once the kernel has taken the value.
     pub(crate) kept: Kept,
-    /// Set along with another one: where the kernel does not have the file, there is nothing to set.
+    /// Set along with another one: where the kernel does not have the file, there is nothing to
+    /// set.
     pub(crate) optional: bool,
 }
 
@@ -40,8 +43,12 @@ impl Kept {
     pub(crate) fn shows(&self, content: &str) -> bool {
         match self {
             Self::Line(line) => content.lines().next().unwrap_or("") == line,
-            Self::Word(word) => content.lines().next().and_then(|line| line.split_whitespace().last()) == Some(word),
-            Self::List(list) => ranges(list).is_some_and(|wanted| ranges(content.trim_end()) == Some(wanted)),
+            Self::Word(word) => {
+                content.lines().next().and_then(|line| line.split_whitespace().last()) == Some(word)
+            }
+            Self::List(list) => {
+                ranges(list).is_some_and(|wanted| ranges(content.trim_end()) == Some(wanted))
+            }
             Self::Device(device, parts) => content.lines().any(|line| {
                 let mut words = line.split_whitespace();
                 words.next() == Some(device)
@@ -55,10 +62,17 @@ impl Kept {
 /// A setting that reads back as it is written.
 pub(crate) fn exact(file: &str, value: String) -> Setting {
     let controller = file.split('.').next().unwrap_or(file).to_owned();
-    Setting { controller, file: file.to_owned(), kept: Kept::Line(value.clone()), value, optional: false }
+    Setting {
+        controller,
+        file: file.to_owned(),
+        kept: Kept::Line(value.clone()),
+        value,
+        optional: false,
+    }
 }
 
-/// The kernel counts in pages and gives back the multiple that it kept; past the largest count it says max.
+/// The kernel counts in pages and gives back the multiple that it kept; past the largest count it
+/// says max.
 pub(crate) fn in_pages(size: ByteSize, page: u64) -> Kept {
     let most = i64::MAX as u64 / page;
     Kept::Line(if size.as_bytes() / page >= most {
@@ -95,8 +109,11 @@ pub(crate) fn of_device(file: &str, device: Device, parts: Vec<String>) -> Setti
 /// A setting of a file that was named by the host.
 pub(crate) fn setting_for_file(file: &str, value: String) -> Result<Setting, InvalidLimit> {
     let proper = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let named = file.split_once('.').is_some_and(|(controller, name)| !controller.is_empty() && !name.is_empty());
-    // The core's files move, kill and freeze processes, which is the engine's business; its maxima are limits.
+    let named = file
+        .split_once('.')
+        .is_some_and(|(controller, name)| !controller.is_empty() && !name.is_empty());
+    // The core's files move, kill and freeze processes, which is the engine's business; its maxima
+    // are limits.
     let ours = file.starts_with("cgroup.") && !file.starts_with("cgroup.max.");
     if !named || ours || file.contains("..") || !file.bytes().all(proper) {
         return Err(InvalidLimit::File { file: file.to_owned() });
@@ -119,7 +136,12 @@ mod tests {
 
     #[test]
     fn a_line_for_a_device_is_found_among_others() {
-        let kept = of_device("io.max", Device::new(8, 16), vec!["rbps=1".to_owned(), "wbps=max".to_owned()]).kept;
+        let kept = of_device(
+            "io.max",
+            Device::new(8, 16),
+            vec!["rbps=1".to_owned(), "wbps=max".to_owned()],
+        )
+        .kept;
         assert!(kept.shows("8:0 rbps=2 wbps=max\n8:16 rbps=1 wbps=max riops=max wiops=max\n"));
         assert!(!kept.shows("8:16 rbps=2 wbps=max\n"));
         assert!(!kept.shows(""));

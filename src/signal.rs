@@ -1,13 +1,14 @@
 //! Owns [`Signal`]: a signal number that is known to be valid, and its name.
 //!
-//! Invariant: the number lies in 1..=64, the range that Linux accepts on every architecture this crate supports.
-//! Knows nothing of processes.
+//! Invariant: the number lies in 1..=64, the range that Linux accepts on every architecture this
+//! crate supports. Knows nothing of processes.
 
 use std::fmt;
 
 /// A Linux signal, by number.
 ///
-/// The constants have the numbers that x86, Arm, RISC-V and most other architectures share; see signal(7).
+/// The constants have the numbers that x86, Arm, RISC-V and most other architectures share; see
+/// signal(7).
 ///
 /// ```
 /// use jobworker::Signal;
@@ -67,9 +68,9 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 31] = [
-            "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-            "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-            "WINCH", "IO", "PWR", "SYS",
+            "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV",
+            "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN",
+            "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
         ];
         match NAMES.get(usize::from(self.0) - 1) {
             Some(name) => write!(f, "SIG{name}"),

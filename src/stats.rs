@@ -1,7 +1,7 @@
 //! Owns [`Stats`]: what a job has used and uses, out of the interface files of its cgroup.
 //!
-//! Invariant: what the host cannot tell is `None`, never zero. The parsers are pure; where the content comes from is
-//! the caller's business.
+//! Invariant: what the host cannot tell is `None`, never zero. The parsers are pure; where the
+//! content comes from is the caller's business.
 
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use crate::error::Result;
 use crate::pressure::Pressure;
 use crate::units::Device;
 
-/// What a job has used, and uses, as the kernel accounts it for the job's cgroup and all groups below.
+/// What a job has used, and uses, as the kernel accounts it for the job's cgroup and all groups
+/// below.
 ///
-/// Each part needs its controller, but for the CPU time, which is always there, and the pressure, which needs PSI.
+/// Each part needs its controller, but for the CPU time, which is always there, and the pressure,
+/// which needs PSI.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -40,8 +42,8 @@ pub struct CpuStats {
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
-    /// For how long the job was kept off the processor by its [`cpu_max`](crate::Limits::cpu_max), which needs the cpu
-    /// controller.
+    /// For how long the job was kept off the processor by its [`cpu_max`](crate::Limits::cpu_max),
+    /// which needs the cpu controller.
     pub throttled: Option<Duration>,
     /// In how many periods that happened.
     pub throttled_periods: Option<u64>,
@@ -57,11 +59,13 @@ pub struct MemoryStats {
     pub peak: Option<u64>,
     /// Swap in use now.
     pub swap: Option<u64>,
-    /// How often the job was throttled for being above [`memory_high`](crate::Limits::memory_high).
+    /// How often the job was throttled for being above
+    /// [`memory_high`](crate::Limits::memory_high).
     pub high_events: u64,
     /// How often it was about to go above [`memory_max`](crate::Limits::memory_max).
     pub max_events: u64,
-    /// How often the limit of the job, or of a group below it, was met with nothing left to reclaim.
+    /// How often the limit of the job, or of a group below it, was met with nothing left to
+    /// reclaim.
     pub oom_events: u64,
     /// How many processes were killed for want of memory, whosever limit was met.
     pub oom_kills: u64,
@@ -97,14 +101,19 @@ pub struct PidsStats {
 }
 
 impl Stats {
-    /// Reads all there is, by a function that gives the content of an interface file, or `None` where there is none.
+    /// Reads all there is, by a function that gives the content of an interface file, or `None`
+    /// where there is none.
     ///
-    /// Twelve files at most. `cpu.stat` and `io.stat` make the kernel collect its per-processor counters.
+    /// Twelve files at most. `cpu.stat` and `io.stat` make the kernel collect its per-processor
+    /// counters.
     pub(crate) fn collect(mut read: impl FnMut(&str) -> Result<Option<String>>) -> Result<Self> {
         let cpu = read("cpu.stat")?.map(|content| CpuStats::parse(&content));
         let memory = match (read("memory.current")?, read("memory.events")?) {
             (Some(current), Some(events)) => {
-                let mut memory = MemoryStats { current: number(&current).unwrap_or(0), ..MemoryStats::default() };
+                let mut memory = MemoryStats {
+                    current: number(&current).unwrap_or(0),
+                    ..MemoryStats::default()
+                };
                 memory.take_events(&events);
                 memory.peak = read("memory.peak")?.as_deref().and_then(number);
                 memory.swap = read("memory.swap.current")?.as_deref().and_then(number);
@@ -120,9 +129,11 @@ impl Stats {
             }),
             None => None,
         };
-        let io = read("io.stat")?.map(|content| content.lines().filter_map(IoStats::parse).collect());
+        let io =
+            read("io.stat")?.map(|content| content.lines().filter_map(IoStats::parse).collect());
         let mut pressure = |file| Ok(read(file)?.and_then(|content| content.parse().ok()));
-        let (cpu_pressure, memory_pressure) = (pressure("cpu.pressure")?, pressure("memory.pressure")?);
+        let (cpu_pressure, memory_pressure) =
+            (pressure("cpu.pressure")?, pressure("memory.pressure")?);
         let io_pressure = pressure("io.pressure")?;
         Ok(Self { cpu, memory, io, pids, cpu_pressure, memory_pressure, io_pressure })
     }
@@ -154,7 +165,8 @@ impl IoStats {
         let mut words = line.split_whitespace();
         let device = words.next()?.parse().ok()?;
         let field = |name: &str| {
-            let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            let value =
+                line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             value.and_then(number).unwrap_or(0)
         };
         Some(Self {
@@ -187,14 +199,18 @@ mod tests {
     #[test]
     fn what_there_is_is_parsed_and_what_is_not_is_none() {
         let files = [
-            ("cpu.stat", "usage_usec 30\nuser_usec 10\nsystem_usec 20\nnr_throttled 2\nthrottled_usec 7\n"),
+            (
+                "cpu.stat",
+                "usage_usec 30\nuser_usec 10\nsystem_usec 20\nnr_throttled 2\nthrottled_usec 7\n",
+            ),
             ("memory.current", "4096\n"),
             ("memory.events", "low 0\nhigh 3\nmax 4\noom 1\noom_kill 2\noom_group_kill 0\n"),
             ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n253:0 \n"),
             ("cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
         ];
-        let content =
-            |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, content)| (*content).to_owned());
+        let content = |name: &str| {
+            files.iter().find(|(file, _)| *file == name).map(|(_, content)| (*content).to_owned())
+        };
         let stats = Stats::collect(|name| Ok(content(name))).unwrap();
         let cpu = stats.cpu.unwrap();
         assert_eq!((cpu.user.as_micros(), cpu.system.as_micros()), (10, 20));
@@ -202,7 +218,10 @@ mod tests {
         let cpu = CpuStats::parse("usage_usec 30\nuser_usec 10\nsystem_usec 20\n");
         assert_eq!((cpu.throttled, cpu.throttled_periods), (None, None));
         let memory = stats.memory.unwrap();
-        assert_eq!((memory.current, memory.peak, memory.oom_events, memory.oom_kills), (4096, None, 1, 2));
+        assert_eq!(
+            (memory.current, memory.peak, memory.oom_events, memory.oom_kills),
+            (4096, None, 1, 2)
+        );
         let io = stats.io.unwrap();
         assert_eq!((io.len(), io[0].read_bytes, io[0].writes, io[1].reads), (2, 1, 4, 0));
         assert_eq!(stats.cpu_pressure.unwrap().some.total.as_micros(), 5);

@@ -1,5 +1,5 @@
-//! Owns the raw system calls that rustix lacks: waitid with resource usage, signals by number, what a pidfd tells. With
-//! the birth of processes below it, the only unsafe code of the crate.
+//! Owns the raw system calls that rustix lacks: waitid with resource usage, signals by number, what
+//! a pidfd tells. With the birth of processes below it, the only unsafe code of the crate.
 //!
 //! Must not know about jobs, logs or the loop.
 #![allow(unsafe_code)]
@@ -19,14 +19,16 @@ use crate::signal::Signal;
 pub(crate) mod nursery;
 
 unsafe extern "C" {
-    /// The C library's door to any system call; std links it anyway. It touches nothing but `errno`.
+    /// The C library's door to any system call; std links it anyway. It touches nothing but
+    /// `errno`.
     fn syscall(number: c_long, ...) -> c_long;
 }
 
 /// Makes a system call; fails with the errno.
 ///
 /// # Safety
-/// The arguments must be what the kernel expects of this call: pointers valid for as long as it uses them.
+/// The arguments must be what the kernel expects of this call: pointers valid for as long as it
+/// uses them.
 unsafe fn call(number: u32, arguments: [usize; 6]) -> Result<usize, i32> {
     let [a, b, c, d, e, f] = arguments;
     // A `long` has 32 or 64 bits, by architecture; no number is so large.
@@ -56,13 +58,16 @@ pub(crate) fn wait(pidfd: &OwnedFd, reap: Reap) -> io::Result<Option<(Exit, Usag
         Reap::Peek => raw::WEXITED | raw::WNOHANG | raw::WNOWAIT,
         Reap::Block => raw::WEXITED,
     };
-    // A child that never came to exec sends no SIGCHLD, and is waited for only if all kinds are asked for.
+    // A child that never came to exec sends no SIGCHLD, and is waited for only if all kinds are
+    // asked for.
     let options = options | raw::__WALL;
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     // SAFETY: zero is a valid value of both plain structures.
-    let (mut info, mut usage): (raw::siginfo, raw::rusage) = unsafe { (mem::zeroed(), mem::zeroed()) };
+    let (mut info, mut usage): (raw::siginfo, raw::rusage) =
+        unsafe { (mem::zeroed(), mem::zeroed()) };
     loop {
-        let (info, usage) = ((&raw mut info).expose_provenance(), (&raw mut usage).expose_provenance());
+        let (info, usage) =
+            ((&raw mut info).expose_provenance(), (&raw mut usage).expose_provenance());
         let arguments = [raw::P_PIDFD as usize, fd, info, options as usize, usage, 0];
         // SAFETY: the kernel writes one siginfo and one rusage to where the pointers say.
         match unsafe { call(raw::__NR_waitid, arguments) } {
@@ -105,7 +110,8 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
     let mut info = PidfdInfo { mask, cgroup: 0, ids: [0; 11], exit_code: 0 };
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     let arguments = [fd, PIDFD_GET_INFO as usize, (&raw mut info).expose_provenance(), 0, 0, 0];
-    // SAFETY: the size of the structure is part of the request; the kernel writes no more than that.
+    // SAFETY: the size of the structure is part of the request; the kernel writes no more than
+    // that.
     unsafe { call(raw::__NR_ioctl, arguments) }.map(|_| info)
 }
 
@@ -115,13 +121,15 @@ pub(crate) fn tells_pidfd_info() -> bool {
     own.is_ok_and(|own| pidfd_info(&own, 0).is_ok())
 }
 
-/// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for the pidfd.
+/// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for
+/// the pidfd.
 pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Exit {
     let Ok(info) = pidfd_info(pidfd, PIDFD_INFO_EXIT) else { return Exit::Unknown };
     if info.mask & PIDFD_INFO_EXIT == 0 {
         return Exit::Unknown;
     }
-    // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the code.
+    // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the
+    // code.
     match Signal::from_raw(info.exit_code & 0x7f) {
         Some(signal) => Exit::Signal { signal, core_dumped: info.exit_code & 0x80 != 0 },
         None => Exit::Code((info.exit_code >> 8) & 0xff),
@@ -133,12 +141,16 @@ pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<(
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     let arguments = [fd, signal.as_raw().unsigned_abs() as usize, 0, 0, 0, 0];
     // SAFETY: no siginfo is passed; the rest are integers.
-    unsafe { call(raw::__NR_pidfd_send_signal, arguments) }.map(drop).map_err(io::Error::from_raw_os_error)
+    unsafe { call(raw::__NR_pidfd_send_signal, arguments) }
+        .map(drop)
+        .map_err(io::Error::from_raw_os_error)
 }
 
-/// Sends a signal to a process group. The caller holds the number, by a process of the group that is not reaped.
+/// Sends a signal to a process group. The caller holds the number, by a process of the group that
+/// is not reaped.
 pub(crate) fn kill_process_group(group: u32, signal: Signal) -> io::Result<()> {
-    let arguments = [(group as usize).wrapping_neg(), signal.as_raw().unsigned_abs() as usize, 0, 0, 0, 0];
+    let arguments =
+        [(group as usize).wrapping_neg(), signal.as_raw().unsigned_abs() as usize, 0, 0, 0, 0];
     // SAFETY: two integers.
     unsafe { call(raw::__NR_kill, arguments) }.map(drop).map_err(io::Error::from_raw_os_error)
 }

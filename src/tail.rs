@@ -1,4 +1,5 @@
-//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`] and [`Fill`], and the state of one tail.
+//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`] and [`Fill`], and
+//! the state of one tail.
 //!
 //! Plain data; knows nothing of the log behind it.
 
@@ -12,11 +13,13 @@ pub enum Position {
     Start,
     /// At the end that the log has when the tail is opened.
     End,
-    /// At this byte, counted from zero. Past the end, a following tail waits until the log has come so far.
+    /// At this byte, counted from zero. Past the end, a following tail waits until the log has come
+    /// so far.
     Offset(u64),
     /// At the beginning of the last lines, this many; a last line without a newline counts as one.
     ///
-    /// Opening the tail reads the log backwards until it has found them: the cost grows with their length.
+    /// Opening the tail reads the log backwards until it has found them: the cost grows with their
+    /// length.
     LastLines(u64),
 }
 
@@ -27,7 +30,8 @@ pub enum Stream {
     /// The log of both streams, or that of standard output when there are two.
     #[default]
     Output,
-    /// The log of standard error, when that is a log of its own ([`Output::Split`](crate::Output::Split)).
+    /// The log of standard error, when that is a log of its own
+    /// ([`Output::Split`](crate::Output::Split)).
     Error,
 }
 
@@ -80,10 +84,11 @@ impl From<Position> for TailOptions {
 pub enum Read {
     /// This many bytes were copied, at least one unless the buffer is empty.
     Data(usize),
-    /// Every byte known so far was read; [`Event::Readable`](crate::Event::Readable) comes when there is more.
+    /// Every byte known so far was read; [`Event::Readable`](crate::Event::Readable) comes when
+    /// there is more.
     UpToDate,
-    /// The job truncated its log since the last read, or it was written anew; bytes that this tail had not read are
-    /// gone. The tail goes on at the first byte of what the log is now.
+    /// The job truncated its log since the last read, or it was written anew; bytes that this tail
+    /// had not read are gone. The tail goes on at the first byte of what the log is now.
     Truncated,
     /// Every byte was read and there will be no more.
     Ended,

@@ -1,8 +1,10 @@
-//! Owns [`Tails`]: all tails and the logs they read, and the lists of logs that are due for a visit.
+//! Owns [`Tails`]: all tails and the logs they read, and the lists of logs that are due for a
+//! visit.
 //!
-//! Invariants: a log exists exactly as long as it has a tail; a file has one log, by device and inode. A tail has one
-//! `Readable` in the queue at most, and none that is returned once it has ended. Work is proportional to
-//! the tails that are ready, never to all of them. Must not know about jobs or the event loop.
+//! Invariants: a log exists exactly as long as it has a tail; a file has one log, by device and
+//! inode. A tail has one `Readable` in the queue at most, and none that is returned once it has
+//! ended. Work is proportional to the tails that are ready, never to all of them. Must not know
+//! about jobs or the event loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -51,7 +53,8 @@ pub(crate) struct Tails<K: Kernel> {
     pace_at: Option<Instant>,
     pace: Duration,
     window_bytes: usize,
-    /// What the last `fill_buf` behind a window has read from the file: whose, from which offset, how much.
+    /// What the last `fill_buf` behind a window has read from the file: whose, from which offset,
+    /// how much.
     behind: Vec<u8>,
     behind_of: Option<(Key, u64, usize)>,
 }
@@ -89,7 +92,8 @@ impl<K: Kernel> Tails<K> {
         self.logs.get(log).is_some()
     }
 
-    /// The log of this file: the one that there is already, or a new one without a tail, for [`open`](Self::open).
+    /// The log of this file: the one that there is already, or a new one without a tail, for
+    /// [`open`](Self::open).
     pub(crate) fn log_of(&mut self, file: K::File) -> io::Result<Key> {
         let identity = self.kernel.identity(&file);
         if let Some(log) = self.by_identity.get(&identity) {
@@ -109,7 +113,8 @@ impl<K: Kernel> Tails<K> {
         Ok(log)
     }
 
-    /// Opens a tail. The offset is fixed here and now, by the size that the file has at this moment.
+    /// Opens a tail. The offset is fixed here and now, by the size that the file has at this
+    /// moment.
     pub(crate) fn open(
         &mut self,
         log: Key,
@@ -135,7 +140,8 @@ impl<K: Kernel> Tails<K> {
         queue: &mut Queue,
     ) -> Result<Key, Trouble> {
         let log = self.logs.get_mut(key).ok_or(Trouble::Unknown)?;
-        // By what the file is now: what the window holds may be gone, and is not for a tail that begins after that.
+        // By what the file is now: what the window holds may be gone, and is not for a tail that
+        // begins after that.
         let known = (log.truncations, log.window.end());
         let size = log.size_now(&mut self.kernel);
         if known != (log.truncations, log.window.end()) {
@@ -158,11 +164,14 @@ impl<K: Kernel> Tails<K> {
             Position::Offset(offset) => offset,
             Position::LastLines(lines) => {
                 let (kernel, file) = (&mut self.kernel, &log.file);
-                start_of_last_lines(end, lines, |buffer, offset| kernel.read_at(file, buffer, offset))?
+                start_of_last_lines(end, lines, |buffer, offset| {
+                    kernel.read_at(file, buffer, offset)
+                })?
             }
         };
         if !matches!(until, Until::Offset(_)) && log.waiting.is_empty() && log.tails == 0 {
-            // Makes the watch, so that the limit on watches is met here, where somebody can be told.
+            // Makes the watch, so that the limit on watches is met here, where somebody can be
+            // told.
             self.kernel.set_armed(&mut log.file, key, false)?;
         }
         log.tails += 1;
@@ -204,7 +213,8 @@ impl<K: Kernel> Tails<K> {
     /// Closes the tails of this log that end with the job.
     pub(crate) fn close_tails_of_job(&mut self, log: Key) {
         let of_job = |tail: &Tail| tail.log == log && tail.until != Until::Never;
-        let tails: Vec<Key> = self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
+        let tails: Vec<Key> =
+            self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
         for key in tails {
             self.close(TailId(key));
         }
@@ -271,9 +281,13 @@ impl<K: Kernel> Tails<K> {
 
     fn stop_waiting(&mut self, key: Key) {
         let Some(tail) = self.tails.get_mut(key) else { return };
-        let (Some(place), Some(log)) = (tail.waiting.take(), self.logs.get_mut(tail.log)) else { return };
+        let (Some(place), Some(log)) = (tail.waiting.take(), self.logs.get_mut(tail.log)) else {
+            return;
+        };
         log.waiting.swap_remove(place as usize);
-        if let Some(moved) = log.waiting.get(place as usize).and_then(|moved| self.tails.get_mut(*moved)) {
+        if let Some(moved) =
+            log.waiting.get(place as usize).and_then(|moved| self.tails.get_mut(*moved))
+        {
             moved.waiting = Some(place);
         }
     }
@@ -314,7 +328,8 @@ impl<K: Kernel> Tails<K> {
         !self.paced.is_empty()
     }
 
-    /// When the hot logs are to be visited next. They are served from the first moment that somebody waits for one.
+    /// When the hot logs are to be visited next. They are served from the first moment that
+    /// somebody waits for one.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if self.paced.is_empty() {
             self.pace_at = None;
@@ -324,7 +339,8 @@ impl<K: Kernel> Tails<K> {
         self.pace_at
     }
 
-    /// Visits every log that is due, once, and queues an event for each tail that has something to read.
+    /// Visits every log that is due, once, and queues an event for each tail that has something to
+    /// read.
     pub(crate) fn visit_due(&mut self, now: Instant, queue: &mut Queue) {
         if self.pace_at.is_some_and(|at| at <= now) {
             self.pace_at = None;

@@ -1,14 +1,17 @@
-//! Owns [`Timer`], the one timerfd of a reactor, and [`Deadlines`], the jobs' grace periods and time limits.
+//! Owns [`Timer`], the one timerfd of a reactor, and [`Deadlines`], the jobs' grace periods and
+//! time limits.
 //!
-//! Invariant: the timerfd is set to the earliest deadline or not at all, so it never wakes for nothing. A timerfd,
-//! because epoll counts in milliseconds and because a host that polls our descriptor cannot know our timeouts.
+//! Invariant: the timerfd is set to the earliest deadline or not at all, so it never wakes for
+//! nothing. A timerfd, because epoll counts in milliseconds and because a host that polls our
+//! descriptor cannot know our timeouts.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
 };
 
 use crate::error::{Error, Result};
@@ -22,8 +25,11 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub(crate) fn new() -> Result<Self> {
-        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
-            .map_err(Error::event_loop("create a timer"))?;
+        let fd = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )
+        .map_err(Error::event_loop("create a timer"))?;
         Ok(Self { fd, set_to: None })
     }
 
@@ -41,13 +47,14 @@ impl Timer {
             Timespec { tv_sec, tv_nsec }
         });
         let new = Itimerspec { it_interval: never, it_value: value };
-        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &new).map_err(Error::event_loop("set the timer"))?;
+        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &new)
+            .map_err(Error::event_loop("set the timer"))?;
         self.set_to = to;
         Ok(())
     }
 
-    /// It has fired. The expiration need not be read: the descriptor is watched edge-triggered, and the next setting
-    /// clears it.
+    /// It has fired. The expiration need not be read: the descriptor is watched edge-triggered, and
+    /// the next setting clears it.
     pub(crate) fn fired(&mut self) {
         self.set_to = None;
     }
@@ -67,7 +74,12 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     /// Replaces a job's deadline.
-    pub(crate) fn replace(&mut self, slot: usize, current: &mut Option<Instant>, new: Option<Instant>) {
+    pub(crate) fn replace(
+        &mut self,
+        slot: usize,
+        current: &mut Option<Instant>,
+        new: Option<Instant>,
+    ) {
         if let Some(at) = current.take() {
             self.ordered.remove(&(at, slot));
         }
@@ -100,7 +112,10 @@ mod tests {
         let (mut deadlines, mut first, mut second) = (Deadlines::default(), None, None);
         deadlines.replace(1, &mut first, Some(later));
         deadlines.replace(2, &mut second, Some(soon));
-        assert_eq!((deadlines.next(), deadlines.due(now), deadlines.due(soon)), (Some(soon), None, Some(2)));
+        assert_eq!(
+            (deadlines.next(), deadlines.due(now), deadlines.due(soon)),
+            (Some(soon), None, Some(2))
+        );
         deadlines.replace(2, &mut second, None);
         deadlines.replace(1, &mut first, Some(soon));
         assert_eq!((deadlines.next(), deadlines.due(soon)), (Some(soon), Some(1)));

@@ -1,4 +1,5 @@
-//! Owns [`ByteSize`] and [`Device`], what limits are expressed in, and [`InvalidLimit`], why something is no limit.
+//! Owns [`ByteSize`] and [`Device`], what limits are expressed in, and [`InvalidLimit`], why
+//! something is no limit.
 //!
 //! Invariant: plain data; what is printed parses to itself.
 
@@ -74,8 +75,11 @@ impl fmt::Display for ByteSize {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidLimit {
-    /// The text is not digits with at most one of the suffixes K, M, G and T, or does not fit into 64 bits.
-    #[error("{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as in 100M")]
+    /// The text is not digits with at most one of the suffixes K, M, G and T, or does not fit into
+    /// 64 bits.
+    #[error(
+        "{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as in 100M"
+    )]
     Size {
         /// What was given.
         text: String,
@@ -100,8 +104,11 @@ pub enum InvalidLimit {
         /// What was given.
         text: String,
     },
-    /// The name of an interface file that leads out of the cgroup, is none, or is not for setting limits.
-    #[error("{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash")]
+    /// The name of an interface file that leads out of the cgroup, is none, or is not for setting
+    /// limits.
+    #[error(
+        "{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash"
+    )]
     File {
         /// What was given.
         file: String,
@@ -144,8 +151,11 @@ impl FromStr for Device {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let numbers = text.split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-        let (major, minor) = numbers.ok_or_else(|| InvalidLimit::Device { text: text.to_owned() })?;
+        let numbers = text
+            .split_once(':')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (major, minor) =
+            numbers.ok_or_else(|| InvalidLimit::Device { text: text.to_owned() })?;
         Ok(Self { major, minor })
     }
 }
@@ -163,17 +173,38 @@ mod tests {
 
     #[test]
     fn sizes_parse_in_powers_of_1024() {
-        for (text, bytes) in
-            [("0", 0), ("1", 1), ("1k", 1 << 10), ("100M", 100 << 20), ("3G", 3 << 30), ("2T", 2 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("1k", 1 << 10),
+            ("100M", 100 << 20),
+            ("3G", 3 << 30),
+            ("2T", 2 << 40),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "M", "12Q", "-1", "+1", "1.5M", "1MM", " 1", "18446744073709551616", "16777216T", "1é"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(InvalidLimit::Size { text: text.to_owned() }), "{text}");
+        for text in [
+            "",
+            "M",
+            "12Q",
+            "-1",
+            "+1",
+            "1.5M",
+            "1MM",
+            " 1",
+            "18446744073709551616",
+            "16777216T",
+            "1é",
+        ] {
+            assert_eq!(
+                text.parse::<ByteSize>(),
+                Err(InvalidLimit::Size { text: text.to_owned() }),
+                "{text}"
+            );
         }
     }
 

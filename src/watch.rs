@@ -1,7 +1,9 @@
-//! Owns [`Watch`], the one inotify descriptor of a reactor, and [`LogFile`], an open log with its watch.
+//! Owns [`Watch`], the one inotify descriptor of a reactor, and [`LogFile`], an open log with its
+//! watch.
 //!
-//! Invariant: `targets` has exactly the watches that exist, by the number the kernel gave them; a change of any other
-//! number is old news and dropped. Must not know what the targets do with a change.
+//! Invariant: `targets` has exactly the watches that exist, by the number the kernel gave them; a
+//! change of any other number is old news and dropped. Must not know what the targets do with a
+//! change.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -108,8 +110,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Reads all that was noticed; edge-triggered readers have to, or they are not told again. The list comes back with
-    /// [`recycle`](Self::recycle).
+    /// Reads all that was noticed; edge-triggered readers have to, or they are not told again. The
+    /// list comes back with [`recycle`](Self::recycle).
     pub(crate) fn changes(&mut self) -> io::Result<Vec<Change>> {
         let mut changes = std::mem::take(&mut self.changes);
         loop {
@@ -133,7 +135,8 @@ impl Watch {
                     changes.push(Change::Of(*target));
                 }
             }
-            // The kernel fills the buffer as far as whole events fit: with room left for another, that was all.
+            // The kernel fills the buffer as far as whole events fit: with room left for another,
+            // that was all.
             if length + LARGEST_EVENT <= BUFFER_SIZE {
                 return Ok(changes);
             }
@@ -203,7 +206,8 @@ impl Kernel for Watch {
 
     fn set_armed(&mut self, file: &mut LogFile, log: Key, armed: bool) -> io::Result<()> {
         let mask = if armed { ARMED } else { DISARMED };
-        // For an inode that is watched already, the kernel replaces the mask in place and gives the same number.
+        // For an inode that is watched already, the kernel replaces the mask in place and gives the
+        // same number.
         file.watch = Some(self.add(&file.link, mask, Target::Log(log))?);
         Ok(())
     }

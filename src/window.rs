@@ -1,10 +1,10 @@
 //! Owns [`Window`]: the last bytes of a log, at absolute offsets, in one contiguous piece.
 //!
-//! Invariant: `buffer[..high]` holds the bytes `start()..end()` of the log. Pure: it reads through a closure and knows
-//! neither files nor tails.
+//! Invariant: `buffer[..high]` holds the bytes `start()..end()` of the log. Pure: it reads through
+//! a closure and knows neither files nor tails.
 
-/// How many bytes before the end are read again with each refill and compared, to notice that a log was truncated and
-/// has grown past its old end since the last look.
+/// How many bytes before the end are read again with each refill and compared, to notice that a log
+/// was truncated and has grown past its old end since the last look.
 const OVERLAP: usize = 16;
 
 /// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
@@ -25,8 +25,8 @@ pub(crate) struct Window {
 /// What a refill found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refill {
-    /// The log has grown by this many bytes, which the window now holds. When it is as much as one refill takes, there
-    /// may be more.
+    /// The log has grown by this many bytes, which the window now holds. When it is as much as one
+    /// refill takes, there may be more.
     Grown(usize),
     /// The log ends where the window ends.
     Unchanged,
@@ -69,8 +69,8 @@ impl Window {
         self.buffer.get(skip..self.high)
     }
 
-    /// Forgets every byte. The log has `size` bytes, of which the next refill reads the last few: without any, nobody
-    /// could tell a log that was written anew from one that has grown.
+    /// Forgets every byte. The log has `size` bytes, of which the next refill reads the last few:
+    /// without any, nobody could tell a log that was written anew from one that has grown.
     pub(crate) fn restart(&mut self, size: u64) {
         self.high = 0;
         self.end = size.saturating_sub(OVERLAP as u64);
@@ -84,23 +84,29 @@ impl Window {
         Mark { bytes, length, offset: self.end - length as u64 }
     }
 
-    /// Reads what the log has behind the window's end, up to `keep` bytes, by `read(buffer, offset)`, which is to give
-    /// fewer bytes than it is asked for only at the end of the log.
+    /// Reads what the log has behind the window's end, up to `keep` bytes, by `read(buffer,
+    /// offset)`, which is to give fewer bytes than it is asked for only at the end of the log.
     ///
     /// # Kernel trap
-    /// A read does not keep a truncation out. It takes pages from the page cache one by one, and only then looks how far
-    /// the file goes: of a file that was truncated and has grown again meanwhile, it gives pages of before, with NULs
-    /// behind what they held, and pages of now. Seen on tmpfs and ramfs once in some million reads of a file that was
-    /// truncated all the time, and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have
-    /// given is read once more: everything if a page ends with a NUL, else the beginning if there is more than one page.
-    pub(crate) fn refill<E>(&mut self, mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>) -> Result<Refill, E> {
+    /// A read does not keep a truncation out. It takes pages from the page cache one by one, and
+    /// only then looks how far the file goes: of a file that was truncated and has grown again
+    /// meanwhile, it gives pages of before, with NULs behind what they held, and pages of now.
+    /// Seen on tmpfs and ramfs once in some million reads of a file that was truncated all the
+    /// time, and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have
+    /// given is read once more: everything if a page ends with a NUL, else the beginning if there
+    /// is more than one page.
+    pub(crate) fn refill<E>(
+        &mut self,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+    ) -> Result<Refill, E> {
         if self.buffer.is_empty() {
             // Zeroed by the kernel as its pages are first touched.
             self.buffer = vec![0; 3 * self.keep];
         }
         if self.buffer.len() - self.high < self.keep {
-            // More than twice `keep` bytes are held here, and `keep` of them stay: the next move comes after as many
-            // bytes were read as this one moves, however few come at a time.
+            // More than twice `keep` bytes are held here, and `keep` of them stay: the next move
+            // comes after as many bytes were read as this one moves, however few come
+            // at a time.
             self.buffer.copy_within(self.high - self.keep..self.high, 0);
             self.high = self.keep;
         }
@@ -117,7 +123,8 @@ impl Window {
             }
         };
         let found = &target[..length];
-        // What the window held is not in the log any more; or, after a restart, not the last bytes that it had.
+        // What the window held is not in the log any more; or, after a restart, not the last bytes
+        // that it had.
         if !found.starts_with(before) || length == 0 && self.end > 0 {
             return Ok(Refill::Truncated);
         }
@@ -149,11 +156,13 @@ enum Pages {
 /// The pages of bytes that were read at `offset`.
 fn pages(bytes: &[u8], offset: u64) -> Pages {
     let first = usize::try_from(PAGE - offset % PAGE).unwrap_or(usize::MAX);
-    let Some((head, rest)) = bytes.split_at_checked(first).filter(|(_, rest)| !rest.is_empty()) else {
+    let Some((head, rest)) = bytes.split_at_checked(first).filter(|(_, rest)| !rest.is_empty())
+    else {
         return if bytes.last() == Some(&0) { Pages::EndingWithNul } else { Pages::One };
     };
     let ends_with_nul = |page: &[u8]| page.last() == Some(&0);
-    let nul = ends_with_nul(head) || rest.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)).any(ends_with_nul);
+    let nul = ends_with_nul(head)
+        || rest.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)).any(ends_with_nul);
     if nul { Pages::EndingWithNul } else { Pages::Several }
 }
 
@@ -192,8 +201,12 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Whether the log still has these bytes there: then whatever was read since the mark was made is of the same log.
-    pub(crate) fn holds<E>(&self, read: impl FnMut(&mut [u8], u64) -> Result<usize, E>) -> Result<bool, E> {
+    /// Whether the log still has these bytes there: then whatever was read since the mark was made
+    /// is of the same log.
+    pub(crate) fn holds<E>(
+        &self,
+        read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+    ) -> Result<bool, E> {
         reads_again(&self.bytes[..self.length], self.offset, read)
     }
 }
@@ -231,7 +244,8 @@ mod tests {
         assert_eq!(window.from(0), None);
     }
 
-    /// A window of twice `keep` was moved at every refill once it was full: 64 KiB for each line of a log.
+    /// A window of twice `keep` was moved at every refill once it was full: 64 KiB for each line of
+    /// a log.
     #[test]
     fn a_window_moves_no_more_bytes_than_it_reads() {
         let (log, mut window, mut moves) = ([7; 1000], Window::new(0, 32), 0);
@@ -267,7 +281,10 @@ mod tests {
     fn a_log_that_is_only_watched_from_its_end_on_is_still_known_again() {
         let mut window = Window::new(30, 32);
         assert_eq!(refill(&mut window, b"a line of which no byte is new"), Refill::Grown(16));
-        assert_eq!(refill(&mut window, b"another log, longer than the last one"), Refill::Truncated);
+        assert_eq!(
+            refill(&mut window, b"another log, longer than the last one"),
+            Refill::Truncated
+        );
     }
 
     /// A read that takes the pages of `before` and the size of `after`.
@@ -300,8 +317,16 @@ mod tests {
                 Ok::<_, Infallible>(racing(if raced { old } else { new }, new, buffer, offset))
             });
             if let Ok(Refill::Grown(_)) = found {
-                assert_eq!(window.from(0).unwrap(), &old[..after], "{known} known of {held}, then {after}");
-                assert_eq!(refill(&mut window, new), Refill::Truncated, "{known} known of {held}, then {after}");
+                assert_eq!(
+                    window.from(0).unwrap(),
+                    &old[..after],
+                    "{known} known of {held}, then {after}"
+                );
+                assert_eq!(
+                    refill(&mut window, new),
+                    Refill::Truncated,
+                    "{known} known of {held}, then {after}"
+                );
             }
         }
     }

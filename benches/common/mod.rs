@@ -1,7 +1,9 @@
-//! What the benchmarks share: clocks, medians, the lines that the writers write, and the table at the end.
+//! What the benchmarks share: clocks, medians, the lines that the writers write, and the table at
+//! the end.
 //!
-//! Invariant: whatever is compared is measured in turns within one run, because the machine is never quiet; so a table
-//! is about ratios first and about times second. A benchmark fails for wrong bytes alone, never for being slow.
+//! Invariant: whatever is compared is measured in turns within one run, because the machine is
+//! never quiet; so a table is about ratios first and about times second. A benchmark fails for
+//! wrong bytes alone, never for being slow.
 // Each benchmark is a program of its own and uses its part of this.
 #![allow(dead_code)]
 
@@ -67,10 +69,12 @@ fn nanoseconds(clock: ClockId) -> u64 {
 pub(crate) fn sleeps() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.and_then(|number| number.trim().parse().ok()).expect("the count of voluntary context switches")
+    line.and_then(|number| number.trim().parse().ok())
+        .expect("the count of voluntary context switches")
 }
 
-/// epoll_wait, for the bare loops: fills `ready`, and goes on when a signal, such as that of a child's end, came.
+/// epoll_wait, for the bare loops: fills `ready`, and goes on when a signal, such as that of a
+/// child's end, came.
 pub(crate) fn wait(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>) {
     ready.clear();
     retry_on_intr(|| epoll::wait(epoll, spare_capacity(ready), None)).expect("epoll_wait");
@@ -79,7 +83,8 @@ pub(crate) fn wait(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>) {
 /// Where cgroup2 is mounted.
 pub(crate) fn cgroup_mount() -> PathBuf {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
-    let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 file system");
+    let line =
+        table.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 file system");
     PathBuf::from(line.split(' ').nth(4).expect("a mount point"))
 }
 
@@ -125,7 +130,12 @@ impl Table {
     pub(crate) fn print(&self, title: &str) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         println!("\n{title}");
@@ -133,7 +143,11 @@ impl Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let width = widths[column];
-                line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+                line += &if column == 0 {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("  {cell:>width$}")
+                };
             }
             println!("{}", line.trim_end());
             if number == 0 {

@@ -1,7 +1,8 @@
 //! Every limit of a job as a flag of the command line.
 //!
-//! Invariant: a flag is one row of [`FLAGS`], which says how it reads and which setter of [`Limits`] it stands for. A
-//! value that no kernel would take is a usage error that names the flag, before anything is created.
+//! Invariant: a flag is one row of [`FLAGS`], which says how it reads and which setter of
+//! [`Limits`] it stands for. A value that no kernel would take is a usage error that names the
+//! flag, before anything is created.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -39,11 +40,15 @@ const fn flag(
     Flag { name, kind, help, set }
 }
 
-/// In this order they are set, which matters where one bounds another, as the quota bounds its burst.
+/// In this order they are set, which matters where one bounds another, as the quota bounds its
+/// burst.
 const FLAGS: [Flag; 20] = [
-    flag("cpu-weight", Once("N"), "Share of the CPU against other jobs, 1 to 10000", |limits, text| {
-        done(limits.cpu_weight(text.parse()?))
-    }),
+    flag(
+        "cpu-weight",
+        Once("N"),
+        "Share of the CPU against other jobs, 1 to 10000",
+        |limits, text| done(limits.cpu_weight(text.parse()?)),
+    ),
     flag("cpu-weight-nice", Once("N"), "The same as a nice value, -20 to 19", |limits, text| {
         done(limits.cpu_weight_nice(text.parse()?))
     }),
@@ -56,40 +61,62 @@ const FLAGS: [Flag; 20] = [
             let (quota, period) = text.split_once('/').unwrap_or((text, "100ms"));
             let period = duration(period)?;
             let quota = match quota.strip_suffix('%') {
-                Some(percent) => Duration::try_from_secs_f64(period.as_secs_f64() * percent.parse::<f64>()? / 100.0)?,
+                Some(percent) => Duration::try_from_secs_f64(
+                    period.as_secs_f64() * percent.parse::<f64>()? / 100.0,
+                )?,
                 None => duration(quota)?,
             };
             done(limits.cpu_max(quota, period))
         },
     ),
-    flag("cpu-max-burst", Once("TIME"), "Unused quota that may be saved up, such as 50ms", |limits, text| {
-        done(limits.cpu_max_burst(duration(text)?))
+    flag(
+        "cpu-max-burst",
+        Once("TIME"),
+        "Unused quota that may be saved up, such as 50ms",
+        |limits, text| done(limits.cpu_max_burst(duration(text)?)),
+    ),
+    flag("cpu-idle", Switch, "Run only when nothing else wants the CPU", |limits, _| {
+        done(limits.cpu_idle(true))
     }),
-    flag("cpu-idle", Switch, "Run only when nothing else wants the CPU", |limits, _| done(limits.cpu_idle(true))),
-    flag("cpuset-cpus", Once("LIST"), "Processors that may be used, such as 0-3,8", |limits, text| {
-        done(limits.cpuset_cpus(text))
-    }),
-    flag("cpuset-mems", Once("LIST"), "Memory nodes that may be used, such as 0,1", |limits, text| {
-        done(limits.cpuset_mems(text))
-    }),
+    flag(
+        "cpuset-cpus",
+        Once("LIST"),
+        "Processors that may be used, such as 0-3,8",
+        |limits, text| done(limits.cpuset_cpus(text)),
+    ),
+    flag(
+        "cpuset-mems",
+        Once("LIST"),
+        "Memory nodes that may be used, such as 0,1",
+        |limits, text| done(limits.cpuset_mems(text)),
+    ),
     flag("memory-min", Once("SIZE"), "Memory that is never reclaimed", |limits, text| {
         done(limits.memory_min(size(text)?))
     }),
-    flag("memory-low", Once("SIZE"), "Memory that is reclaimed only when others have none to give", |limits, text| {
-        done(limits.memory_low(size(text)?))
-    }),
-    flag("memory-high", Once("SIZE"), "Memory above which the job is slowed down, such as 100M", |limits, text| {
-        done(limits.memory_high(size(text)?))
-    }),
+    flag(
+        "memory-low",
+        Once("SIZE"),
+        "Memory that is reclaimed only when others have none to give",
+        |limits, text| done(limits.memory_low(size(text)?)),
+    ),
+    flag(
+        "memory-high",
+        Once("SIZE"),
+        "Memory above which the job is slowed down, such as 100M",
+        |limits, text| done(limits.memory_high(size(text)?)),
+    ),
     flag(
         "memory-max",
         Once("SIZE"),
         "Memory above which the job is killed; without --memory-swap-max it gets no swap",
         |limits, text| done(limits.memory_max(size(text)?)),
     ),
-    flag("memory-swap-max", Once("SIZE"), "Swap, or max for as much as there is", |limits, text| {
-        done(limits.memory_swap_max(size(text)?))
-    }),
+    flag(
+        "memory-swap-max",
+        Once("SIZE"),
+        "Swap, or max for as much as there is",
+        |limits, text| done(limits.memory_swap_max(size(text)?)),
+    ),
     flag("memory-zswap-max", Once("SIZE"), "Memory of compressed swap", |limits, text| {
         done(limits.memory_zswap_max(size(text)?))
     }),
@@ -114,23 +141,44 @@ const FLAGS: [Flag; 20] = [
         "Rates per second at which a device may be used: rbps, wbps (bytes), riops, wiops (requests), such as \
          /dev/nvme0n1=rbps:2M,wiops:100; a device is a path or its numbers, such as 259:0, and not a partition",
         |limits, text| {
-            let (name, list) = text.split_once('=').context("write it as DEVICE=rbps:2M,wbps:1M")?;
+            let (name, list) =
+                text.split_once('=').context("write it as DEVICE=rbps:2M,wbps:1M")?;
             done(limits.io_max(device(name)?, rates(list)?))
         },
     ),
-    flag("io-latency", Often("DEVICE=TIME"), "Latency that requests should have, such as 8:0=10ms", |limits, text| {
-        let (name, target) = text.split_once('=').context("write it as DEVICE=TIME, as in 8:0=10ms")?;
-        done(limits.io_latency(device(name)?, duration(target)?))
+    flag(
+        "io-latency",
+        Often("DEVICE=TIME"),
+        "Latency that requests should have, such as 8:0=10ms",
+        |limits, text| {
+            let (name, target) =
+                text.split_once('=').context("write it as DEVICE=TIME, as in 8:0=10ms")?;
+            done(limits.io_latency(device(name)?, duration(target)?))
+        },
+    ),
+    flag("pids-max", Once("N"), "Processes and threads at a time", |limits, text| {
+        done(limits.pids_max(text.parse()?))
     }),
-    flag("pids-max", Once("N"), "Processes and threads at a time", |limits, text| done(limits.pids_max(text.parse()?))),
-    flag("hugetlb", Often("PAGE=SIZE"), "Memory in huge pages of one size, such as 2MB=64M", |limits, text| {
-        let (page, most) = text.split_once('=').context("write it as PAGE=SIZE, as in 2MB=64M")?;
-        done(limits.hugetlb_max(page, size(most)?))
-    }),
-    flag("limit", Often("FILE=VALUE"), "Any other interface file of the cgroup, as it is", |limits, text| {
-        let (file, value) = text.split_once('=').context("write it as FILE=VALUE, as in memory.high=100M")?;
-        done(limits.raw(file, value))
-    }),
+    flag(
+        "hugetlb",
+        Often("PAGE=SIZE"),
+        "Memory in huge pages of one size, such as 2MB=64M",
+        |limits, text| {
+            let (page, most) =
+                text.split_once('=').context("write it as PAGE=SIZE, as in 2MB=64M")?;
+            done(limits.hugetlb_max(page, size(most)?))
+        },
+    ),
+    flag(
+        "limit",
+        Often("FILE=VALUE"),
+        "Any other interface file of the cgroup, as it is",
+        |limits, text| {
+            let (file, value) =
+                text.split_once('=').context("write it as FILE=VALUE, as in memory.high=100M")?;
+            done(limits.raw(file, value))
+        },
+    ),
 ];
 
 impl Args for LimitFlags {
@@ -162,7 +210,12 @@ impl FromArgMatches for LimitFlags {
         for Flag { name, kind, set, .. } in &FLAGS {
             let values: Vec<&str> = match kind {
                 Switch => matches.get_flag(name).then_some("").into_iter().collect(),
-                _ => matches.get_many::<String>(name).into_iter().flatten().map(String::as_str).collect(),
+                _ => matches
+                    .get_many::<String>(name)
+                    .into_iter()
+                    .flatten()
+                    .map(String::as_str)
+                    .collect(),
             };
             for value in values {
                 set(&mut self.0, value).and_then(|()| Ok(self.0.validate()?)).map_err(|error| {
@@ -187,7 +240,8 @@ fn size(text: &str) -> anyhow::Result<ByteSize> {
 
 /// A number with its unit: `us`, `ms` or `s`.
 pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
-    let (number, unit) = text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let (number, unit) =
+        text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len()));
     let scale = match unit {
         "us" => 1e-6,
         "ms" => 1e-3,
@@ -201,7 +255,9 @@ pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
 /// A block device by its numbers, or by the path of its device file.
 fn device(text: &str) -> anyhow::Result<Device> {
     if !text.contains('/') {
-        return text.parse().with_context(|| format!("give a device by path or by numbers, not as {text:?}"));
+        return text
+            .parse()
+            .with_context(|| format!("give a device by path or by numbers, not as {text:?}"));
     }
     let file = fs::metadata(text).with_context(|| text.to_owned())?;
     if !file.file_type().is_block_device() {
@@ -213,7 +269,8 @@ fn device(text: &str) -> anyhow::Result<Device> {
 fn rates(list: &str) -> anyhow::Result<IoRates> {
     let mut rates = IoRates::default();
     for item in list.split(',') {
-        let (name, rate) = item.split_once(':').with_context(|| format!("{item:?} is no rate: write rbps:2M"))?;
+        let (name, rate) =
+            item.split_once(':').with_context(|| format!("{item:?} is no rate: write rbps:2M"))?;
         // What is not limited is what is not said.
         let bytes = || if rate == "max" { Ok(None) } else { rate.parse().map(Some) };
         let number = || if rate == "max" { Ok(None) } else { rate.parse().map(Some) };

@@ -1,7 +1,9 @@
-//! What both examples need: a loop of the host's own, in which the reactor is nested beside signals and standard output.
+//! What both examples need: a loop of the host's own, in which the reactor is nested beside signals
+//! and standard output.
 //!
-//! Invariant: the only place where the one thread waits is [`Host::turn`]. Standard output is written only as far as it
-//! takes bytes without blocking, so whoever is slow to read it delays neither a signal nor the job.
+//! Invariant: the only place where the one thread waits is [`Host::turn`]. Standard output is
+//! written only as far as it takes bytes without blocking, so whoever is slow to read it delays
+//! neither a signal nor the job.
 
 use std::collections::VecDeque;
 use std::ffi::{OsString, c_int};
@@ -21,10 +23,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// A pipe that is ready for writing takes at least so many bytes without blocking (PIPE_BUF, pipe(7)).
+/// A pipe that is ready for writing takes at least so many bytes without blocking (PIPE_BUF,
+/// pipe(7)).
 const CHUNK: usize = 4096;
 
-/// How much output may wait for standard output before no more is read from the log, where it is safe.
+/// How much output may wait for standard output before no more is read from the log, where it is
+/// safe.
 const ROOM: usize = 64 * 1024;
 
 /// A loop around a reactor, as a host may have it already for its own sockets.
@@ -46,8 +50,10 @@ pub(crate) struct Host {
 /// Whether this process was started with a signal ignored.
 fn is_ignored(signal: c_int) -> anyhow::Result<bool> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let mask =
-        status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .context("no SigIgn in /proc/self/status")?;
     Ok(u64::from_str_radix(mask.trim(), 16)? >> (signal - 1) & 1 == 1)
 }
 
@@ -77,10 +83,12 @@ impl Host {
         })
     }
 
-    /// One turn: writes what standard output takes, waits until something has happened, and tells what.
+    /// One turn: writes what standard output takes, waits until something has happened, and tells
+    /// what.
     ///
-    /// It fills `events` and gives the signals that came. A broken pipe as standard output is told as the SIGPIPE that
-    /// any other filter would get. With `busy` it does not wait, unless it is standard output that has to be waited for.
+    /// It fills `events` and gives the signals that came. A broken pipe as standard output is told
+    /// as the SIGPIPE that any other filter would get. With `busy` it does not wait, unless it
+    /// is standard output that has to be waited for.
     pub(crate) fn turn(&mut self, events: &mut Events, busy: bool) -> anyhow::Result<Vec<c_int>> {
         let mut signals = Vec::new();
         let unwritten = !self.stdout.is_empty();
@@ -107,8 +115,9 @@ impl Host {
         Ok(signals)
     }
 
-    /// Does what a signal asks for: the first one stops the job, SIGINT once more kills it. When the job is finished, and
-    /// only the rest of its output takes a while, a second signal gives that up.
+    /// Does what a signal asks for: the first one stops the job, SIGINT once more kills it. When
+    /// the job is finished, and only the rest of its output takes a while, a second signal
+    /// gives that up.
     pub(crate) fn obey(&mut self, signal: c_int, job: JobId) -> jobworker::Result<()> {
         if !std::mem::replace(&mut self.stopping, true) {
             return self.reactor.stop(job);
@@ -124,7 +133,8 @@ impl Host {
 
 /// Standard output behind a buffer, never blocked on.
 ///
-/// Setting O_NONBLOCK would not do: the flag belongs to the open file description, which other programs share.
+/// Setting O_NONBLOCK would not do: the flag belongs to the open file description, which other
+/// programs share.
 pub(crate) struct Stdout {
     /// Whether anybody may still read it.
     pub(crate) open: bool,
@@ -170,10 +180,13 @@ impl Stdout {
         while !self.buffer.is_empty() {
             let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
             let (bytes, _) = self.buffer.as_slices();
-            let written = rustix::event::poll(&mut ready, Some(&Timespec::default())).and_then(|ready| match ready {
-                0 => Err(rustix::io::Errno::AGAIN),
-                _ => rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(CHUNK)]),
-            });
+            let written =
+                rustix::event::poll(&mut ready, Some(&Timespec::default())).and_then(|ready| {
+                    match ready {
+                        0 => Err(rustix::io::Errno::AGAIN),
+                        _ => rustix::io::write(stdout.as_fd(), &bytes[..bytes.len().min(CHUNK)]),
+                    }
+                });
             match written.map_err(io::Error::from) {
                 Ok(written) => drop(self.buffer.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -197,21 +210,25 @@ pub(crate) fn parse<Options: Parser>() -> Result<Options, ExitCode> {
     })
 }
 
-/// A command that gets what a shell would give it: the environment and the working directory of this process.
+/// A command that gets what a shell would give it: the environment and the working directory of
+/// this process.
 pub(crate) fn command(words: &[OsString]) -> Command {
-    let (program, args) =
-        words.split_first().map_or((Default::default(), words), |(first, rest)| (first.clone(), rest));
+    let (program, args) = words
+        .split_first()
+        .map_or((Default::default(), words), |(first, rest)| (first.clone(), rest));
     let mut command = Command::new(program);
     command.args(args).inherit_env();
     command
 }
 
-/// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads that any more.
+/// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads that any
+/// more.
 pub(crate) fn say(line: impl Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Tells of an error and gives the exit status for it, by the custom of env(1), nohup(1) and timeout(1).
+/// Tells of an error and gives the exit status for it, by the custom of env(1), nohup(1) and
+/// timeout(1).
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     let name = env!("CARGO_BIN_NAME");
     let known = error.downcast_ref::<Error>();
@@ -221,7 +238,11 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
         None => say(format_args!("{name}: {error:#}")),
     }
     ExitCode::from(match known {
-        Some(Error::Spawn { stage: Stage::Exec, source, .. }) if source.kind() == ErrorKind::NotFound => 127,
+        Some(Error::Spawn { stage: Stage::Exec, source, .. })
+            if source.kind() == ErrorKind::NotFound =>
+        {
+            127
+        }
         Some(Error::Spawn { stage: Stage::Exec, .. } | Error::InvalidCommand { .. }) => 126,
         _ => 125,
     })

@@ -1,6 +1,7 @@
 //! A job's final report, for people and for programs.
 //!
-//! Invariant: what is not known is not shown to people, and is null to programs; neither takes it for zero.
+//! Invariant: what is not known is not shown to people, and is null to programs; neither takes it
+//! for zero.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 pub(crate) enum Form {
     /// Lines with names, for people.
     Human,
-    /// One JSON object on one line; times are in seconds, sizes in bytes, and what is not known is null.
+    /// One JSON object on one line; times are in seconds, sizes in bytes, and what is not known is
+    /// null.
     Json,
 }
 
@@ -42,7 +44,8 @@ fn human(report: &Report) -> String {
         None => (" (of the main process)", report.usage.user, report.usage.system),
     };
     row("CPU", format!("{} user, {} system{whose}", seconds(user), seconds(system)));
-    if let Some((time, periods)) = stats.cpu.and_then(|cpu| cpu.throttled.zip(cpu.throttled_periods))
+    if let Some((time, periods)) =
+        stats.cpu.and_then(|cpu| cpu.throttled.zip(cpu.throttled_periods))
         && periods > 0
     {
         row("CPU throttled", format!("{} in {periods} periods", seconds(time)));
@@ -55,7 +58,8 @@ fn human(report: &Report) -> String {
             OomCause::Ancestor => "the memory limit of a cgroup above the job's was met",
             _ => "the system was out of memory, or somebody asked for the kill",
         };
-        let kills = stats.memory.map_or(String::new(), |memory| format!("; killed: {}", memory.oom_kills));
+        let kills =
+            stats.memory.map_or(String::new(), |memory| format!("; killed: {}", memory.oom_kills));
         row("Out of memory", verdict.to_owned() + &kills);
     }
     if let Some(peak) = stats.memory.and_then(|memory| memory.peak) {
@@ -77,8 +81,12 @@ fn human(report: &Report) -> String {
         );
     }
     for (resource, pressure) in pressures(stats) {
-        let full = pressure.full.map_or(String::new(), |full| format!(", full {}", seconds(full.total)));
-        row(&format!("Stalled for {resource}"), format!("some {}{full}", seconds(pressure.some.total)));
+        let full =
+            pressure.full.map_or(String::new(), |full| format!(", full {}", seconds(full.total)));
+        row(
+            &format!("Stalled for {resource}"),
+            format!("some {}{full}", seconds(pressure.some.total)),
+        );
     }
     row("Output", format!("{} bytes", report.output_bytes));
     if report.error_bytes > 0 {
@@ -101,7 +109,10 @@ fn json(job: JobId, report: &Report) -> Value {
     let pressure: serde_json::Map<String, Value> = pressures(stats)
         .map(|(resource, Pressure { some, full, .. })| {
             let full = full.map(|full| full.total.as_secs_f64());
-            (resource.to_string(), json!({ "some_seconds": some.total.as_secs_f64(), "full_seconds": full }))
+            (
+                resource.to_string(),
+                json!({ "some_seconds": some.total.as_secs_f64(), "full_seconds": full }),
+            )
         })
         .collect();
     json!({

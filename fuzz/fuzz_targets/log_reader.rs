@@ -1,8 +1,9 @@
-//! Owns the fuzz target `log_reader`: any sequence of what writers, jobs, readers and the kernel can do, against a plain
-//! model of what each tail must be given.
+//! Owns the fuzz target `log_reader`: any sequence of what writers, jobs, readers and the kernel
+//! can do, against a plain model of what each tail must be given.
 //!
-//! Invariant: the model knows files, not the engine. A tail reads a run of one generation of its file, each byte once,
-//! then of a later one after it was told `Truncated`. When the world is quiet, every tail has everything.
+//! Invariant: the model knows files, not the engine. A tail reads a run of one generation of its
+//! file, each byte once, then of a later one after it was told `Truncated`. When the world is
+//! quiet, every tail has everything.
 
 #![no_main]
 
@@ -131,7 +132,8 @@ impl World {
 
     /// A tail that is open, if there is any.
     fn tail(&self, tail: u8) -> Option<usize> {
-        let open: Vec<usize> = (0..self.tails.len()).filter(|token| self.tails[*token].is_some()).collect();
+        let open: Vec<usize> =
+            (0..self.tails.len()).filter(|token| self.tails[*token].is_some()).collect();
         (!open.is_empty()).then(|| open[usize::from(tail) % open.len()])
     }
 
@@ -149,9 +151,9 @@ impl World {
             })
             .collect();
         if machine.files.iter().any(|content| content.generation + 4 > MOST_GENERATIONS) {
-            machine
-                .script
-                .retain(|interference| !matches!(interference, Interference::Rewrite(_) | Interference::Overtake(_)));
+            machine.script.retain(|interference| {
+                !matches!(interference, Interference::Rewrite(_) | Interference::Overtake(_))
+            });
         }
     }
 
@@ -209,7 +211,9 @@ impl World {
                 self.engine.turn(*wait);
             }
             Operation::Emit { count } => self.emit(usize::from(*count) + 1),
-            Operation::Sleep { micros } => self.engine.sleep(Duration::from_micros(u64::from(*micros))),
+            Operation::Sleep { micros } => {
+                self.engine.sleep(Duration::from_micros(u64::from(*micros)))
+            }
             Operation::Finish { file, script } => {
                 let file = self.file(*file);
                 self.finish(file, *script);
@@ -219,10 +223,9 @@ impl World {
                 if self.finished[file].is_some() {
                     self.engine.remove(file);
                     for tail in &mut self.tails {
-                        if tail
-                            .as_ref()
-                            .is_some_and(|tail| tail.file == file && (tail.of_job || tail.snapshot.is_some()))
-                        {
+                        if tail.as_ref().is_some_and(|tail| {
+                            tail.file == file && (tail.of_job || tail.snapshot.is_some())
+                        }) {
                             *tail = None;
                         }
                     }
@@ -270,18 +273,25 @@ impl World {
         let content = self.content(file);
         let (most, rewritten) = (content.generation, content.generation != generation);
         let bound = |size: u64| finished.map_or(size, |finish| size.min(finish.end.unwrap_or(0)));
-        let (low, high) = if rewritten { (0, u64::MAX) } else { (bound(size), bound(content.size)) };
+        let (low, high) =
+            if rewritten { (0, u64::MAX) } else { (bound(size), bound(content.size)) };
         let start = self.engine.position(id).expect("it was just opened");
         match position {
             Position::Start => assert_eq!(start, 0),
             Position::Offset(offset) => assert_eq!(start, offset),
-            Position::End => assert!((low..=high).contains(&start), "{start} is not within {low}..={high}"),
+            Position::End => {
+                assert!((low..=high).contains(&start), "{start} is not within {low}..={high}")
+            }
             Position::LastLines(lines) if low == high => {
-                let newlines = (0..low).filter(|offset| byte(generation, *offset) == b'\n' && *offset + 1 < low);
-                let begins: Vec<u64> = std::iter::once(0).chain(newlines.map(|offset| offset + 1)).collect();
+                let newlines = (0..low)
+                    .filter(|offset| byte(generation, *offset) == b'\n' && *offset + 1 < low);
+                let begins: Vec<u64> =
+                    std::iter::once(0).chain(newlines.map(|offset| offset + 1)).collect();
                 let expected = match lines {
                     0 => low,
-                    lines => begins[begins.len().saturating_sub(usize::try_from(lines).expect("few"))],
+                    lines => {
+                        begins[begins.len().saturating_sub(usize::try_from(lines).expect("few"))]
+                    }
                 };
                 assert_eq!(start, expected, "the last {lines} lines");
             }
@@ -314,7 +324,10 @@ impl World {
         let end = tail.offset + bytes.len() as u64;
         let is = |generation: u64| {
             end <= held(content, generation)
-                && bytes.iter().zip(tail.offset..).all(|(found, offset)| *found == byte(generation, offset))
+                && bytes
+                    .iter()
+                    .zip(tail.offset..)
+                    .all(|(found, offset)| *found == byte(generation, offset))
         };
         assert!(!tail.ended, "bytes after the end");
         assert!(!bytes.is_empty(), "no bytes");
@@ -323,7 +336,10 @@ impl World {
             None => tail.least..=tail.most.min(content.generation),
         };
         let found = generations.clone().find(|generation| is(*generation));
-        assert!(found.is_some(), "{bytes:?} are not of {generations:?} of {content:?}, read by {tail:?}");
+        assert!(
+            found.is_some(),
+            "{bytes:?} are not of {generations:?} of {content:?}, read by {tail:?}"
+        );
         tail.reading = found;
         if let Some((_, most)) = tail.snapshot {
             assert!(end <= most, "bytes behind the end of a snapshot");
@@ -353,7 +369,10 @@ impl World {
                 (Some(_), _) if tail.truncated => assert_eq!(tail.offset, 0, "a snapshot was gone"),
                 (Some((least, most)), _) => {
                     let most = most.max(tail.start);
-                    assert!(tail.offset >= least && tail.offset <= most, "{tail:?} has ended within {content:?}");
+                    assert!(
+                        tail.offset >= least && tail.offset <= most,
+                        "{tail:?} has ended within {content:?}"
+                    );
                 }
                 (None, Some(finish)) if tail.of_job => {
                     let complete = match finish.end {
@@ -366,7 +385,10 @@ impl World {
                     let anew = finish.end.is_none()
                         && content.generation > finish.generation
                         && tail.reading.is_none_or(|read| read > finish.generation);
-                    assert!(complete || gone || known || anew, "{tail:?} has ended before {finish:?}");
+                    assert!(
+                        complete || gone || known || anew,
+                        "{tail:?} has ended before {finish:?}"
+                    );
                 }
                 _ => panic!("{tail:?} has ended"),
             }
@@ -513,7 +535,8 @@ impl World {
             }
             None => Some(size),
         };
-        let most = self.content(file).past.iter().max().copied().unwrap_or(0).max(self.content(file).size);
+        let most =
+            self.content(file).past.iter().max().copied().unwrap_or(0).max(self.content(file).size);
         assert!(end.is_none_or(|end| end <= most), "an end where the file never was");
         self.finished[file] = Some(Finish { end, size, generation });
     }
@@ -527,7 +550,9 @@ impl World {
             self.emit(usize::MAX);
             let mut busy = false;
             for token in 0..self.tails.len() {
-                if self.tails[token].as_ref().is_some_and(|tail| !tail.idle && !tail.ended) && !ignored(token) {
+                if self.tails[token].as_ref().is_some_and(|tail| !tail.idle && !tail.ended)
+                    && !ignored(token)
+                {
                     busy = true;
                     self.drain(token, 1 + token * 5);
                 }
@@ -560,8 +585,12 @@ impl World {
                 "a finished job's tail without an end: {tail:?}"
             );
             let everything = tail.offset >= size && (tail.offset == size || tail.reading.is_none());
-            let newest = size == 0 || tail.reading.map_or(tail.most >= generation, |reading| reading == generation);
-            assert!(everything && newest, "a lost wake-up: {tail:?}, generation {generation} of {size} bytes");
+            let newest = size == 0
+                || tail.reading.map_or(tail.most >= generation, |reading| reading == generation);
+            assert!(
+                everything && newest,
+                "a lost wake-up: {tail:?}, generation {generation} of {size} bytes"
+            );
         }
     }
 

@@ -1,7 +1,8 @@
-//! Owns how jobs end: the exit of the main process, the wait for the others, the last look at the logs and the report.
+//! Owns how jobs end: the exit of the main process, the wait for the others, the last look at the
+//! logs and the report.
 //!
-//! Invariant: a job is finished only when nothing of it is left that could write, or when nobody can tell any more, which
-//! the report then says. Nothing here waits: it arranges to be told.
+//! Invariant: a job is finished only when nothing of it is left that could write, or when nobody
+//! can tell any more, which the report then says. Nothing here waits: it arranges to be told.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::exit::{Exit, Usage};
 use crate::job::{Input, State};
-use crate::jobs::{Jobs, LOOKS, Live, SURVIVORS_AWAITED, Surroundings, main_token, register, survivor_token};
+use crate::jobs::{
+    Jobs, LOOKS, Live, SURVIVORS_AWAITED, Surroundings, main_token, register, survivor_token,
+};
 use crate::report::Report;
 use crate::stats::Stats;
 use crate::sys::Reap;
@@ -52,8 +55,10 @@ impl Jobs {
         let (exit, usage) = match live.process.wait(reap) {
             Ok(Some(ended)) => ended,
             Ok(None) => {
-                // Cannot be, by the kernel's promise; but if it could, forgetting the job would be worse.
-                live.registered = register(around.registry, live.process.pidfd(), main_token(slot)).is_ok();
+                // Cannot be, by the kernel's promise; but if it could, forgetting the job would be
+                // worse.
+                live.registered =
+                    register(around.registry, live.process.pidfd(), main_token(slot)).is_ok();
                 return;
             }
             Err(source) => {
@@ -79,13 +84,15 @@ impl Jobs {
         }
     }
 
-    /// Looks whether any process is left once the main one is gone, and arranges to be told when none is.
+    /// Looks whether any process is left once the main one is gone, and arranges to be told when
+    /// none is.
     pub(crate) fn look(&mut self, slot: usize, kill: bool, around: &mut Surroundings<'_>) {
         match self.look_and_wait(slot, kill, around) {
             Ok(true) => {}
             Ok(false) => self.step(slot, Input::Empty, around),
             Err(error) => {
-                // Nobody can tell any more whether the job has processes left: kill what can be killed, and finish.
+                // Nobody can tell any more whether the job has processes left: kill what can be
+                // killed, and finish.
                 self.kill_all(slot);
                 if let Some(job) = self.jobs.get_mut(slot) {
                     job.problems.push(error);
@@ -96,7 +103,12 @@ impl Jobs {
     }
 
     /// Says whether any process is left; if so, something will tell when none is.
-    fn look_and_wait(&mut self, slot: usize, kill: bool, around: &mut Surroundings<'_>) -> Result<bool> {
+    fn look_and_wait(
+        &mut self,
+        slot: usize,
+        kill: bool,
+        around: &mut Surroundings<'_>,
+    ) -> Result<bool> {
         if !self.populated(slot)? {
             return Ok(false);
         }
@@ -123,12 +135,17 @@ impl Jobs {
     }
 
     fn populated(&self, slot: usize) -> Result<bool> {
-        self.jobs.get(slot).and_then(|job| job.live.as_ref()).map_or(Ok(false), |live| live.contained.populated())
+        self.jobs
+            .get(slot)
+            .and_then(|job| job.live.as_ref())
+            .map_or(Ok(false), |live| live.contained.populated())
     }
 
     /// Watches the job's cgroup.events; says whether there is a watch.
     pub(crate) fn watch_group(&mut self, slot: usize, around: &mut Surroundings<'_>) -> bool {
-        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return false };
+        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else {
+            return false;
+        };
         if live.watch.is_none()
             && let Some(events) = live.contained.events_file()
         {
@@ -138,10 +155,18 @@ impl Jobs {
         live.watch.is_some()
     }
 
-    /// Waits for the processes that are left by pidfds of their own; says whether there are any. The notification of a
-    /// cgroup comes up to 10 ms late, because the kernel limits its rate per file.
-    fn await_survivors(&mut self, slot: usize, watched: bool, around: &mut Surroundings<'_>) -> Result<bool> {
-        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else { return Ok(false) };
+    /// Waits for the processes that are left by pidfds of their own; says whether there are any.
+    /// The notification of a cgroup comes up to 10 ms late, because the kernel limits its rate
+    /// per file.
+    fn await_survivors(
+        &mut self,
+        slot: usize,
+        watched: bool,
+        around: &mut Surroundings<'_>,
+    ) -> Result<bool> {
+        let Some(live) = self.jobs.get_mut(slot).and_then(|job| job.live.as_mut()) else {
+            return Ok(false);
+        };
         if !live.survivors.is_empty() {
             return Ok(true);
         }
@@ -160,7 +185,8 @@ impl Jobs {
         Ok(!live.survivors.is_empty())
     }
 
-    /// Gives back what the job holds and reports. `empty`: no process is left, or none that could be waited for.
+    /// Gives back what the job holds and reports. `empty`: no process is left, or none that could
+    /// be waited for.
     pub(crate) fn finish(&mut self, slot: usize, empty: bool, around: &mut Surroundings<'_>) {
         self.set_deadline(slot, None);
         let Some(job) = self.jobs.get_mut(slot) else { return };
@@ -175,9 +201,11 @@ impl Jobs {
                 Err(error) => job.problems.push(error),
             }
         }
-        // The verdict, whose event may be on its way still: the kernel tells of changes with a delay.
+        // The verdict, whose event may be on its way still: the kernel tells of changes with a
+        // delay.
         self.memory_changed(slot, around);
-        let triggers = self.live_at(slot).map(|live| std::mem::take(&mut live.triggers)).unwrap_or_default();
+        let triggers =
+            self.live_at(slot).map(|live| std::mem::take(&mut live.triggers)).unwrap_or_default();
         for place in triggers {
             self.drop_trigger(place, around);
         }
@@ -199,7 +227,9 @@ impl Jobs {
                 let _ = live.process.wait(Reap::Now);
             }
             let left = if empty { Ok(false) } else { live.contained.populated() };
-            let removed = left.and_then(|left| if left { Ok(false) } else { live.contained.remove().map(|()| true) });
+            let removed = left.and_then(|left| {
+                if left { Ok(false) } else { live.contained.remove().map(|()| true) }
+            });
             if !matches!(removed, Ok(true)) {
                 cgroup_left = live.contained.path().map(Path::to_owned);
             }
@@ -223,7 +253,8 @@ impl Jobs {
                 Err(error) => job.problems.push(error),
             }
         }
-        let (exit, usage, wall) = job.exit.unwrap_or((Exit::Unknown, Usage::default(), job.spawned.elapsed()));
+        let (exit, usage, wall) =
+            job.exit.unwrap_or((Exit::Unknown, Usage::default(), job.spawned.elapsed()));
         let report = Arc::new(Report {
             exit,
             wall,

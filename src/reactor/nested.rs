@@ -1,6 +1,8 @@
-//! Owns the reactor as a part of another loop: its one descriptor, and it as an event source of mio.
+//! Owns the reactor as a part of another loop: its one descriptor, and it as an event source of
+//! mio.
 //!
-//! Invariant: once the descriptor was asked for, it is readable whenever a poll without waiting has work.
+//! Invariant: once the descriptor was asked for, it is readable whenever a poll without waiting has
+//! work.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -42,8 +44,9 @@ impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
         if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
-            // Nobody was to be told until now. The poll that follows sets the timer for what is due later. A write to
-            // an eventfd fails only when it would block, and then it is readable.
+            // Nobody was to be told until now. The poll that follows sets the timer for what is due
+            // later. A write to an eventfd fails only when it would block, and then it
+            // is readable.
             let _ = self.waker.nudge();
         }
         epoll_fd(&self.poll)
@@ -57,11 +60,21 @@ impl AsRawFd for Reactor {
 }
 
 impl mio::event::Source for Reactor {
-    fn register(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: mio::Token,
+        interests: Interest,
+    ) -> std::io::Result<()> {
         registry.register(&mut SourceFd(&self.as_raw_fd()), token, interests)
     }
 
-    fn reregister(&mut self, registry: &Registry, token: mio::Token, interests: Interest) -> std::io::Result<()> {
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: mio::Token,
+        interests: Interest,
+    ) -> std::io::Result<()> {
         registry.reregister(&mut SourceFd(&self.as_raw_fd()), token, interests)
     }
 

@@ -1,4 +1,5 @@
-//! Owns the door of the reactor to resource control: limits, statistics, pressure, freezing, groups in advance, sweep.
+//! Owns the door of the reactor to resource control: limits, statistics, pressure, freezing, groups
+//! in advance, sweep.
 //!
 //! What is done is decided elsewhere; here it is documented.
 
@@ -29,13 +30,14 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits as for
-    /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits
+    /// as for [`spawn`](Self::spawn). Limits before the one that failed are then in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
         self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
     }
 
-    /// The limits that the kernel enforces for a job, by interface file; only those whose controllers are there.
+    /// The limits that the kernel enforces for a job, by interface file; only those whose
+    /// controllers are there.
     ///
     /// Reads some twenty small files.
     ///
@@ -57,12 +59,13 @@ impl Reactor {
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
-    /// Reads up to a dozen small files, for two of which the kernel collects counters of every processor: for a
-    /// display, not for every event.
+    /// Reads up to a dozen small files, for two of which the kernel collects counters of every
+    /// processor: for a display, not for every event.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's [`accounting`](crate::Command::accounting) was off;
-    /// [`Error::NotInCgroup`]; [`Error::Path`].
+    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's
+    /// [`accounting`](crate::Command::accounting) was off; [`Error::NotInCgroup`];
+    /// [`Error::Path`].
     pub fn stats(&self, job: JobId) -> Result<Stats> {
         self.jobs.stats(job)
     }
@@ -70,13 +73,15 @@ impl Reactor {
     /// How long a job was stalled for a resource.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`]; [`Error::Path`].
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`];
+    /// [`Error::Path`].
     pub fn pressure(&self, job: JobId, resource: Stallable) -> Result<Pressure> {
         self.jobs.pressure(job, resource)
     }
 
-    /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per window. A second call for the same resource
-    /// replaces the first; the end of the job ends it.
+    /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per
+    /// window. A second call for the same resource replaces the first; the end of the job ends
+    /// it.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Stall, Stallable, Token};
@@ -106,11 +111,18 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
     }
 
-    /// Makes stalls of the whole system events ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
+    /// Makes stalls of the whole system events
+    /// ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
     ///
     /// # Errors
-    /// [`Error::NoPressure`]; [`Error::StallRefused`] when the kernel does not take it, see [`Stall`]; [`Error::Path`].
-    pub fn watch_system_pressure(&mut self, resource: Stallable, stall: Stall, token: Token) -> Result<()> {
+    /// [`Error::NoPressure`]; [`Error::StallRefused`] when the kernel does not take it, see
+    /// [`Stall`]; [`Error::Path`].
+    pub fn watch_system_pressure(
+        &mut self,
+        resource: Stallable,
+        stall: Stall,
+        token: Token,
+    ) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.watch_system_pressure(resource, stall, token, around))
     }
 
@@ -125,7 +137,8 @@ impl Reactor {
         })
     }
 
-    /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) tells when every process stands still.
+    /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) tells when every
+    /// process stands still.
     ///
     /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
     ///
@@ -144,13 +157,15 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`]; [`Error::WatchLimit`].
+    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`];
+    /// [`Error::WatchLimit`].
     #[doc(alias = "cgroup.freeze")]
     pub fn freeze(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
     }
 
-    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`](crate::Event::Thawed) tells when it does.
+    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`](crate::Event::Thawed) tells
+    /// when it does.
     ///
     /// # Errors
     /// As for [`freeze`](Self::freeze).
@@ -158,11 +173,11 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.freeze(job, false, around))
     }
 
-    /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a spawn then takes one
-    /// instead of making it and writing its limits.
+    /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a
+    /// spawn then takes one instead of making it and writing its limits.
     ///
-    /// There is one such pool; other limits replace it. To be called when there is time, after spawns too: it is never
-    /// filled by itself.
+    /// There is one such pool; other limits replace it. To be called when there is time, after
+    /// spawns too: it is never filled by itself.
     ///
     /// ```
     /// use jobworker::{Command, Limits, Reactor, Token};
@@ -178,7 +193,9 @@ impl Reactor {
     /// [`spawn`](Self::spawn); [`Error::Path`]. What was made before the failure stays.
     pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
         let Some(hierarchy) = &self.hierarchy else {
-            return Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() });
+            return Err(Error::NoCgroup {
+                reason: "jobs are contained by process group".to_owned(),
+            });
         };
         let told = |source| Error::InvalidLimit { program: "a prepared job".into(), source };
         let mut settings = limits.check().map_err(told)?;
@@ -186,18 +203,23 @@ impl Reactor {
         self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
     }
 
-    /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes its own, and says
-    /// which. Processes in them are killed, unless their job was [detached](crate::Command::detached).
+    /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes
+    /// its own, and says which. Processes in them are killed, unless their job was
+    /// [detached](crate::Command::detached).
     ///
-    /// Never touched: groups of a host that lives, or may live, such as in another pid namespace, and groups that no
-    /// reactor has made. Blocks until the killed processes are gone, at most five seconds per group.
+    /// Never touched: groups of a host that lives, or may live, such as in another pid namespace,
+    /// and groups that no reactor has made. Blocks until the killed processes are gone, at most
+    /// five seconds per group.
     ///
     /// # Errors
-    /// [`Error::NoCgroup`] when jobs are contained by process group; [`Error::Path`] when a group cannot be removed.
+    /// [`Error::NoCgroup`] when jobs are contained by process group; [`Error::Path`] when a group
+    /// cannot be removed.
     pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
         match &self.hierarchy {
             Some(hierarchy) => sweep(hierarchy, &self.owner),
-            None => Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() }),
+            None => {
+                Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() })
+            }
         }
     }
 }

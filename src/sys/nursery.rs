@@ -1,7 +1,8 @@
-//! Owns the birth of a process: clone3 on a stack of its own, and the code that runs in the child until exec.
+//! Owns the birth of a process: clone3 on a stack of its own, and the code that runs in the child
+//! until exec.
 //!
-//! Invariant: between clone3 and exec the child allocates nothing, takes no lock and cannot panic; everything it needs
-//! lies ready in a [`Plan`].
+//! Invariant: between clone3 and exec the child allocates nothing, takes no lock and cannot panic;
+//! everything it needs lies ready in a [`Plan`].
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
@@ -14,7 +15,9 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use linux_raw_sys::general as raw;
-use linux_raw_sys::prctl::{PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG};
+use linux_raw_sys::prctl::{
+    PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
+};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use crate::error::Stage;
@@ -84,7 +87,8 @@ pub(crate) struct Placement {
     pub(crate) tells_exit: bool,
 }
 
-/// What the child tells the parent, on memory that both see whether or not they share an address space.
+/// What the child tells the parent, on memory that both see whether or not they share an address
+/// space.
 #[repr(C)]
 struct Message {
     /// Zero, or the stage that failed.
@@ -95,9 +99,11 @@ struct Message {
     members: [u8; 64],
 }
 
-/// The memory a child runs on before exec: a stack with a guard page below, and a page for its message.
+/// The memory a child runs on before exec: a stack with a guard page below, and a page for its
+/// message.
 ///
-/// One is enough for a reactor, for the parent waits in clone3 until the child has left it (`CLONE_VFORK`).
+/// One is enough for a reactor, for the parent waits in clone3 until the child has left it
+/// (`CLONE_VFORK`).
 #[derive(Debug)]
 pub(crate) struct Nursery {
     base: *mut c_void,
@@ -120,11 +126,22 @@ impl Nursery {
         let length = page + STACK_SIZE;
         // SAFETY: new anonymous mappings touch no memory that is in use.
         let base = unsafe {
-            mmap_anonymous(ptr::null_mut(), length, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::STACK)
+            mmap_anonymous(
+                ptr::null_mut(),
+                length,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::STACK,
+            )
         }?;
         // SAFETY: a new anonymous mapping again.
-        let message =
-            unsafe { mmap_anonymous(ptr::null_mut(), page, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) };
+        let message = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                page,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        };
         let message = match message {
             // A zeroed page is a valid message, and larger than one.
             Ok(message) => message.cast::<Message>(),
@@ -136,29 +153,41 @@ impl Nursery {
         };
         let nursery = Self { base, message, page };
         // SAFETY: the range is the part of our own mapping above the guard page.
-        unsafe { mprotect(base.wrapping_byte_add(page), STACK_SIZE, MprotectFlags::READ | MprotectFlags::WRITE) }?;
+        unsafe {
+            mprotect(
+                base.wrapping_byte_add(page),
+                STACK_SIZE,
+                MprotectFlags::READ | MprotectFlags::WRITE,
+            )
+        }?;
         Ok(nursery)
     }
 
     fn message(&self) -> &Message {
-        // SAFETY: the page lives as long as `self`; its shared fields are atomic, and `members` is written only while
-        // the parent waits in clone3.
+        // SAFETY: the page lives as long as `self`; its shared fields are atomic, and `members` is
+        // written only while the parent waits in clone3.
         unsafe { &*self.message }
     }
 
     /// Starts the program that `plan` describes.
     pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
         // Only asked for where the child has to notice the host's death.
-        let host = plan.parent_death_signal.map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
+        let host = plan
+            .parent_death_signal
+            .map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
         self.message().stage.store(0, Ordering::Relaxed);
-        // Changing ids clears this flag of the *address space*, which the child shares with the host until exec. One such
-        // child at a time, whatever the thread: another spawn would save the flag as this one's child has left it.
+        // Changing ids clears this flag of the *address space*, which the child shares with the
+        // host until exec. One such child at a time, whatever the thread: another spawn
+        // would save the flag as this one's child has left it.
         let changes_ids = plan.uid.is_some() || plan.gid.is_some();
-        let one_at_a_time = changes_ids.then(|| CHANGES_IDS.lock().unwrap_or_else(PoisonError::into_inner));
+        let one_at_a_time =
+            changes_ids.then(|| CHANGES_IDS.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: PR_GET_DUMPABLE takes no further argument.
-        let dumpable = changes_ids.then(|| unsafe { call(raw::__NR_prctl, [PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) });
+        let dumpable = changes_ids
+            .then(|| unsafe { call(raw::__NR_prctl, [PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) });
         let child = Child { plan, host, message: self.message };
-        // SAFETY: `child_main` leaves by exec or exit, and everything it reads lives until clone3 has returned here.
+        // SAFETY: `child_main` leaves by exec or exit, and everything it reads lives until clone3
+        // has returned here.
         let born = unsafe { self.clone(plan.cgroup, child_main, (&raw const child).cast()) };
         if let Some(Ok(1)) = dumpable {
             // SAFETY: PR_SET_DUMPABLE takes one integer. It cannot fail with 1.
@@ -178,17 +207,21 @@ impl Nursery {
         }
     }
 
-    /// Clones a child into the cgroup and lets it look whether it is there: does the kernel do what it was asked?
+    /// Clones a child into the cgroup and lets it look whether it is there: does the kernel do what
+    /// it was asked?
     ///
     /// `misplaced` says what it found if it was not there.
     pub(crate) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
         let failure = |errno| Failure { stage: Stage::Clone, errno };
         self.message().length.store(0, Ordering::Relaxed);
         let probe = Probe { cgroup: cgroup.as_raw_fd(), message: self.message };
-        // SAFETY: `probe_main` leaves by exit, and what it reads lives until clone3 has returned here.
+        // SAFETY: `probe_main` leaves by exit, and what it reads lives until clone3 has returned
+        // here.
         let (pid, pidfd) =
-            unsafe { self.clone(Some(cgroup), probe_main, (&raw const probe).cast()) }.map_err(failure)?;
-        let ended = wait(&pidfd, Reap::Block).map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
+            unsafe { self.clone(Some(cgroup), probe_main, (&raw const probe).cast()) }
+                .map_err(failure)?;
+        let ended = wait(&pidfd, Reap::Block)
+            .map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
         let tells_exit = exit_after_reap(&pidfd) != Exit::Unknown;
         let misplaced = match ended {
             Some((exit @ Exit::Signal { .. }, _)) => {
@@ -203,14 +236,20 @@ impl Nursery {
     fn misplaced(&self, pid: u32) -> Option<String> {
         let message = self.message();
         let Ok(length) = usize::try_from(message.length.load(Ordering::Relaxed)) else {
-            return Some("a child cloned into a new cgroup could not read cgroup.procs there".to_owned());
+            return Some(
+                "a child cloned into a new cgroup could not read cgroup.procs there".to_owned(),
+            );
         };
-        let members = String::from_utf8_lossy(message.members.get(..length).unwrap_or(&[])).into_owned();
+        let members =
+            String::from_utf8_lossy(message.members.get(..length).unwrap_or(&[])).into_owned();
         let landed = members.lines().any(|line| line.parse() == Ok(pid));
-        (!landed).then(|| format!("a child cloned into a new cgroup is not in it (members: {members:?})"))
+        (!landed).then(|| {
+            format!("a child cloned into a new cgroup is not in it (members: {members:?})")
+        })
     }
 
-    /// clone3 into `cgroup`, running `entry(data)` in the child and returning in the parent when that has left.
+    /// clone3 into `cgroup`, running `entry(data)` in the child and returning in the parent when
+    /// that has left.
     ///
     /// # Safety
     /// `entry` must never return, allocate or lock; `data` must be what it expects.
@@ -230,8 +269,9 @@ impl Nursery {
             pidfd: (&raw mut pidfd).addr() as u64,
             child_tid: 0,
             parent_tid: 0,
-            // None: exec makes it SIGCHLD, and a child that never comes so far is nobody's business but ours. Sent while
-            // it is blocked here, it would interrupt some other thread of the host.
+            // None: exec makes it SIGCHLD, and a child that never comes so far is nobody's business
+            // but ours. Sent while it is blocked here, it would interrupt some other
+            // thread of the host.
             exit_signal: 0,
             stack: 0,
             stack_size: 0,
@@ -246,12 +286,14 @@ impl Nursery {
             arguments.stack = self.base.addr() as u64 + self.page as u64;
             arguments.stack_size = STACK_SIZE as u64;
         }
-        // A handler of the host must not run in the child, on memory that is the host's: block everything meanwhile.
+        // A handler of the host must not run in the child, on memory that is the host's: block
+        // everything meanwhile.
         let all = [u64::MAX; 2];
         let mut before = [0u64; 2];
         // SAFETY: both sets are larger than the kernel's set, whose size is told.
         let masked = unsafe { set_signal_mask(&all, Some(&mut before)) };
-        // SAFETY: the argument block is complete and lives on; stack, entry and data are as the caller promises.
+        // SAFETY: the argument block is complete and lives on; stack, entry and data are as the
+        // caller promises.
         let result = unsafe { clone3(&arguments, mem::size_of_val(&arguments), entry, data) };
         if masked.is_ok() {
             // SAFETY: as above.
@@ -267,7 +309,8 @@ impl Nursery {
 
 impl Drop for Nursery {
     fn drop(&mut self) {
-        // SAFETY: both mappings were made in `new` with these lengths, and no child runs on them: clone3 has returned.
+        // SAFETY: both mappings were made in `new` with these lengths, and no child runs on them:
+        // clone3 has returned.
         unsafe {
             let _ = munmap(self.base, self.page + STACK_SIZE);
             let _ = munmap(self.message.cast(), self.page);
@@ -275,11 +318,14 @@ impl Drop for Nursery {
     }
 }
 
-/// Whether the child borrows the host's memory until exec, which makes a spawn independent of the host's size.
-const SHARES_MEMORY: bool = cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(jobworker_without_vm)));
+/// Whether the child borrows the host's memory until exec, which makes a spawn independent of the
+/// host's size.
+const SHARES_MEMORY: bool =
+    cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(jobworker_without_vm)));
 
-/// clone3 for a child with a stack of its own. The parent gets the pid or a negative errno; the child never returns,
-/// so it never sees the parent's stack frame, which Rust could not make sound ("returns twice").
+/// clone3 for a child with a stack of its own. The parent gets the pid or a negative errno; the
+/// child never returns, so it never sees the parent's stack frame, which Rust could not make sound
+/// ("returns twice").
 ///
 /// # Safety
 /// As for [`Nursery::clone`].
@@ -409,25 +455,31 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
         step(Stage::ProcessGroup, raw::__NR_setpgid, [0; 6])?;
     }
 
-    // CLONE_CLEAR_SIGHAND has reset the handlers, but it leaves alone what the host ignores, and a Rust host ignores
-    // SIGPIPE. All zero is SIG_DFL with no flags.
+    // CLONE_CLEAR_SIGHAND has reset the handlers, but it leaves alone what the host ignores, and a
+    // Rust host ignores SIGPIPE. All zero is SIG_DFL with no flags.
     let default_action = [0u64; 8];
     let set_size = mem::size_of::<raw::kernel_sigset_t>();
     for signal in 1..=64u32 {
         if signal != raw::SIGKILL && signal != raw::SIGSTOP {
-            let arguments = [signal as usize, default_action.as_ptr().expose_provenance(), 0, set_size, 0, 0];
+            let arguments =
+                [signal as usize, default_action.as_ptr().expose_provenance(), 0, set_size, 0, 0];
             step(Stage::Signals, raw::__NR_rt_sigaction, arguments)?;
         }
     }
     // SAFETY: the set is larger than the kernel's.
     unsafe { set_signal_mask(&[0; 2], None) }.map_err(|errno| (Stage::Signals, errno))?;
 
-    // First lift every source above 2, then put each in its place: no step can overwrite the source of a later one.
+    // First lift every source above 2, then put each in its place: no step can overwrite the source
+    // of a later one.
     let mut sources = [0usize; 3];
     for (source, stream) in sources.iter_mut().zip(plan.streams) {
         *source = stream.as_raw_fd().unsigned_abs() as usize;
         if *source < 3 {
-            *source = step(Stage::StandardStreams, raw::__NR_fcntl, [*source, raw::F_DUPFD as usize, 3, 0, 0, 0])?;
+            *source = step(
+                Stage::StandardStreams,
+                raw::__NR_fcntl,
+                [*source, raw::F_DUPFD as usize, 3, 0, 0, 0],
+            )?;
         }
     }
     for (target, source) in sources.into_iter().enumerate() {
@@ -447,22 +499,45 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
         step(Stage::Groups, raw::__NR_setgroups, arguments)?;
     }
     if let Some(gid) = plan.gid {
-        step(Stage::GroupId, raw::__NR_setresgid, [gid as usize, gid as usize, gid as usize, 0, 0, 0])?;
+        step(
+            Stage::GroupId,
+            raw::__NR_setresgid,
+            [gid as usize, gid as usize, gid as usize, 0, 0, 0],
+        )?;
     }
     if let Some(uid) = plan.uid {
-        step(Stage::UserId, raw::__NR_setresuid, [uid as usize, uid as usize, uid as usize, 0, 0, 0])?;
+        step(
+            Stage::UserId,
+            raw::__NR_setresuid,
+            [uid as usize, uid as usize, uid as usize, 0, 0, 0],
+        )?;
     }
     if plan.no_new_privs {
-        step(Stage::NoNewPrivileges, raw::__NR_prctl, [PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0])?;
+        step(
+            Stage::NoNewPrivileges,
+            raw::__NR_prctl,
+            [PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0],
+        )?;
     }
     if let Some(dir) = plan.current_dir {
-        step(Stage::CurrentDirectory, raw::__NR_chdir, [dir.as_ptr().expose_provenance(), 0, 0, 0, 0, 0])?;
+        step(
+            Stage::CurrentDirectory,
+            raw::__NR_chdir,
+            [dir.as_ptr().expose_provenance(), 0, 0, 0, 0, 0],
+        )?;
     }
     if let Some(signal) = plan.parent_death_signal {
-        // After the change of ids, which would clear it. A host that died before this line never sends it.
+        // After the change of ids, which would clear it. A host that died before this line never
+        // sends it.
         let number = signal.as_raw().unsigned_abs() as usize;
-        step(Stage::ParentDeathSignal, raw::__NR_prctl, [PR_SET_PDEATHSIG as usize, number, 0, 0, 0, 0])?;
-        if step(Stage::ParentDeathSignal, raw::__NR_getppid, [0; 6])? != child.host.unsigned_abs() as usize {
+        step(
+            Stage::ParentDeathSignal,
+            raw::__NR_prctl,
+            [PR_SET_PDEATHSIG as usize, number, 0, 0, 0, 0],
+        )?;
+        if step(Stage::ParentDeathSignal, raw::__NR_getppid, [0; 6])?
+            != child.host.unsigned_abs() as usize
+        {
             leave();
         }
     }
@@ -471,7 +546,8 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     Err((Stage::Exec, execute(plan)))
 }
 
-/// Executes the first of the programs that can be; returns the errno that tells most about why none could.
+/// Executes the first of the programs that can be; returns the errno that tells most about why none
+/// could.
 fn execute(plan: &Plan<'_>) -> i32 {
     let mut verdict = raw_errno::ENOENT;
     for program in plan.programs {
@@ -483,8 +559,9 @@ fn execute(plan: &Plan<'_>) -> i32 {
             0,
             0,
         ];
-        // Another thread of the host that forks while the program file is being written holds it open for writing
-        // until that child executes: yield to it, a bounded number of times.
+        // Another thread of the host that forks while the program file is being written holds it
+        // open for writing until that child executes: yield to it, a bounded number of
+        // times.
         let mut errno = raw_errno::ETXTBSY;
         for _ in 0..16 {
             // SAFETY: the strings and the null-terminated arrays belong to `plan`.
@@ -528,17 +605,22 @@ extern "C" fn probe_main(data: *const c_void) -> ! {
     // SAFETY: `Nursery::probe` passes a `Probe` that lives until the parent runs on.
     let probe = unsafe { &*data.cast::<Probe>() };
     let message = probe.message;
-    // SAFETY: the path is a literal with a NUL; the buffer is in the message page, which only this child uses now.
+    // SAFETY: the path is a literal with a NUL; the buffer is in the message page, which only this
+    // child uses now.
     let read = unsafe {
         let dir = probe.cgroup.unsigned_abs() as usize;
         let path = c"cgroup.procs".as_ptr().expose_provenance();
-        call(raw::__NR_openat, [dir, path, (raw::O_RDONLY | raw::O_CLOEXEC) as usize, 0, 0, 0]).and_then(|fd| {
-            let buffer = (&raw mut (*message).members).expose_provenance();
-            call(raw::__NR_read, [fd, buffer, 64, 0, 0, 0])
-        })
+        call(raw::__NR_openat, [dir, path, (raw::O_RDONLY | raw::O_CLOEXEC) as usize, 0, 0, 0])
+            .and_then(|fd| {
+                let buffer = (&raw mut (*message).members).expose_provenance();
+                call(raw::__NR_read, [fd, buffer, 64, 0, 0, 0])
+            })
     };
     // SAFETY: the field is atomic, and the page is mapped here as well.
     let length = unsafe { &(*message).length };
-    length.store(read.map_or_else(|errno| -errno, |bytes| i32::try_from(bytes).unwrap_or(0)), Ordering::Relaxed);
+    length.store(
+        read.map_or_else(|errno| -errno, |bytes| i32::try_from(bytes).unwrap_or(0)),
+        Ordering::Relaxed,
+    );
     leave()
 }

@@ -1,6 +1,8 @@
-//! Owns how a tail is read: what it finds at its offset, and the bytes, copied or shown where they lie.
+//! Owns how a tail is read: what it finds at its offset, and the bytes, copied or shown where they
+//! lie.
 //!
-//! Invariant: a tail moves only over bytes that it was given, or to the first byte after it was told of a truncation.
+//! Invariant: a tail moves only over bytes that it was given, or to the first byte after it was
+//! told of a truncation.
 
 use std::io;
 
@@ -24,7 +26,12 @@ pub(crate) enum Found<'a> {
 
 impl<K: Kernel> Tails<K> {
     /// Copies the next bytes of a tail.
-    pub(crate) fn read(&mut self, id: TailId, buffer: &mut [u8], queue: &mut Queue) -> Result<Read, Trouble> {
+    pub(crate) fn read(
+        &mut self,
+        id: TailId,
+        buffer: &mut [u8],
+        queue: &mut Queue,
+    ) -> Result<Read, Trouble> {
         let key = id.0;
         loop {
             let tail = self.tails.get_mut(key).ok_or(Trouble::Unknown)?;
@@ -50,7 +57,8 @@ impl<K: Kernel> Tails<K> {
                 }
                 Found::File(available) => {
                     let most = usize::try_from(available).unwrap_or(usize::MAX).min(buffer.len());
-                    let copied = self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
+                    let copied =
+                        self.kernel.read_at(&log.file, &mut buffer[..most], tail.offset)?;
                     if copied < most || !log.is_intact(&mut self.kernel)? {
                         // These bytes were there once.
                         self.truncated(tail_log(&self.tails, key), queue);
@@ -65,8 +73,8 @@ impl<K: Kernel> Tails<K> {
         }
     }
 
-    /// Finds the next bytes of a tail, for [`shown`](Self::shown): in the window without a copy, behind it after one
-    /// read of the file.
+    /// Finds the next bytes of a tail, for [`shown`](Self::shown): in the window without a copy,
+    /// behind it after one read of the file.
     pub(crate) fn fill(&mut self, id: TailId, queue: &mut Queue) -> Result<Fill<'static>, Trouble> {
         let key = id.0;
         loop {
@@ -88,7 +96,9 @@ impl<K: Kernel> Tails<K> {
                 Found::Fault(errno) => return Err(self.fault(key, errno)),
                 Found::Window(bytes) => tail.filled = bytes.len(),
                 Found::File(available) => match self.fill_from_file(key, available)? {
-                    Some(length) => self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length,
+                    Some(length) => {
+                        self.tails.get_mut(key).ok_or(Trouble::Unknown)?.filled = length
+                    }
                     None => {
                         self.truncated(tail_log(&self.tails, key), queue);
                         continue;
@@ -107,7 +117,8 @@ impl<K: Kernel> Tails<K> {
                 Some(bytes) => bytes,
                 None => {
                     let (_, start, length) = self.behind_of.filter(|(owner, ..)| *owner == id.0)?;
-                    self.behind.get(usize::try_from(tail.offset.checked_sub(start)?).ok()?..length)?
+                    self.behind
+                        .get(usize::try_from(tail.offset.checked_sub(start)?).ok()?..length)?
                 }
             };
             bytes.get(..tail.filled)
@@ -115,7 +126,8 @@ impl<K: Kernel> Tails<K> {
         bytes.unwrap_or(&[])
     }
 
-    /// Makes `behind` hold the bytes at the tail's offset and says how many; `None` when the file has lost them.
+    /// Makes `behind` hold the bytes at the tail's offset and says how many; `None` when the file
+    /// has lost them.
     fn fill_from_file(&mut self, key: Key, available: u64) -> Result<Option<usize>, Trouble> {
         let tail = self.tails.get(key).ok_or(Trouble::Unknown)?;
         let log = self.logs.get(tail.log).ok_or(Trouble::Unknown)?;
@@ -147,8 +159,8 @@ impl<K: Kernel> Tails<K> {
         Ok(())
     }
 
-    /// The error of a tail whose log has failed. The visit forgets the fault, so that whoever tries again does so in
-    /// earnest.
+    /// The error of a tail whose log has failed. The visit forgets the fault, so that whoever tries
+    /// again does so in earnest.
     fn fault(&mut self, key: Key, errno: i32) -> Trouble {
         if let Some(log) = tail_log(&self.tails, key) {
             self.changed(log);

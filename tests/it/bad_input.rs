@@ -1,5 +1,5 @@
-//! Bad input and exhausted systems: each a clear error, which names the operation, what it concerned, the cause and, where
-//! known, what to do; and nothing is left behind.
+//! Bad input and exhausted systems: each a clear error, which names the operation, what it
+//! concerned, the cause and, where known, what to do; and nothing is left behind.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,10 +8,12 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use jobworker::{
-    ByteSize, Command, Containment, Error, Exit, InvalidLimit, Limits, Output, Position, ProcessGroup, Reactor,
-    Resource, Token,
+    ByteSize, Command, Containment, Error, Exit, InvalidLimit, Limits, Output, Position,
+    ProcessGroup, Reactor, Resource, Token,
 };
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
+};
 use rustix::process::{Pid, PidfdFlags, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -33,7 +35,8 @@ fn grouped() -> World {
     World::around(Reactor::with_config(&config).unwrap(), place)
 }
 
-/// Makes this thread, which is the one that starts jobs, run as a user without privileges. `false` where it cannot.
+/// Makes this thread, which is the one that starts jobs, run as a user without privileges. `false`
+/// where it cannot.
 fn become_user(uid: u32) -> bool {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can become somebody else");
@@ -70,25 +73,45 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
     let io_weight = Limits::new().io_weight(10_001).clone();
 
     // What only root may ask for is refused before it is looked at.
-    let groups = if rustix::process::geteuid().is_root() { "Invalid argument" } else { "Operation not permitted" };
+    let groups = if rustix::process::geteuid().is_root() {
+        "Invalid argument"
+    } else {
+        "Operation not permitted"
+    };
     let bad_groups = &["setting supplementary groups failed", groups];
     let missing: &[&str] = &["exec failed", "No such file or directory", "interpreter is missing"];
-    let denied: &[&str] = &["exec failed", "Permission denied", "not executable by the job's user, a directory"];
+    let denied: &[&str] =
+        &["exec failed", "Permission denied", "not executable by the job's user, a directory"];
     let cases: Vec<(Command, &[&str])> = vec![
         (Command::new("/no/such/program"), missing),
         (Command::new("no-such-program-anywhere"), missing),
         (Command::new(&orphan), missing),
         (Command::new(&plain), denied),
         (Command::new(&dir), denied),
-        (Command::new(&text), &["exec failed", "Exec format error", "neither a binary of this machine nor a script"]),
+        (
+            Command::new(&text),
+            &["exec failed", "Exec format error", "neither a binary of this machine nor a script"],
+        ),
         (Command::new(plain.join("below")), &["exec failed", "Not a directory"]),
         (Command::new(""), &["the program is an empty string"]),
         (Command::new("a\0b"), &["the program contains a NUL byte"]),
         (Command::new("true").arg("a\0b").clone(), &["an argument contains a NUL byte"]),
-        (Command::new("true").env("A", "\0").clone(), &["an environment variable contains a NUL byte"]),
-        (Command::new("true").env("A=B", "").clone(), &["environment variable is empty or contains '='"]),
-        (Command::new("true").env("", "").clone(), &["environment variable is empty or contains '='"]),
-        (Command::new("true").current_dir("\0").clone(), &["the working directory contains a NUL byte"]),
+        (
+            Command::new("true").env("A", "\0").clone(),
+            &["an environment variable contains a NUL byte"],
+        ),
+        (
+            Command::new("true").env("A=B", "").clone(),
+            &["environment variable is empty or contains '='"],
+        ),
+        (
+            Command::new("true").env("", "").clone(),
+            &["environment variable is empty or contains '='"],
+        ),
+        (
+            Command::new("true").current_dir("\0").clone(),
+            &["the working directory contains a NUL byte"],
+        ),
         (
             Command::new("true").current_dir("/no/such/dir").clone(),
             &["entering the working directory /no/such/dir failed", "No such file or directory"],
@@ -101,8 +124,14 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
             Command::new("true").stdin_file("/no/such/input").clone(),
             &["cannot open standard input /no/such/input: No such file or directory"],
         ),
-        (Command::new("true").uid(u32::MAX).clone(), &["the user or group id 4294967295 is not one"]),
-        (Command::new("true").gid(u32::MAX).clone(), &["the user or group id 4294967295 is not one"]),
+        (
+            Command::new("true").uid(u32::MAX).clone(),
+            &["the user or group id 4294967295 is not one"],
+        ),
+        (
+            Command::new("true").gid(u32::MAX).clone(),
+            &["the user or group id 4294967295 is not one"],
+        ),
         (Command::new("true").groups([u32::MAX]).clone(), bad_groups),
         (
             Command::new("true").rlimit(Resource::OpenFiles, Some(2), Some(1)).clone(),
@@ -112,9 +141,18 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
             Command::new("true").rlimit(Resource::OpenFiles, None, None).clone(),
             &["setting resource limits failed", "Operation not permitted", "CAP_SYS_RESOURCE"],
         ),
-        (Command::new("true").limits(&weights[0]).clone(), &["cpu.weight is 0", "between 1 and 10000"]),
-        (Command::new("true").limits(&weights[1]).clone(), &["cpu.weight is 10001", "between 1 and 10000"]),
-        (Command::new("true").limits(&io_weight).clone(), &["io.weight is 10001", "between 1 and 10000"]),
+        (
+            Command::new("true").limits(&weights[0]).clone(),
+            &["cpu.weight is 0", "between 1 and 10000"],
+        ),
+        (
+            Command::new("true").limits(&weights[1]).clone(),
+            &["cpu.weight is 10001", "between 1 and 10000"],
+        ),
+        (
+            Command::new("true").limits(&io_weight).clone(),
+            &["io.weight is 10001", "between 1 and 10000"],
+        ),
     ];
     let before = world.footprint();
     for (command, parts) in cases {
@@ -133,7 +171,9 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
 /// What the error says it is about.
 fn subject(error: &Error) -> String {
     match error {
-        Error::Spawn { program, .. } | Error::InvalidCommand { program, .. } | Error::InvalidLimit { program, .. } => {
+        Error::Spawn { program, .. }
+        | Error::InvalidCommand { program, .. }
+        | Error::InvalidLimit { program, .. } => {
             format!("{program:?}")
         }
         Error::Path { path, .. } => path.display().to_string(),
@@ -182,7 +222,10 @@ fn a_limit_without_its_controller_is_refused_by_name() {
             ],
         );
         // Either way to enable it is told, whichever this system needs.
-        assert!(text.contains("cgroup_no_v1=") || text.contains("cgroup.subtree_control"), "{text}");
+        assert!(
+            text.contains("cgroup_no_v1=") || text.contains("cgroup.subtree_control"),
+            "{text}"
+        );
         assert_eq!(world.footprint(), before, "left behind by: {text}");
     }
 }
@@ -190,10 +233,15 @@ fn a_limit_without_its_controller_is_refused_by_name() {
 #[test]
 fn what_only_a_cgroup_can_do_is_refused_without_one() {
     let mut world = grouped();
-    let error = world.try_spawn(Command::new("true").limits(Limits::new().cpu_weight(50))).unwrap_err();
+    let error =
+        world.try_spawn(Command::new("true").limits(Limits::new().cpu_weight(50))).unwrap_err();
     assert!(matches!(error, Error::LimitsNeedCgroup { .. }), "{error:?}");
-    says(&error.to_string(), &["cannot set limits for \"true\"", "by process group, which has no limits"]);
-    let error = world.try_spawn(Command::new("true").process_group(ProcessGroup::Host)).unwrap_err();
+    says(
+        &error.to_string(),
+        &["cannot set limits for \"true\"", "by process group, which has no limits"],
+    );
+    let error =
+        world.try_spawn(Command::new("true").process_group(ProcessGroup::Host)).unwrap_err();
     says(&error.to_string(), &["cannot start \"true\"", "cannot stay in the host's"]);
     assert_eq!(world.reactor.census().jobs, 0);
 }
@@ -207,8 +255,14 @@ fn a_user_without_privileges_is_told_what_it_takes() {
     let before = world.footprint();
     let needs = "(the host needs root, or CAP_SETUID and CAP_SETGID)";
     let cases: [(Command, &[&str]); 4] = [
-        (Command::new("true").uid(0).clone(), &["setting the user id failed", "Operation not permitted", needs]),
-        (Command::new("true").gid(0).clone(), &["setting the group id failed", "Operation not permitted", needs]),
+        (
+            Command::new("true").uid(0).clone(),
+            &["setting the user id failed", "Operation not permitted", needs],
+        ),
+        (
+            Command::new("true").gid(0).clone(),
+            &["setting the group id failed", "Operation not permitted", needs],
+        ),
         (
             Command::new("true").groups([0]).clone(),
             &["setting supplementary groups failed", "Operation not permitted", needs],
@@ -285,7 +339,10 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
     for (path, reason) in cases {
         let error = Reactor::with_config(place.config().log_dir(&path)).unwrap_err();
         assert!(matches!(error, Error::LogDirectory { .. }), "{error:?}");
-        says(&error.to_string(), &[&format!("cannot use {} as log directory: {reason}", path.display())]);
+        says(
+            &error.to_string(),
+            &[&format!("cannot use {} as log directory: {reason}", path.display())],
+        );
         assert_eq!(held(&place), before, "left behind by: {error}");
     }
 }
@@ -300,13 +357,16 @@ impl Drop for Mounted {
     }
 }
 
-/// Mounts a small tmpfs that only this thread and its children see. `None`, with the reason printed, where it cannot.
+/// Mounts a small tmpfs that only this thread and its children see. `None`, with the reason
+/// printed, where it cannot.
 fn private_tmpfs(path: &Path) -> Option<Mounted> {
-    // Deprecated because unsharing descriptors can pull them away from other threads; this unshares mounts.
+    // Deprecated because unsharing descriptors can pull them away from other threads; this unshares
+    // mounts.
     #[allow(deprecated)]
     let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
     let private = || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
-    let mounted = || mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=64k,nr_inodes=12,mode=0700");
+    let mounted =
+        || mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=64k,nr_inodes=12,mode=0700");
     if let Err(errno) = unshared.and_then(|()| private()).and_then(|()| mounted()) {
         eprintln!("skipped: no file system can be mounted here: {errno}");
         return None;
@@ -338,7 +398,10 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     for output in [Output::Combined, Output::Split] {
         let before = world.footprint();
         let error = world.try_spawn(Command::new("true").output(output)).unwrap_err();
-        says(&error.to_string(), &["cannot create log", logs.to_str().unwrap(), "No space left on device", "free"]);
+        says(
+            &error.to_string(),
+            &["cannot create log", logs.to_str().unwrap(), "No space left on device", "free"],
+        );
         assert_eq!(world.footprint(), before, "left behind by: {error}");
         // Room for one of two files is not enough for both streams.
         fs::remove_file(&fillers[0]).unwrap();
@@ -370,17 +433,24 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     let before = world.footprint();
     mount_remount(&logs, MountFlags::RDONLY, c"").unwrap();
     let error = world.try_spawn(&Command::new("true")).unwrap_err();
-    says(&error.to_string(), &["cannot create log", "Read-only file system", "is mounted read-only)"]);
+    says(
+        &error.to_string(),
+        &["cannot create log", "Read-only file system", "is mounted read-only)"],
+    );
     assert_eq!(world.footprint(), before, "left behind by: {error}");
     let error = Reactor::with_config(&world.place.config()).unwrap_err();
-    says(&error.to_string(), &["cannot write to log directory", logs.to_str().unwrap(), "is mounted read-only)"]);
+    says(
+        &error.to_string(),
+        &["cannot write to log directory", logs.to_str().unwrap(), "is mounted read-only)"],
+    );
     assert_eq!(world.footprint(), before, "left behind by: {error}");
     let error = world.reactor.remove(job).unwrap_err();
     says(&error.to_string(), &["cannot remove log", &job.to_string(), "is mounted read-only)"]);
     assert!(matches!(world.reactor.remove(job), Err(Error::UnknownJob(_))));
 }
 
-/// Lowers the limit on open files and uses all of them up, but for as many as are then released one by one.
+/// Lowers the limit on open files and uses all of them up, but for as many as are then released one
+/// by one.
 struct Exhausted {
     fillers: Vec<OwnedFd>,
     before: Rlimit,
@@ -401,7 +471,11 @@ impl Exhausted {
 
     fn set(&self, low: bool) {
         let current = if low { Some(self.low) } else { self.before.current };
-        setrlimit(rustix::process::Resource::Nofile, Rlimit { current, maximum: self.before.maximum }).unwrap();
+        setrlimit(
+            rustix::process::Resource::Nofile,
+            Rlimit { current, maximum: self.before.maximum },
+        )
+        .unwrap();
     }
 
     /// Runs with only the released descriptors to be had.
@@ -437,7 +511,11 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
             };
             says(
                 &error.to_string(),
-                &["cannot ", "Too many open files", "(raise RLIMIT_NOFILE, or remove finished jobs)"],
+                &[
+                    "cannot ",
+                    "Too many open files",
+                    "(raise RLIMIT_NOFILE, or remove finished jobs)",
+                ],
             );
             assert_eq!(world.footprint(), before, "left behind by: {error}");
             failures += 1;
@@ -459,7 +537,8 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
     let before = world.footprint();
     let error = exhausted.with(|| world.reactor.tail(job, Position::Start, Token(0))).unwrap_err();
     says(&error.to_string(), &["cannot open log", &job.to_string(), "raise RLIMIT_NOFILE"]);
-    let error = exhausted.with(|| world.reactor.tail_file(&input, Position::Start, Token(0))).unwrap_err();
+    let error =
+        exhausted.with(|| world.reactor.tail_file(&input, Position::Start, Token(0))).unwrap_err();
     says(&error.to_string(), &["cannot open log", input.to_str().unwrap(), "raise RLIMIT_NOFILE"]);
     assert_eq!(world.footprint(), before);
     exhausted.fillers.pop();
@@ -473,7 +552,8 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
         loop {
             exhausted.set(false);
             let before = world.footprint();
-            let made = exhausted.with(|| Reactor::with_config(world.place.config().containment(containment)));
+            let made = exhausted
+                .with(|| Reactor::with_config(world.place.config().containment(containment)));
             let Err(error) = made else { break };
             says(&error.to_string(), &["Too many open files"]);
             assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
@@ -528,7 +608,10 @@ fn a_place_that_cannot_hold_jobs_is_refused_by_what_is_wrong_with_it() {
     let refused = |parent: &Path, reason: &str| {
         let error = Reactor::with_config(place.config().cgroup_parent(parent)).unwrap_err();
         assert!(matches!(error, Error::NoCgroup { .. }), "{error:?}");
-        says(&error.to_string(), &["no usable cgroup v2 tree", parent.to_str().unwrap(), reason, "cgroup_parent"]);
+        says(
+            &error.to_string(),
+            &["no usable cgroup v2 tree", parent.to_str().unwrap(), reason, "cgroup_parent"],
+        );
     };
     refused(place.dir.path(), "is not in a cgroup2 file system");
     refused(&cgroup.join("missing"), "cannot be opened: No such file or directory");
@@ -558,7 +641,10 @@ fn a_parent_group_that_somebody_removed_is_named() {
     fs::remove_dir(&parent).unwrap();
     let before = world.footprint();
     let error = world.try_spawn(&Command::new("true")).unwrap_err();
-    says(&error.to_string(), &["cannot create cgroup", parent.to_str().unwrap(), "No such file or directory"]);
+    says(
+        &error.to_string(),
+        &["cannot create cgroup", parent.to_str().unwrap(), "No such file or directory"],
+    );
     assert_eq!(world.footprint(), before);
     // For the end of this test, which removes it.
     fs::create_dir(&parent).unwrap();

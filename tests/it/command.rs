@@ -9,7 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use jobworker::{Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal, Stage, Token};
+use jobworker::{
+    Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal, Stage,
+    Token,
+};
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::support::{World, alone, end_group, pidfd, sh};
@@ -27,7 +30,10 @@ fn output(world: &mut World, command: &Command) -> String {
 fn status(world: &mut World, command: &mut Command, name: &str) -> String {
     let text = output(world, command);
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn cat(path: &str) -> Command {
@@ -45,14 +51,22 @@ fn make_executable(path: &Path, text: &str) {
 fn arguments_of_any_bytes_arrive_as_they_are() {
     let Some(mut world) = World::new() else { return };
     let every_byte: Vec<u8> = (1..=255).collect();
-    let arguments: [&[u8]; 7] =
-        [b"", b" two  words ", b"$HOME `id` \"'\\*", b"line\nline", b"\xff\xfe", b"-n", &every_byte];
+    let arguments: [&[u8]; 7] = [
+        b"",
+        b" two  words ",
+        b"$HOME `id` \"'\\*",
+        b"line\nline",
+        b"\xff\xfe",
+        b"-n",
+        &every_byte,
+    ];
     let mut command = Command::new("/usr/bin/printf");
     command.arg("<%s>").args(arguments.map(OsStr::from_bytes));
     let job = world.spawn(&command);
     let tail = world.tail(job, Position::Start);
     world.finish(job);
-    let expected: Vec<u8> = arguments.iter().flat_map(|argument| [b"<", *argument, b">"].concat()).collect();
+    let expected: Vec<u8> =
+        arguments.iter().flat_map(|argument| [b"<", *argument, b">"].concat()).collect();
     assert_eq!(world.transcripts[&tail].bytes, expected);
 }
 
@@ -74,7 +88,11 @@ fn the_environment_is_empty_or_exactly_what_was_set() {
     let Some(mut world) = World::new() else { return };
     assert_eq!(output(&mut world, &Command::new("/usr/bin/env")), "");
     let mut command = Command::new("/usr/bin/env");
-    command.env("B", "overwritten").envs([("A", "1"), ("B", "two words"), ("C", "gone")]).env_remove("C").env("E", "");
+    command
+        .env("B", "overwritten")
+        .envs([("A", "1"), ("B", "two words"), ("C", "gone")])
+        .env_remove("C")
+        .env("E", "");
     let mut lines: Vec<String> = output(&mut world, &command).lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["A=1", "B=two words", "E="]);
@@ -98,7 +116,10 @@ fn an_inherited_environment_is_the_hosts_with_the_changes_that_were_asked_for() 
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let equals = pair.iter().position(|byte| *byte == b'=').unwrap();
-            (OsStr::from_bytes(&pair[..equals]).to_owned(), OsStr::from_bytes(&pair[equals + 1..]).to_owned())
+            (
+                OsStr::from_bytes(&pair[..equals]).to_owned(),
+                OsStr::from_bytes(&pair[equals + 1..]).to_owned(),
+            )
         })
         .collect();
     assert_eq!(seen, expected);
@@ -119,7 +140,9 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
     }
     // Entered with the job's user: root's private directory is closed to others.
     let error = world.try_spawn(command.current_dir(world.place.logs()).uid(65534)).unwrap_err();
-    let Error::Spawn { stage: Stage::CurrentDirectory, source, .. } = &error else { panic!("{error:?}") };
+    let Error::Spawn { stage: Stage::CurrentDirectory, source, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
 }
 
@@ -171,7 +194,10 @@ fn user_group_and_groups_are_set_for_good_and_the_hosts_groups_are_not_left_to_a
     assert_eq!(status(&mut world, &mut command, "Gid"), "65533 65533 65533 65533");
     assert_eq!(status(&mut world, &mut command, "Groups"), "");
     rustix::thread::set_thread_groups(&own).unwrap();
-    assert!(rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(), "the host has changed");
+    assert!(
+        rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
+        "the host has changed"
+    );
 }
 
 #[test]
@@ -221,11 +247,18 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
     let Some(mut world) = World::new() else { return };
     let before = fs::read_to_string("/proc/self/limits").unwrap();
     let mut command = cat("/proc/self/limits");
-    command.rlimit(Resource::OpenFiles, Some(64), Some(128)).rlimit(Resource::Core, Some(0), Some(0));
+    command.rlimit(Resource::OpenFiles, Some(64), Some(128)).rlimit(
+        Resource::Core,
+        Some(0),
+        Some(0),
+    );
     command.rlimit(Resource::FileSize, Some(1 << 20), None).rlimit(Resource::Cpu, Some(7), Some(8));
     let text = output(&mut world, &command);
     let line = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{name}: {text}"));
         line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(line("Max open files"), "64 128");
@@ -234,10 +267,16 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
     assert_eq!(line("Max cpu time"), "7 8");
     assert_eq!(fs::read_to_string("/proc/self/limits").unwrap(), before);
     // A job that goes over one is told by the kernel, and so are we.
-    let job =
-        world.spawn(sh("ulimit -c 0; exec head -c 9999 /dev/zero").rlimit(Resource::FileSize, Some(100), Some(100)));
+    let job = world.spawn(sh("ulimit -c 0; exec head -c 9999 /dev/zero").rlimit(
+        Resource::FileSize,
+        Some(100),
+        Some(100),
+    ));
     let report = world.finish(job);
-    assert_eq!(report.exit, Exit::Signal { signal: Signal::from_raw(25).unwrap(), core_dumped: false });
+    assert_eq!(
+        report.exit,
+        Exit::Signal { signal: Signal::from_raw(25).unwrap(), core_dumped: false }
+    );
     assert_eq!(report.output_bytes, 100);
 }
 
@@ -245,7 +284,8 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
 fn no_new_privileges_is_off_unless_asked_for() {
     let Some(mut world) = World::new() else { return };
     let own = fs::read_to_string("/proc/self/status").unwrap();
-    let own = own.lines().find_map(|line| line.strip_prefix("NoNewPrivs:")).unwrap().trim().to_owned();
+    let own =
+        own.lines().find_map(|line| line.strip_prefix("NoNewPrivs:")).unwrap().trim().to_owned();
     let mut command = cat("/proc/self/status");
     assert_eq!(status(&mut world, &mut command, "NoNewPrivs"), own);
     assert_eq!(status(&mut world, command.no_new_privs(true), "NoNewPrivs"), "1");
@@ -255,7 +295,8 @@ fn no_new_privileges_is_off_unless_asked_for() {
 #[test]
 fn a_job_leads_a_process_group_or_a_session_or_stays_in_the_hosts() {
     let Some(mut world) = World::new() else { return };
-    // The host's own numbers are 0 where the leader is outside of its PID namespace: rustix has no such number.
+    // The host's own numbers are 0 where the leader is outside of its PID namespace: rustix has no
+    // such number.
     let numbers = |stat: &str| {
         let after_name = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(1).take(3);
         after_name.map(|number| number.parse::<i32>().unwrap()).collect::<Vec<_>>()
@@ -325,7 +366,9 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
     make_executable(&second.join("tool"), "#!/bin/sh\necho second $0\n");
     make_executable(&third.join("tool"), "#!/bin/sh\necho third $0\n");
     make_executable(&third.join("other"), "#!/bin/sh\necho other $0\n");
-    let path = |dirs: &[&Path]| dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
+    let path = |dirs: &[&Path]| {
+        dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":")
+    };
     let missing = dir.join("missing");
 
     // The first that can be executed; one that cannot be does not end the search.
@@ -337,13 +380,23 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
         Err(Error::Spawn { stage: Stage::Exec, source, .. }) => source.kind(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(&mut world, command.env("PATH", path(&[&first, &missing]))), io::ErrorKind::PermissionDenied);
-    assert_eq!(refused(&mut world, command.env("PATH", path(&[&missing]))), io::ErrorKind::NotFound);
+    assert_eq!(
+        refused(&mut world, command.env("PATH", path(&[&first, &missing]))),
+        io::ErrorKind::PermissionDenied
+    );
+    assert_eq!(
+        refused(&mut world, command.env("PATH", path(&[&missing]))),
+        io::ErrorKind::NotFound
+    );
     // Not in the host's path, and not in the working directory unless the path says so.
     command.current_dir(&third);
     assert_eq!(refused(&mut world, command.env_remove("PATH")), io::ErrorKind::NotFound);
     for with_empty in ["", ":/missing", "/missing:", "/missing::/missing"] {
-        assert_eq!(output(&mut world, command.env("PATH", with_empty)), "third ./tool\n", "{with_empty:?}");
+        assert_eq!(
+            output(&mut world, command.env("PATH", with_empty)),
+            "third ./tool\n",
+            "{with_empty:?}"
+        );
     }
     // A relative entry and a name with a slash count from the job's directory.
     command.current_dir(&dir).env("PATH", "third");

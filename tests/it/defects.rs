@@ -1,4 +1,5 @@
-//! The defects that were measured in the library this one replaces, one test for each: ours has none of them.
+//! The defects that were measured in the library this one replaces, one test for each: ours has
+//! none of them.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -9,15 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobworker::{
-    Command, EndPolicy, Error, Exit, JobId, Phase, Position, Reactor, Read, Report, Signal, StopCause, TailId, Token,
+    Command, EndPolicy, Error, Exit, JobId, Phase, Position, Reactor, Read, Report, Signal,
+    StopCause, TailId, Token,
 };
 
-use crate::support::{World, alone, await_exit, directories, has_exited, is_dead, pidfd, resident_bytes, rounds, sh};
+use crate::support::{
+    World, alone, await_exit, directories, has_exited, is_dead, pidfd, resident_bytes, rounds, sh,
+};
 
 /// A grace period that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Prints the numbers of its four processes, which ignore SIGTERM; three of them are in sessions of their own.
+/// Prints the numbers of its four processes, which ignore SIGTERM; three of them are in sessions of
+/// their own.
 const STUBBORN: &str = "trap '' TERM; echo $$; setsid sleep 1000 & echo $!; setsid sleep 1000 & echo $!; \
      setsid sh -c 'sleep 1000 & echo $!'; echo ready; wait";
 
@@ -63,7 +68,8 @@ fn defect_01_no_tail_loses_anything_at_the_exit_of_its_job() {
         world.reactor.remove(job).unwrap();
     }
     // A hundred followers of a ticker.
-    let job = world.spawn(&sh("for i in 1 2 3 4 5 6 7; do echo tick $i; sleep 0.005; done; printf last"));
+    let job =
+        world.spawn(&sh("for i in 1 2 3 4 5 6 7; do echo tick $i; sleep 0.005; done; printf last"));
     let tails: Vec<TailId> = (0..100).map(|_| world.tail(job, Position::Start)).collect();
     world.finish(job);
     let ticks: String = (1..=7).map(|tick| format!("tick {tick}\n")).collect();
@@ -98,10 +104,14 @@ fn defect_03_a_tail_that_is_opened_during_or_after_the_exit_ends() {
     for _ in 0..50 {
         let job = world.spawn(&sh("echo text"));
         // The process has exited, which the reactor does not know yet.
-        assert!(await_exit(&pidfd(world.reactor.status(job).unwrap().pid), crate::support::PATIENCE));
+        assert!(await_exit(
+            &pidfd(world.reactor.status(job).unwrap().pid),
+            crate::support::PATIENCE
+        ));
         let during = world.tail(job, Position::Start);
         world.finish(job);
-        let after = [Position::Start, Position::Offset(0), Position::LastLines(1)].map(|at| world.tail(job, at));
+        let after = [Position::Start, Position::Offset(0), Position::LastLines(1)]
+            .map(|at| world.tail(job, at));
         world.until("all tails are at their end", |world| {
             after.iter().chain([&during]).all(|tail| world.transcripts[tail].ended)
         });
@@ -183,12 +193,14 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
         let job = world.spawn(Command::new("/bin/true").grace(Duration::ZERO));
         let number = world.reactor.status(job).unwrap().pid;
         world.finish(job);
-        // Lets the next process have the number that has just become free, unless somebody else is quicker.
+        // Lets the next process have the number that has just become free, unless somebody else is
+        // quicker.
         if fs::write(LAST, (number - 1).to_string()).is_err() {
             eprintln!("skipped: {LAST} cannot be written here");
             return;
         }
-        let mut stranger = std::process::Command::new("/bin/sleep").arg("1000").process_group(0).spawn().unwrap();
+        let mut stranger =
+            std::process::Command::new("/bin/sleep").arg("1000").process_group(0).spawn().unwrap();
         let same = stranger.id() == number;
         for _ in 0..2 {
             world.reactor.stop(job).unwrap();
@@ -241,7 +253,10 @@ fn defect_10_a_start_that_fails_leaves_nothing_behind() {
     for _ in 0..100 {
         assert!(world.try_spawn(&Command::new("/no/such/command")).is_err());
         assert!(world.try_spawn(&Command::new(&script)).is_err(), "it is not executable");
-        assert!(world.try_spawn(Command::new("/bin/true").limits(&limit)).is_err(), "the limit is refused");
+        assert!(
+            world.try_spawn(Command::new("/bin/true").limits(&limit)).is_err(),
+            "the limit is refused"
+        );
     }
     assert_eq!(world.footprint(), before);
 }
@@ -292,7 +307,8 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
             command.current_dir("/").env("PATH", "/usr/bin:/bin");
             uid.map(|uid| command.uid(uid).gid(uid));
         };
-        // The shell opens /dev/stderr with O_TRUNC: the job truncates its own log, which is what the test is about.
+        // The shell opens /dev/stderr with O_TRUNC: the job truncates its own log, which is what
+        // the test is about.
         let (script, input, feed) = step_by_step(">/dev/stderr");
         let mut command = sh(&script);
         as_user(command.stdin_fd(input));
@@ -305,11 +321,16 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
         let report = world.finish(job);
         assert_eq!(report.exit, Exit::Code(0));
         assert_whole(&world, &[tail], "A\nB\nC\n");
-        assert_eq!(world.transcripts[&tail].truncated_at, [2], "the truncation is told, where it was");
+        assert_eq!(
+            world.transcripts[&tail].truncated_at,
+            [2],
+            "the truncation is told, where it was"
+        );
         assert_eq!(report.output_bytes, 4);
 
-        // Also by a tail on a log that nobody has read before: all that is known of it then is its size, which is the
-        // same again after the truncation. (The first version lost B without a word.)
+        // Also by a tail on a log that nobody has read before: all that is known of it then is its
+        // size, which is the same again after the truncation. (The first version lost B
+        // without a word.)
         let (script, input, feed) = step_by_step(">/dev/stderr");
         let mut command = sh(&script);
         as_user(command.stdin_fd(input));
@@ -326,7 +347,8 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
         assert_whole(&world, &[tail], "A\nB\nC\n");
         assert_eq!(world.transcripts[&tail].truncated_at, [2]);
 
-        // Unhurried by anybody: whatever a tail saw of A, it gets what the log is in the end, and nothing twice.
+        // Unhurried by anybody: whatever a tail saw of A, it gets what the log is in the end, and
+        // nothing twice.
         for _ in 0..20 {
             let mut command = sh("echo A; echo B >/dev/stderr; echo C");
             as_user(&mut command);
@@ -363,13 +385,15 @@ fn defect_12_a_log_is_closed_to_others_and_lies_in_a_directory_that_is_as_well()
     let path = world.reactor.status(secret).unwrap().output.unwrap();
     assert_eq!((mode(&path), mode(&path.parent().unwrap().to_owned())), (0o600, 0o700));
     if rustix::process::geteuid().is_root() {
-        let (text, report) = world.run(sh(&format!("cat {}", path.display())).uid(65534).gid(65534).current_dir("/"));
+        let (text, report) = world
+            .run(sh(&format!("cat {}", path.display())).uid(65534).gid(65534).current_dir("/"));
         assert!(report.exit != Exit::Code(0) && text.contains("Permission denied"), "{text}");
     }
 
     // The directory that a reactor makes for itself is no other.
     let mut config = jobworker::Config::new();
-    let mut reactor = Reactor::with_config(config.cgroup_parent(world.place.cgroup.as_ref().unwrap())).unwrap();
+    let mut reactor =
+        Reactor::with_config(config.cgroup_parent(world.place.cgroup.as_ref().unwrap())).unwrap();
     let job = reactor.spawn(Command::new("/bin/sleep").arg("1000"), Token(0)).unwrap();
     let path = reactor.status(job).unwrap().output.unwrap();
     let dir = path.parent().unwrap().to_owned();
@@ -472,7 +496,9 @@ fn defect_16_deaths_by_different_signals_are_told_apart_and_differ_from_every_co
 fn defect_16_a_line_of_any_length_is_read_like_any_other() {
     let Some(mut world) = World::new() else { return };
     let length = 300 * 1024;
-    let job = world.spawn(&sh(&format!("echo short; head -c {length} /dev/zero | tr '\\0' x; echo; echo after")));
+    let job = world.spawn(&sh(&format!(
+        "echo short; head -c {length} /dev/zero | tr '\\0' x; echo; echo after"
+    )));
     let tail = world.tail(job, Position::Start);
     world.finish(job);
     let last = world.tail(job, Position::LastLines(2));

@@ -1,5 +1,5 @@
-//! Every byte of every job reaches every tail exactly once, and the end is told exactly once, whenever the tail was
-//! opened and whoever wrote last.
+//! Every byte of every job reaches every tail exactly once, and the end is told exactly once,
+//! whenever the tail was opened and whoever wrote last.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    Command, EndPolicy, Error, Event, Events, Exit, Fill, JobId, Output, Position, Read, Report, Stream, TailId,
-    TailOptions, Token,
+    Command, EndPolicy, Error, Event, Events, Exit, Fill, JobId, Output, Position, Read, Report,
+    Stream, TailId, TailOptions, Token,
 };
 
 use crate::support::{PATIENCE, World, end_group, has_exited, is_dead, pidfd, rounds, sh};
@@ -56,9 +56,14 @@ impl Library {
 
     #[track_caller]
     fn tail(&mut self, job: JobId, options: impl Into<TailOptions>, manner: Manner) -> TailId {
-        let tail = self.world.reactor.tail(job, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
+        let tail = self
+            .world
+            .reactor
+            .tail(job, options, Token(0))
+            .unwrap_or_else(|error| panic!("{error}"));
         let start = self.world.reactor.position(tail).unwrap();
-        self.readers.insert(tail, Reader { manner, start, bytes: Vec::new(), ended: 0, ready: false });
+        self.readers
+            .insert(tail, Reader { manner, start, bytes: Vec::new(), ended: 0, ready: false });
         tail
     }
 
@@ -70,7 +75,8 @@ impl Library {
         for event in &self.events {
             match event {
                 Event::Readable { tail, .. } => {
-                    let reader = self.readers.get_mut(tail).expect("an event of a tail that is open");
+                    let reader =
+                        self.readers.get_mut(tail).expect("an event of a tail that is open");
                     assert_eq!(reader.ended, 0, "an event after the end");
                     assert!(!reader.ready, "a second event before the tail was up to date");
                     reader.ready = true;
@@ -78,7 +84,10 @@ impl Library {
                 Event::Exited { job, exit, .. } => assert_eq!(self.exits.insert(*job, *exit), None),
                 Event::Finished { job, report, .. } => {
                     assert!(self.exits.contains_key(job), "Finished before Exited");
-                    assert!(self.reports.insert(*job, Arc::clone(report)).is_none(), "a second Finished");
+                    assert!(
+                        self.reports.insert(*job, Arc::clone(report)).is_none(),
+                        "a second Finished"
+                    );
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -101,7 +110,8 @@ impl Library {
     #[track_caller]
     fn finish(&mut self, job: JobId) -> Arc<Report> {
         self.until("the job is finished and every reader is at the end", |library| {
-            library.reports.contains_key(&job) && library.readers.values().all(|reader| reader.ended > 0)
+            library.reports.contains_key(&job)
+                && library.readers.values().all(|reader| reader.ended > 0)
         });
         Arc::clone(&self.reports[&job])
     }
@@ -111,7 +121,11 @@ impl Library {
     fn close(&mut self, tail: TailId) -> Reader {
         let reader = self.readers.remove(&tail).unwrap();
         assert_eq!(reader.ended, 1, "the end is told once");
-        assert_eq!(self.world.reactor.read(tail, &mut [0; 8]).unwrap(), Read::Ended, "and stays the end");
+        assert_eq!(
+            self.world.reactor.read(tail, &mut [0; 8]).unwrap(),
+            Read::Ended,
+            "and stays the end"
+        );
         self.world.reactor.close(tail).unwrap();
         reader
     }
@@ -120,10 +134,16 @@ impl Library {
     #[track_caller]
     fn await_in_file(&mut self, file: &Path, expected: &[u8]) {
         let tail = self.world.reactor.tail_file(file, Position::Start, Token(0)).unwrap();
-        let reader = Reader { manner: Manner::Greedy, start: 0, bytes: Vec::new(), ended: 0, ready: false };
+        let reader =
+            Reader { manner: Manner::Greedy, start: 0, bytes: Vec::new(), ended: 0, ready: false };
         self.readers.insert(tail, reader);
-        self.until("the file holds what was written", |library| library.readers[&tail].bytes.len() >= expected.len());
-        assert!(self.readers.remove(&tail).unwrap().bytes == expected, "the file holds something else");
+        self.until("the file holds what was written", |library| {
+            library.readers[&tail].bytes.len() >= expected.len()
+        });
+        assert!(
+            self.readers.remove(&tail).unwrap().bytes == expected,
+            "the file holds something else"
+        );
         self.world.reactor.close(tail).unwrap();
     }
 
@@ -153,7 +173,8 @@ impl Reader {
         self.ready
     }
 
-    /// Consumes most of what is shown at first, the rest the next time; says whether there may be more.
+    /// Consumes most of what is shown at first, the rest the next time; says whether there may be
+    /// more.
     fn borrow(&mut self, tail: TailId, world: &mut World) -> bool {
         let consumed = match world.reactor.fill_buf(tail).unwrap() {
             Fill::Data(bytes) => {
@@ -198,14 +219,16 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
     let (mut running, mut started, mut complete) = (Vec::<Running>::new(), 0, 0);
     while complete < jobs {
         while started < jobs && running.len() < ALIVE {
-            let job = library.world.spawn(&sh(&format!("echo first; printf 'last line of {started}'")));
+            let job =
+                library.world.spawn(&sh(&format!("echo first; printf 'last line of {started}'")));
             let first = library.tail(job, Position::Start, Manner::Greedy);
             running.push(Running { job, number: started, first, midway: None, age: 0 });
             started += 1;
         }
         library.turn();
         for mut one in std::mem::take(&mut running) {
-            // Mid-way is another moment for each job: after so many turns of the loop, or at its first bytes.
+            // Mid-way is another moment for each job: after so many turns of the loop, or at its
+            // first bytes.
             let due = if one.number % 2 == 0 {
                 one.age >= one.number % 7
             } else {
@@ -244,7 +267,8 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
     assert_eq!(library.reports.len(), jobs);
 }
 
-/// The main process leaves a child behind that writes 300 lines and the words "the end", then goes on as it says.
+/// The main process leaves a child behind that writes 300 lines and the words "the end", then goes
+/// on as it says.
 fn with_a_late_writer(then: &str, policy: EndPolicy) -> Command {
     let script = format!(
         "echo main; (i=0; while [ $i -lt 300 ]; do echo \"late $i\"; i=$((i+1)); done; printf 'the end'; {then}) &"
@@ -254,14 +278,19 @@ fn with_a_late_writer(then: &str, policy: EndPolicy) -> Command {
     command
 }
 
-/// Runs a hundred such jobs, ten at a time, with two tails each, and gives each of them to `check` with what its tails got.
+/// Runs a hundred such jobs, ten at a time, with two tails each, and gives each of them to `check`
+/// with what its tails got.
 fn run_late_writers(command: &Command, mut check: impl FnMut(&mut Library, JobId, &Report, &[u8])) {
     let Some(mut library) = Library::new() else { return };
     for _ in 0..10 {
         let jobs: Vec<_> = (0..10)
             .map(|_| {
                 let job = library.world.spawn(command);
-                (job, [Manner::Greedy, Manner::Borrowing].map(|manner| library.tail(job, Position::Start, manner)))
+                (
+                    job,
+                    [Manner::Greedy, Manner::Borrowing]
+                        .map(|manner| library.tail(job, Position::Start, manner)),
+                )
             })
             .collect();
         for (job, tails) in jobs {
@@ -271,8 +300,12 @@ fn run_late_writers(command: &Command, mut check: impl FnMut(&mut Library, JobId
             let [one, other] = tails.map(|tail| library.close(tail));
             assert!(one.bytes == other.bytes, "two tails of one job differ");
             let late = library.tail(job, Position::Start, Manner::Greedy);
-            library.until("the late tail is at its end", |library| library.readers[&late].ended > 0);
-            assert!(library.close(late).bytes == one.bytes, "a tail that was opened after the end differs");
+            library
+                .until("the late tail is at its end", |library| library.readers[&late].ended > 0);
+            assert!(
+                library.close(late).bytes == one.bytes,
+                "a tail that was opened after the end differs"
+            );
             assert_eq!(report.output_bytes, one.bytes.len() as u64);
             check(&mut library, job, &report, &one.bytes);
             library.world.reactor.remove(job).unwrap();
@@ -287,11 +320,17 @@ fn everything() -> String {
 
 #[test]
 fn what_a_killed_grandchild_wrote_until_its_death_is_delivered_and_is_all_that_the_file_has() {
-    run_late_writers(&with_a_late_writer("exec sleep 1000", EndPolicy::KillRest), |library, job, report, bytes| {
-        assert!(report.cgroup_left.is_none());
-        assert!(fs::read(library.log(job)).unwrap() == bytes, "the file differs from what the tails got");
-        assert!(everything().as_bytes().starts_with(bytes), "a gap or a repetition");
-    });
+    run_late_writers(
+        &with_a_late_writer("exec sleep 1000", EndPolicy::KillRest),
+        |library, job, report, bytes| {
+            assert!(report.cgroup_left.is_none());
+            assert!(
+                fs::read(library.log(job)).unwrap() == bytes,
+                "the file differs from what the tails got"
+            );
+            assert!(everything().as_bytes().starts_with(bytes), "a gap or a repetition");
+        },
+    );
 }
 
 #[test]
@@ -304,22 +343,31 @@ fn a_job_that_waits_for_all_delivers_everything_that_a_grandchild_writes_after_t
 
 #[test]
 fn a_job_that_leaves_the_rest_delivers_exactly_its_output_and_the_rest_writes_on() {
-    run_late_writers(&with_a_late_writer("exec sleep 1000", EndPolicy::LeaveRest), |library, job, report, bytes| {
-        assert!(!report.killed);
-        let cgroup = report.cgroup_left.as_deref().expect("the grandchild has a cgroup to run on in");
-        assert!(everything().as_bytes().starts_with(bytes), "a gap or a repetition");
-        let file = library.log(job);
-        library.await_in_file(&file, everything().as_bytes());
-        assert_eq!(library.world.reactor.status(job).unwrap().report.unwrap().output_bytes, bytes.len() as u64);
-        end_group(cgroup);
-    });
+    run_late_writers(
+        &with_a_late_writer("exec sleep 1000", EndPolicy::LeaveRest),
+        |library, job, report, bytes| {
+            assert!(!report.killed);
+            let cgroup =
+                report.cgroup_left.as_deref().expect("the grandchild has a cgroup to run on in");
+            assert!(everything().as_bytes().starts_with(bytes), "a gap or a repetition");
+            let file = library.log(job);
+            library.await_in_file(&file, everything().as_bytes());
+            assert_eq!(
+                library.world.reactor.status(job).unwrap().report.unwrap().output_bytes,
+                bytes.len() as u64
+            );
+            end_group(cgroup);
+        },
+    );
 }
 
 #[test]
-fn what_is_written_after_a_job_that_leaves_the_rest_has_finished_is_in_the_file_but_no_tail_of_the_job_gets_it() {
+fn what_is_written_after_a_job_that_leaves_the_rest_has_finished_is_in_the_file_but_no_tail_of_the_job_gets_it()
+ {
     let Some(mut library) = Library::new() else { return };
     let (input, feed) = rustix::pipe::pipe().unwrap();
-    let mut command = sh("exec 3<&0; (read line <&3; echo $line; exec sleep 1000) & printf 'of the job;'");
+    let mut command =
+        sh("exec 3<&0; (read line <&3; echo $line; exec sleep 1000) & printf 'of the job;'");
     let job = library.world.spawn(command.stdin_fd(input).end_policy(EndPolicy::LeaveRest));
     let open = library.tail(job, Position::Start, Manner::Greedy);
     let report = library.finish(job);
@@ -367,7 +415,11 @@ fn twenty_tails_opened_at_different_times_and_positions_get_a_chatty_job_whole()
     for tail in tails {
         let reader = library.close(tail);
         let start = usize::try_from(reader.start).unwrap();
-        assert!(reader.bytes == whole.as_bytes()[start..], "a {:?} tail from {start} has not got all", reader.manner);
+        assert!(
+            reader.bytes == whole.as_bytes()[start..],
+            "a {:?} tail from {start} has not got all",
+            reader.manner
+        );
     }
     assert!(fs::read(library.log(job)).unwrap() == whole.as_bytes());
 }
@@ -376,9 +428,11 @@ fn twenty_tails_opened_at_different_times_and_positions_get_a_chatty_job_whole()
 fn a_tail_that_is_a_snapshot_gets_what_there_was_and_ends_while_the_job_runs() {
     let Some(mut library) = Library::new() else { return };
     let (input, feed) = rustix::pipe::pipe().unwrap();
-    let job = library.world.spawn(sh("printf before; read line; printf \" $line\"").stdin_fd(input));
+    let job =
+        library.world.spawn(sh("printf before; read line; printf \" $line\"").stdin_fd(input));
     let follower = library.tail(job, Position::Start, Manner::Greedy);
-    library.until("the first word is there", |library| library.readers[&follower].bytes == b"before");
+    library
+        .until("the first word is there", |library| library.readers[&follower].bytes == b"before");
     let snapshot = library.tail(job, TailOptions::new(Position::Start).snapshot(), Manner::Greedy);
     library.until("the snapshot is at its end", |library| library.readers[&snapshot].ended > 0);
     assert_eq!(library.close(snapshot).bytes, b"before");
@@ -394,12 +448,21 @@ fn the_streams_of_a_split_job_come_apart_and_each_is_whole() {
     let script = "i=0; while [ $i -lt 2000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; printf bye >&2";
     let job = library.world.spawn(sh(script).output(Output::Split));
     let output = library.tail(job, Position::Start, Manner::Greedy);
-    let error = library.tail(job, TailOptions::new(Position::Start).stream(Stream::Error), Manner::Borrowing);
+    let error = library.tail(
+        job,
+        TailOptions::new(Position::Start).stream(Stream::Error),
+        Manner::Borrowing,
+    );
     let report = library.finish(job);
-    let lines = |word: &str| (0..2000).map(|number| format!("{word} {number}\n")).collect::<String>();
+    let lines =
+        |word: &str| (0..2000).map(|number| format!("{word} {number}\n")).collect::<String>();
     let (out, err) = (lines("out"), lines("err") + "bye");
     assert_eq!((report.output_bytes, report.error_bytes), (out.len() as u64, err.len() as u64));
-    let late = library.tail(job, TailOptions::new(Position::LastLines(1)).stream(Stream::Error), Manner::Greedy);
+    let late = library.tail(
+        job,
+        TailOptions::new(Position::LastLines(1)).stream(Stream::Error),
+        Manner::Greedy,
+    );
     library.finish(job);
     assert!(library.close(output).bytes == out.as_bytes());
     assert!(library.close(error).bytes == err.as_bytes());
@@ -411,7 +474,11 @@ fn a_job_without_output_has_no_log_and_says_so() {
     let Some(mut library) = Library::new() else { return };
     let job = library.world.spawn(sh("echo nobody; echo hears >&2; exit 3").output(Output::Null));
     for stream in [Stream::Output, Stream::Error] {
-        let refused = library.world.reactor.tail(job, TailOptions::new(Position::Start).stream(stream), Token(0));
+        let refused = library.world.reactor.tail(
+            job,
+            TailOptions::new(Position::Start).stream(stream),
+            Token(0),
+        );
         assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
     }
     let report = library.finish(job);
@@ -421,7 +488,11 @@ fn a_job_without_output_has_no_log_and_says_so() {
     assert_eq!(fs::read_dir(library.world.place.logs()).unwrap().count(), 0);
     // A job with one log for both has none for standard error alone.
     let job = library.world.spawn(&Command::new("/bin/true"));
-    let refused = library.world.reactor.tail(job, TailOptions::new(Position::Start).stream(Stream::Error), Token(0));
+    let refused = library.world.reactor.tail(
+        job,
+        TailOptions::new(Position::Start).stream(Stream::Error),
+        Token(0),
+    );
     assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
     library.finish(job);
 }

@@ -30,7 +30,8 @@ struct Ended {
     place: Place,
 }
 
-/// The program of an example. `cargo test` builds it, but not when the name of a test or a target is given.
+/// The program of an example. `cargo test` builds it, but not when the name of a test or a target
+/// is given.
 fn program(name: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let program = test.parent()?.parent()?.join("examples").join(name);
@@ -63,7 +64,11 @@ impl Example {
     fn start(mut command: Command, place: Place, piped: bool) -> Self {
         let file = |name: &str| File::create(place.dir.path().join(name)).unwrap();
         let stdout = if piped { Stdio::piped() } else { file("stdout").into() };
-        command.env("TMPDIR", place.logs()).stdin(Stdio::null()).stdout(stdout).stderr(file("stderr"));
+        command
+            .env("TMPDIR", place.logs())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(file("stderr"));
         let child = command.spawn().unwrap();
         Self { child, place }
     }
@@ -113,7 +118,8 @@ fn patiently(fds: &mut [PollFd<'_>]) -> usize {
     retry_on_intr(|| poll(fds, Some(&timeout))).unwrap()
 }
 
-/// Whether this process, and so every example that it starts, ignores a signal: such as when it was started by nohup.
+/// Whether this process, and so every example that it starts, ignores a signal: such as when it was
+/// started by nohup.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -124,13 +130,22 @@ impl Ended {
     #[track_caller]
     fn expect(self, code: i32, stdout: &[u8]) -> Self {
         assert_eq!(self.status.code(), Some(code), "{:?}: {}", self.status.signal(), self.stderr);
-        assert!(self.stdout == stdout, "printed {:?}: {}", String::from_utf8_lossy(&self.stdout), self.stderr);
+        assert!(
+            self.stdout == stdout,
+            "printed {:?}: {}",
+            String::from_utf8_lossy(&self.stdout),
+            self.stderr
+        );
         self.expect_nothing_left()
     }
 
     #[track_caller]
     fn expect_nothing_left(self) -> Self {
-        assert_eq!(directories(self.place.cgroup.as_ref().unwrap()), Vec::<PathBuf>::new(), "a cgroup was left");
+        assert_eq!(
+            directories(self.place.cgroup.as_ref().unwrap()),
+            Vec::<PathBuf>::new(),
+            "a cgroup was left"
+        );
         assert_eq!(fs::read_dir(self.place.logs()).unwrap().count(), 0, "a log was left");
         self
     }
@@ -142,7 +157,11 @@ impl Ended {
 
     /// The words after a name at the beginning of a line of standard error.
     fn said_after(&self, name: &str) -> Vec<&str> {
-        self.stderr.lines().filter_map(|line| line.trim_start().strip_prefix(name)).map(str::trim).collect()
+        self.stderr
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix(name))
+            .map(str::trim)
+            .collect()
     }
 }
 
@@ -172,7 +191,8 @@ fn output_appears_byte_for_byte_and_the_status_comes_twice() {
 
 #[test]
 fn output_appears_as_it_is_written() {
-    // The job goes on only when it is told that its line has arrived. What it waits for ignores the signal, from its birth.
+    // The job goes on only when it is told that its line has arrived. What it waits for ignores the
+    // signal, from its birth.
     let script = "trap '' TERM; sleep 1000 & trap 'echo two; exit 4' TERM; echo one; wait";
     let Some(mut run) = Example::run(&["sh", "-c", script], true) else { return };
     assert_eq!(run.line(), "one\n");
@@ -204,7 +224,9 @@ fn the_exit_status_tells_how_the_job_ended_or_why_it_could_not_start() {
 
 #[test]
 fn everything_after_the_command_belongs_to_it() {
-    let Some(run) = Example::run(&["echo", "--timeout", "5", "-x", "--", "--help"], false) else { return };
+    let Some(run) = Example::run(&["echo", "--timeout", "5", "-x", "--", "--help"], false) else {
+        return;
+    };
     run.end().expect(0, b"--timeout 5 -x -- --help\n");
 }
 
@@ -212,9 +234,13 @@ fn everything_after_the_command_belongs_to_it() {
 fn a_signal_stops_all_of_a_job_that_ignores_it() {
     let hangup = if is_ignored(Signal::HUP) { None } else { Some(Signal::HUP) };
     for signal in [Signal::TERM, Signal::INT].into_iter().chain(hangup) {
-        let script = "trap '' TERM INT HUP; sleep 1000 & setsid sleep 1000 & echo $$ $!; wait; sleep 1000";
-        let Some(mut run) = Example::run(&["--grace", "0.3", "sh", "-c", script], true) else { return };
-        let pids: Vec<u32> = run.line().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        let script =
+            "trap '' TERM INT HUP; sleep 1000 & setsid sleep 1000 & echo $$ $!; wait; sleep 1000";
+        let Some(mut run) = Example::run(&["--grace", "0.3", "sh", "-c", script], true) else {
+            return;
+        };
+        let pids: Vec<u32> =
+            run.line().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
         run.signal(signal);
         let ended = run.end().expect(137, b"");
         assert_eq!(only(&ended, "Stopped job"), ended.said_after("ID")[0]);
@@ -228,7 +254,9 @@ fn a_signal_stops_all_of_a_job_that_ignores_it() {
 fn a_second_interrupt_kills_at_once() {
     // It would take far longer than the test has patience, if the grace period had to pass.
     let script = "trap '' TERM; sleep 1000 & trap 'echo told' TERM; echo ready; wait; wait";
-    let Some(mut run) = Example::run(&["--grace", "100000", "sh", "-c", script], true) else { return };
+    let Some(mut run) = Example::run(&["--grace", "100000", "sh", "-c", script], true) else {
+        return;
+    };
     assert_eq!(run.line(), "ready\n");
     run.signal(Signal::INT);
     assert_eq!(run.line(), "told\n");
@@ -258,8 +286,13 @@ fn the_log_is_left_behind_only_if_asked_for() {
 #[test]
 fn a_limit_is_kept_or_refused_with_the_name_of_the_controller() {
     let Some(run) = Example::run(&["--cpu-weight", "50", "echo", "limited"], false) else { return };
-    let controllers = run.place.cgroup.as_ref().unwrap().parent().unwrap().join("cgroup.subtree_control");
-    if fs::read_to_string(controllers).unwrap().split_whitespace().any(|controller| controller == "cpu") {
+    let controllers =
+        run.place.cgroup.as_ref().unwrap().parent().unwrap().join("cgroup.subtree_control");
+    if fs::read_to_string(controllers)
+        .unwrap()
+        .split_whitespace()
+        .any(|controller| controller == "cpu")
+    {
         eprintln!("skipped: the cpu controller is there");
         run.end();
         return;
@@ -281,21 +314,34 @@ fn whoever_stops_reading_stops_the_job() {
 
 #[test]
 fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
-    // The job holds a pipe open, by which the test is told of its end without a look at standard output.
+    // The job holds a pipe open, by which the test is told of its end without a look at standard
+    // output.
     let place = Place::new();
     let (Some(program), Some(parent)) = (program("run"), place.cgroup.clone()) else { return };
     let alive = place.dir.path().join("alive");
     rustix::fs::mknodat(CWD, &alive, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let mut held = File::from(rustix::fs::open(&alive, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
+    let mut held = File::from(
+        rustix::fs::open(&alive, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap(),
+    );
     let mut command = Command::new(program);
-    command.arg("--cgroup-parent").arg(parent).args(["sh", "-c", "exec 3>\"$0\"; exec yes"]).arg(&alive);
+    command
+        .arg("--cgroup-parent")
+        .arg(parent)
+        .args(["sh", "-c", "exec 3>\"$0\"; exec yes"])
+        .arg(&alive);
     let mut run = Example::start(command, place, true);
     assert_eq!(run.line(), "y\n");
-    // Nothing tells of a full pipe, so the test has to look. It is full when its writing end takes no more, however few
-    // bytes lie in each of its pages.
-    let writer = File::options().write(true).open(format!("/proc/{}/fd/1", run.child.id())).unwrap();
+    // Nothing tells of a full pipe, so the test has to look. It is full when its writing end takes
+    // no more, however few bytes lie in each of its pages.
+    let writer =
+        File::options().write(true).open(format!("/proc/{}/fd/1", run.child.id())).unwrap();
     let deadline = Instant::now() + PATIENCE;
-    while retry_on_intr(|| poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default()))).unwrap() > 0 {
+    while retry_on_intr(|| {
+        poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default()))
+    })
+    .unwrap()
+        > 0
+    {
         assert!(Instant::now() < deadline, "the pipe was not filled");
         std::thread::yield_now();
     }
@@ -340,7 +386,10 @@ fn a_hundred_tails_on_one_thread_get_the_same_bytes() {
 
 #[test]
 fn an_interrupt_stops_what_the_tails_follow_and_the_table_is_printed() {
-    let Some(mut run) = Example::concurrent(&["2", "sh", "-c", "echo ready; sleep 1000"], true) else { return };
+    let Some(mut run) = Example::concurrent(&["2", "sh", "-c", "echo ready; sleep 1000"], true)
+    else {
+        return;
+    };
     assert!(run.line().ends_with(": ready\n"));
     run.signal(Signal::INT);
     let ended = run.end();
@@ -350,16 +399,23 @@ fn an_interrupt_stops_what_the_tails_follow_and_the_table_is_printed() {
 
 #[test]
 fn the_report_is_one_json_object_or_a_table() {
-    let Some(run) = Example::run(&["--report=json", "sh", "-c", "echo four; exit 3"], false) else { return };
+    let Some(run) = Example::run(&["--report=json", "sh", "-c", "echo four; exit 3"], false) else {
+        return;
+    };
     let ended = run.end().expect(3, b"four\n");
-    let line = ended.stderr.lines().find(|line| line.starts_with('{')).expect("a line with the report");
+    let line =
+        ended.stderr.lines().find(|line| line.starts_with('{')).expect("a line with the report");
     let report: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((report["exit_code"].as_i64(), report["output_bytes"].as_u64()), (Some(3), Some(5)));
     assert!(report["wall_seconds"].as_f64().unwrap() > 0.0 && report["cpu"].is_object(), "{line}");
 
     let Some(run) = Example::run(&["--report", "sh", "-c", "kill -KILL $$"], false) else { return };
     let ended = run.end().expect(137, b"");
-    assert!(ended.stderr.contains("Report\n") && ended.stderr.contains("SIGKILL"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("Report\n") && ended.stderr.contains("SIGKILL"),
+        "{}",
+        ended.stderr
+    );
 }
 
 /// Every flag for a limit, a value that is taken, one that is not, and the interface file.
@@ -398,9 +454,17 @@ fn a_limit_that_cannot_be_enforced_is_named_by_its_file() {
         let controller = file.split('.').next().unwrap();
         let possible = available.split_whitespace().any(|name| name == controller);
         let ended = run.end();
-        let ended = if ended.status.success() { ended.expect(0, b"") } else { ended.expect(125, b"") };
-        assert!(possible || !ended.status.success(), "{flag} {good} was taken without its controller");
-        assert!(ended.status.success() || ended.stderr.contains(file), "{flag} {good}: {}", ended.stderr);
+        let ended =
+            if ended.status.success() { ended.expect(0, b"") } else { ended.expect(125, b"") };
+        assert!(
+            possible || !ended.status.success(),
+            "{flag} {good} was taken without its controller"
+        );
+        assert!(
+            ended.status.success() || ended.stderr.contains(file),
+            "{flag} {good}: {}",
+            ended.stderr
+        );
     }
 }
 
@@ -441,11 +505,15 @@ fn pressure_is_drawn_on_a_terminal_of_any_size() {
         unlockpt(&near).unwrap();
         // Not as the terminal of this process, which its end would then kill.
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let far = rustix::fs::open(ptsname(&near, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
+        let far =
+            rustix::fs::open(ptsname(&near, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
         let size = Winsize { ws_row: columns / 2, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&near, size).unwrap();
         let mut command = Command::new(program);
-        command.args(["sh", "-c", "echo a line; sleep 0.6; exit 4"]).env("TMPDIR", place.logs()).stdout(far);
+        command
+            .args(["sh", "-c", "echo a line; sleep 0.6; exit 4"])
+            .env("TMPDIR", place.logs())
+            .stdout(far);
         command.stdin(Stdio::null()).stderr(File::create(place.dir.path().join("stderr")).unwrap());
         let child = command.spawn().unwrap();
         // With it goes the last other descriptor of the terminal.

@@ -1,4 +1,5 @@
-//! Fan-out and fairness: ten thousand tails cost what one costs, and a loud job does not starve a quiet one.
+//! Fan-out and fairness: ten thousand tails cost what one costs, and a loud job does not starve a
+//! quiet one.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -29,7 +30,8 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     if !alone!() {
         return;
     }
-    // Ten lines in a row, each within a pace of the one before, make the log hot: its pace must end as well.
+    // Ten lines in a row, each within a pace of the one before, make the log hot: its pace must end
+    // as well.
     let Some(mut world) = World::with(|config| {
         config.pace(Duration::from_millis(100));
     }) else {
@@ -52,7 +54,11 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
             tails.iter().all(|tail| world.transcripts[tail].bytes.len() == expected.len())
         });
     }
-    assert!(count("/proc/self/fd") <= fds + 2, "{} descriptors instead of {fds}", count("/proc/self/fd"));
+    assert!(
+        count("/proc/self/fd") <= fds + 2,
+        "{} descriptors instead of {fds}",
+        count("/proc/self/fd")
+    );
     assert_eq!(count("/proc/self/task"), threads);
     assert_eq!((world.reactor.census().tails, world.reactor.census().watches), (TAILS, 1));
 
@@ -60,14 +66,19 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     world.turn(Some(Duration::from_millis(500)));
     assert!(world.events.is_empty(), "{:?}", world.events);
     let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    epoll::add(&outer, &world.reactor, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    epoll::add(&outer, &world.reactor, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+        .unwrap();
     let before = sleeps();
     let mut ready = Vec::with_capacity(1);
     let timeout = Timespec { tv_sec: 3, tv_nsec: 0 };
     retry_on_intr(|| epoll::wait(&outer, spare_capacity(&mut ready), Some(&timeout))).unwrap();
     assert!(ready.is_empty(), "woken in silence");
     // Once for the wait itself; the rest is the kernel's own, such as a page that has to be read.
-    assert!(sleeps() - before <= 3, "slept {} times in three seconds of silence", sleeps() - before);
+    assert!(
+        sleeps() - before <= 3,
+        "slept {} times in three seconds of silence",
+        sleeps() - before
+    );
     // The same with nobody but the reactor itself to wait.
     let before = sleeps();
     world.turn(Some(Duration::from_secs(1)));
@@ -78,9 +89,15 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     expected.push_str("end");
     drop(input);
     world.finish(job);
-    world.until("every tail has ended", |world| tails.iter().all(|tail| world.transcripts[tail].ended));
+    world.until("every tail has ended", |world| {
+        tails.iter().all(|tail| world.transcripts[tail].ended)
+    });
     for tail in &tails {
-        assert!(world.transcripts[tail].bytes == expected.as_bytes(), "{:?} has other bytes", world.text(*tail));
+        assert!(
+            world.transcripts[tail].bytes == expected.as_bytes(),
+            "{:?} has other bytes",
+            world.text(*tail)
+        );
     }
     world.reactor.remove(job).unwrap();
     assert_eq!(world.reactor.census().tails, 0);
@@ -110,10 +127,17 @@ fn a_job_that_never_pauses_does_not_starve_a_quiet_log() {
                 let loud_before = loudness(&world);
                 world.turn(Some(Duration::from_secs(5)));
                 // No turn takes more of the loud log than the budget.
-                assert!(loudness(&world) - loud_before <= WINDOW, "{}", loudness(&world) - loud_before);
+                assert!(
+                    loudness(&world) - loud_before <= WINDOW,
+                    "{}",
+                    loudness(&world) - loud_before
+                );
                 turns += 1;
                 // Without a pace the next turn has it; with one, the turns until the pace is over.
-                assert!(!pace.is_zero() || turns <= 3, "the quiet log had to wait for {turns} turns");
+                assert!(
+                    !pace.is_zero() || turns <= 3,
+                    "the quiet log had to wait for {turns} turns"
+                );
                 assert!(turns < 10_000, "the quiet log starves");
             }
         }

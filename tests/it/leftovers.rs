@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jobworker::{
-    Command, Containment, EndPolicy, Error, JobId, Limits, Output, Position, ProcessGroup, Reactor, Resource, Stage,
-    TailId, Token,
+    Command, Containment, EndPolicy, Error, JobId, Limits, Output, Position, ProcessGroup, Reactor,
+    Resource, Stage, TailId, Token,
 };
 use rustix::process::{Gid, Uid};
 
@@ -31,7 +31,8 @@ impl Failures {
         let place = Place::new();
         let parent = place.cgroup.clone()?;
         let reactor = Reactor::with_config(&place.config()).unwrap();
-        // What is made below a threaded group is "domain invalid" until it is threaded as well: it cannot be cloned into.
+        // What is made below a threaded group is "domain invalid" until it is threaded as well: it
+        // cannot be cloned into.
         fs::write(parent.join("cgroup.type"), "threaded").unwrap();
         let invalid = World::around(reactor, place);
         let mut orphaned_place = Place::new();
@@ -43,7 +44,9 @@ impl Failures {
             fs::write(path, "neither a script nor a binary").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let controllers = fs::read_to_string(world.place.cgroup.as_ref().unwrap().join("cgroup.controllers")).unwrap();
+        let controllers =
+            fs::read_to_string(world.place.cgroup.as_ref().unwrap().join("cgroup.controllers"))
+                .unwrap();
         let controller = controllers.split_whitespace().any(|name| name == "cpu");
         Some(Self { invalid, orphaned, orphaned_place, garbage, plain, controller })
     }
@@ -61,7 +64,11 @@ impl Failures {
             (Stage::CurrentDirectory, 20, run().current_dir("/bin/true").clone()),
             (Stage::CurrentDirectory, 13, run().current_dir(world.place.logs()).uid(65534).clone()),
             // More than the sysctl fs.nr_open allows, and more groups than the kernel takes.
-            (Stage::ResourceLimits, 1, run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone()),
+            (
+                Stage::ResourceLimits,
+                1,
+                run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone(),
+            ),
             (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
         ] {
             let error = world.try_spawn(&command).unwrap_err();
@@ -89,8 +96,8 @@ impl Failures {
 
     fn assert_nothing_is_left(&self) {
         let groups = crate::support::directories(self.invalid.place.cgroup.as_ref().unwrap()).len();
-        let logs =
-            [self.invalid.place.logs(), self.orphaned_place.logs()].map(|dir| fs::read_dir(dir).unwrap().count());
+        let logs = [self.invalid.place.logs(), self.orphaned_place.logs()]
+            .map(|dir| fs::read_dir(dir).unwrap().count());
         assert_eq!((groups, logs), (0, [0, 0]));
     }
 }
@@ -105,7 +112,10 @@ struct Kind {
 fn kinds() -> Vec<Kind> {
     let ends = |command: &Command| Kind { command: command.clone(), endless: false };
     let endless = |command: &Command| Kind { command: command.clone(), endless: true };
-    let (echo, sleep) = (Command::new("/bin/echo").arg("text").clone(), Command::new("/bin/sleep").arg("1000").clone());
+    let (echo, sleep) = (
+        Command::new("/bin/echo").arg("text").clone(),
+        Command::new("/bin/sleep").arg("1000").clone(),
+    );
     let late = sh("(echo late) & exit 0");
     let limit = Duration::from_millis(2);
     vec![
@@ -133,7 +143,8 @@ fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: 
             let kind = &kinds[index % kinds.len()];
             let job = world.spawn(&kind.command);
             let has_log = world.reactor.status(job).unwrap().output.is_some();
-            // One that is read to the end, one that is closed early, one that is left to the removal, unread.
+            // One that is read to the end, one that is closed early, one that is left to the
+            // removal, unread.
             let tail = has_log.then(|| world.tail(job, Position::Start));
             if let (Some(tail), 1) = (tail, index % 3) {
                 world.reactor.close(tail).unwrap();
@@ -144,7 +155,8 @@ fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: 
             }
             running.push((job, tail));
             if kind.endless {
-                if index % 2 == 0 { world.reactor.stop(job) } else { world.reactor.kill(job) }.unwrap();
+                if index % 2 == 0 { world.reactor.stop(job) } else { world.reactor.kill(job) }
+                    .unwrap();
             }
             if index % 50 == 0 {
                 failures.fail_everywhere(world);
@@ -200,15 +212,18 @@ fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
         eprintln!("skipped: it takes root to give privileges up");
         return;
     }
-    // To the kernel the ids belong to the thread: this one gives up its own, and the rest of the process keeps them.
+    // To the kernel the ids belong to the thread: this one gives up its own, and the rest of the
+    // process keeps them.
     let unprivileged = std::thread::spawn(|| {
         let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
         rustix::thread::set_thread_groups(&[]).unwrap();
         rustix::thread::set_thread_res_gid(group, group, group).unwrap();
         rustix::thread::set_thread_res_uid(user, user, user).unwrap();
         let place = Place::new();
-        let mut world =
-            World::around(Reactor::with_config(place.config().containment(Containment::ProcessGroup)).unwrap(), place);
+        let mut world = World::around(
+            Reactor::with_config(place.config().containment(Containment::ProcessGroup)).unwrap(),
+            place,
+        );
         let run = || Command::new("/bin/true");
         let before = world.footprint();
         for _ in 0..100 {

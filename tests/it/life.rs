@@ -1,4 +1,5 @@
-//! The life of a job: its events come once and in order, whatever ends it ends all of it, and nothing outlives it.
+//! The life of a job: its events come once and in order, whatever ends it ends all of it, and
+//! nothing outlives it.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    Command, EndPolicy, Error, Event, Exit, JobId, Output, Phase, Position, Reactor, Signal, StopCause, TailOptions,
-    Token,
+    Command, EndPolicy, Error, Event, Exit, JobId, Output, Phase, Position, Reactor, Signal,
+    StopCause, TailOptions, Token,
 };
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::support::{
-    PATIENCE, Place, World, alone, await_exit, directories, end_group, has_exited, is_dead, members, pidfd, sh,
+    PATIENCE, Place, World, alone, await_exit, directories, end_group, has_exited, is_dead,
+    members, pidfd, sh,
 };
 
 /// A grace period that no test waits for: whatever has ended before it was not killed at its end.
@@ -64,14 +66,17 @@ fn finished_of_a_one_process_job_comes_in_the_same_turn_as_its_exit() {
                 world.tail(job, Position::Start);
             }
             world.until("the main process is gone", |world| world.exited.contains_key(&job));
-            assert!(world.finished.contains_key(&job), "{script:?} is finished later than it exits");
+            assert!(
+                world.finished.contains_key(&job),
+                "{script:?} is finished later than it exits"
+            );
             assert!(!cgroup(&world, job).exists());
         }
     }
 }
 
-/// Ignores SIGTERM, as do its children: one in the background, one in a session of its own, and one that is in a session
-/// of its own and an orphan. Prints the numbers of all.
+/// Ignores SIGTERM, as do its children: one in the background, one in a session of its own, and one
+/// that is in a session of its own and an orphan. Prints the numbers of all.
 const STUBBORN: &str = "trap '' TERM; echo $$; sleep 1000 & echo $!; setsid sleep 1000 & echo $!; \
      setsid sh -c 'sleep 1000 & echo $!'; (sleep 1000 & echo $!); echo ready; wait; wait";
 
@@ -85,7 +90,8 @@ fn stubborn(world: &mut World, command: &Command) -> (JobId, Vec<OwnedFd>) {
 }
 
 #[test]
-fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_with_all_its_processes_after_the_grace_period() {
+fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_with_all_its_processes_after_the_grace_period()
+ {
     let Some(mut world) = World::new() else { return };
     let grace = Duration::from_millis(200);
     for policy in [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest] {
@@ -96,7 +102,10 @@ fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_with_all_its_pro
         assert!(asked.elapsed() >= grace, "the grace period was cut short");
         assert!(processes.iter().all(is_dead), "a process lives on after Finished");
         assert!(!cgroup(&world, job).exists());
-        assert_eq!((report.exit, report.stopped_by, report.killed), (by(Signal::KILL), Some(StopCause::Stop), true));
+        assert_eq!(
+            (report.exit, report.stopped_by, report.killed),
+            (by(Signal::KILL), Some(StopCause::Stop), true)
+        );
         assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
     }
 }
@@ -114,7 +123,10 @@ fn a_kill_ends_a_stubborn_job_at_once_also_while_it_is_being_stopped() {
         let report = world.finish(job);
         assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
         let cause = if stop_first { StopCause::Stop } else { StopCause::Kill };
-        assert_eq!((report.exit, report.stopped_by, report.killed), (by(Signal::KILL), Some(cause), true));
+        assert_eq!(
+            (report.exit, report.stopped_by, report.killed),
+            (by(Signal::KILL), Some(cause), true)
+        );
     }
 }
 
@@ -149,14 +161,18 @@ fn a_stop_signals_every_process_of_the_job_and_is_over_as_soon_as_they_are() {
         let report = world.finish(job);
         assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
         assert_eq!((report.exit, report.stopped_by), (by(Signal::TERM), Some(StopCause::Stop)));
-        assert!(!report.killed || policy == EndPolicy::KillRest, "{policy:?} has killed what would have gone");
+        assert!(
+            !report.killed || policy == EndPolicy::KillRest,
+            "{policy:?} has killed what would have gone"
+        );
     }
 }
 
 #[test]
 fn a_stop_of_a_job_that_waits_for_all_gives_the_ones_left_behind_their_grace_period() {
     let Some(mut world) = World::new() else { return };
-    let script = "(trap 'echo last words; exit' TERM; echo ready; while :; do sleep 0.01; done) & exit 3";
+    let script =
+        "(trap 'echo last words; exit' TERM; echo ready; while :; do sleep 0.01; done) & exit 3";
     let job = world.spawn(sh(script).grace(LONG).end_policy(EndPolicy::WaitAll));
     let tail = world.tail(job, Position::Start);
     world.until("the main process is gone", |world| {
@@ -166,7 +182,10 @@ fn a_stop_of_a_job_that_waits_for_all_gives_the_ones_left_behind_their_grace_per
     assert_eq!((status.phase, status.exit), (Phase::Exited, Some(Exit::Code(3))));
     world.reactor.stop(job).unwrap();
     let report = world.finish(job);
-    assert_eq!((report.exit, report.stopped_by, report.killed), (Exit::Code(3), Some(StopCause::Stop), false));
+    assert_eq!(
+        (report.exit, report.stopped_by, report.killed),
+        (Exit::Code(3), Some(StopCause::Stop), false)
+    );
     // The shell may have a word to say about the sleep that was ended as well.
     let text = world.text(tail);
     assert!(text.starts_with("ready\n") && text.ends_with("last words\n"), "{text}");
@@ -241,11 +260,15 @@ fn the_main_process_of_a_job_cannot_be_signalled_once_it_is_gone() {
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(sh("sleep 1000 & exit 0").end_policy(EndPolicy::WaitAll));
     world.until("the main process is gone", |world| world.exited.contains_key(&job));
-    assert!(matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job));
+    assert!(
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job)
+    );
     world.reactor.signal(job, Signal::TERM).unwrap();
     let report = world.finish(job);
     assert_eq!((report.exit, report.stopped_by, report.killed), (Exit::Code(0), None, false));
-    assert!(matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job));
+    assert!(
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job)
+    );
 }
 
 #[test]
@@ -267,7 +290,8 @@ fn a_stopped_job_can_be_stopped_for_good() {
 fn a_job_may_use_its_stop_signal_for_last_words_and_an_exit_code_and_they_are_delivered() {
     let Some(mut world) = World::new() else { return };
     for signal in [Signal::TERM, Signal::INT, Signal::USR2] {
-        let script = format!("trap 'printf bye; exit 9' {}; echo ready; sleep 1000 & wait", signal.as_raw());
+        let script =
+            format!("trap 'printf bye; exit 9' {}; echo ready; sleep 1000 & wait", signal.as_raw());
         let job = world.spawn(sh(&script).stop_signal(signal).grace(LONG));
         let tail = world.tail(job, Position::Start);
         world.until("the job is ready", |world| world.text(tail) == "ready\n");
@@ -294,7 +318,9 @@ fn a_time_limit_stops_a_job_and_is_named_in_the_report() {
     assert_eq!(report.stopped_by, Some(StopCause::TimeLimit));
     assert!(report.problems.is_empty() && !cgroup(&world, job).exists());
     // One whose main process is gone by then, as a rule.
-    let job = world.spawn(sh("sleep 1000 & exit 1").time_limit(limit).grace(LONG).end_policy(EndPolicy::WaitAll));
+    let job = world.spawn(
+        sh("sleep 1000 & exit 1").time_limit(limit).grace(LONG).end_policy(EndPolicy::WaitAll),
+    );
     let report = world.finish(job);
     assert_eq!((report.stopped_by, report.killed), (Some(StopCause::TimeLimit), false));
     assert!([Exit::Code(1), by(Signal::TERM)].contains(&report.exit), "{report:?}");
@@ -318,12 +344,17 @@ fn the_report_tells_code_signal_time_and_use() {
         assert_eq!(world.finish(job).exit, by(signal), "no core is dumped by {signal}");
     }
     // Some work that is measurable: a loop in user mode, and children that were waited for.
-    let script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; /bin/true; /bin/true; echo done";
+    let script =
+        "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; /bin/true; /bin/true; echo done";
     let job = world.spawn(&sh(script));
     let report = world.finish(job);
     assert!(report.wall > Duration::ZERO);
     assert!(report.usage.user + report.usage.system > Duration::ZERO, "{:?}", report.usage);
-    assert!(report.usage.max_rss > 100 * 1024 && report.usage.minor_faults > 0, "{:?}", report.usage);
+    assert!(
+        report.usage.max_rss > 100 * 1024 && report.usage.minor_faults > 0,
+        "{:?}",
+        report.usage
+    );
     assert_eq!((report.output_bytes, report.error_bytes), (5, 0));
     assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
 }
@@ -335,7 +366,8 @@ fn the_status_follows_the_life_of_a_job_and_prints_as_the_block() {
     let tail = world.tail(job, Position::Start);
     let log = world.place.logs().join(format!("{job}.log"));
     let status = world.reactor.status(job).unwrap();
-    let block = format!("Job Status\n\tID\t {job}\n\tPID\t {}\n\tRunning\t true\n\tExitCode 0", status.pid);
+    let block =
+        format!("Job Status\n\tID\t {job}\n\tPID\t {}\n\tRunning\t true\n\tExitCode 0", status.pid);
     assert_eq!(status.to_string(), block);
     assert_eq!((status.id, status.phase, status.exit), (job, Phase::Running, None));
     assert_eq!(status.cgroup, Some(cgroup(&world, job)));
@@ -347,8 +379,14 @@ fn the_status_follows_the_life_of_a_job_and_prints_as_the_block() {
     assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Stopping);
     world.finish(job);
     let status = world.reactor.status(job).unwrap();
-    assert_eq!(status.to_string(), block.replace("true", "false").replace("ExitCode 0", "ExitCode 3"));
-    assert_eq!((status.phase, status.exit, status.cgroup), (Phase::Finished, Some(Exit::Code(3)), None));
+    assert_eq!(
+        status.to_string(),
+        block.replace("true", "false").replace("ExitCode 0", "ExitCode 3")
+    );
+    assert_eq!(
+        (status.phase, status.exit, status.cgroup),
+        (Phase::Finished, Some(Exit::Code(3)), None)
+    );
     assert_eq!(status.output, Some(log));
     assert_eq!(status.elapsed, status.report.unwrap().wall);
 
@@ -367,7 +405,9 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     world.reactor.remove(old).unwrap();
     // It takes the slot of the old one.
     let new = world.spawn(&sleeper());
-    let stale = |result: Result<(), Error>| assert!(matches!(result, Err(Error::UnknownJob(id)) if id == old));
+    let stale = |result: Result<(), Error>| {
+        assert!(matches!(result, Err(Error::UnknownJob(id)) if id == old))
+    };
     stale(world.reactor.stop(old));
     stale(world.reactor.stop_within(old, Duration::ZERO));
     stale(world.reactor.kill(old));
@@ -400,7 +440,9 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
     assert!(matches!(world.reactor.remove(job), Err(Error::NotFinished(_))));
     world.finish(job);
     // Following or not, a tail on a finished job ends.
-    for options in [TailOptions::new(Position::Start), TailOptions::new(Position::Offset(2)).snapshot()] {
+    for options in
+        [TailOptions::new(Position::Start), TailOptions::new(Position::Offset(2)).snapshot()]
+    {
         let late = world.tail(job, options);
         world.until("the late tail is at its end", |world| world.transcripts[&late].ended);
         assert!("text".ends_with(&world.text(late)) && world.text(late).len() >= 2);
@@ -412,7 +454,10 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
     world.reactor.remove(job).unwrap();
     assert!(!log.exists());
     for tail in [following, open, unread] {
-        assert!(matches!(world.reactor.read(tail, &mut [0; 8]), Err(Error::UnknownTail)), "the job is removed");
+        assert!(
+            matches!(world.reactor.read(tail, &mut [0; 8]), Err(Error::UnknownTail)),
+            "the job is removed"
+        );
     }
     let turns = world.transcripts[&open].events;
     world.turn(Some(Duration::ZERO));
@@ -456,7 +501,8 @@ fn one_of_each(world: &mut World) -> (Vec<(JobId, OwnedFd)>, (JobId, OwnedFd)) {
         let (job, _) = spawn_until_ready(world, sh(script).grace(LONG));
         jobs.push((job, pidfd(pid(world, job))));
     }
-    let waiting = sh("sleep 1000 & echo ready; wait").grace(LONG).end_policy(EndPolicy::WaitAll).clone();
+    let waiting =
+        sh("sleep 1000 & echo ready; wait").grace(LONG).end_policy(EndPolicy::WaitAll).clone();
     let (job, _) = spawn_until_ready(world, &waiting);
     jobs.push((job, pidfd(pid(world, job))));
     let job = world.spawn(&sh("exit 0"));
@@ -473,7 +519,11 @@ fn one_of_each(world: &mut World) -> (Vec<(JobId, OwnedFd)>, (JobId, OwnedFd)) {
 
 /// Nothing is left of the attached jobs, everything of the detached one; then ends that one.
 #[track_caller]
-fn assert_only_the_detached_one_is_left(place: &Place, jobs: &[(JobId, OwnedFd)], detached: &(JobId, OwnedFd)) {
+fn assert_only_the_detached_one_is_left(
+    place: &Place,
+    jobs: &[(JobId, OwnedFd)],
+    detached: &(JobId, OwnedFd),
+) {
     for (job, main) in jobs {
         assert_eq!(left(place, *job, main), Left { process: false, cgroup: false, log: false });
     }
@@ -533,7 +583,8 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
         world.until("both children have moved", |world| world.text(tail).lines().count() == 2);
         let group = cgroup(&world, job);
         assert_eq!((members(&group.join("a/b")).len(), members(&group.join("c")).len()), (1, 1));
-        let processes: Vec<OwnedFd> = world.text(tail).lines().map(|pid| pidfd(pid.parse().unwrap())).collect();
+        let processes: Vec<OwnedFd> =
+            world.text(tail).lines().map(|pid| pidfd(pid.parse().unwrap())).collect();
         if stop {
             world.reactor.stop(job).unwrap();
         } else {
@@ -551,7 +602,10 @@ fn a_main_process_that_moves_itself_to_another_cgroup_is_still_ended() {
     let Some(mut world) = World::new() else { return };
     let other = world.place.cgroup.as_deref().unwrap().join("other");
     fs::create_dir(&other).unwrap();
-    let script = format!("echo $$ >{}/cgroup.procs; sleep 1000 & echo ready; exec sleep 1000", other.display());
+    let script = format!(
+        "echo $$ >{}/cgroup.procs; sleep 1000 & echo ready; exec sleep 1000",
+        other.display()
+    );
     for kill in [true, false] {
         let (job, _) = spawn_until_ready(&mut world, sh(&script).grace(Duration::from_millis(20)));
         assert_eq!(members(&other).len(), 2);
@@ -576,7 +630,10 @@ fn a_cgroup_that_somebody_removes_or_freezes_does_not_hang_the_end_of_a_job() {
     fs::write(cgroup(&world, job).join("cgroup.freeze"), "1").unwrap();
     world.reactor.stop(job).unwrap();
     let report = world.finish(job);
-    assert!(processes.iter().all(is_dead) && report.killed && report.problems.is_empty(), "{report:?}");
+    assert!(
+        processes.iter().all(is_dead) && report.killed && report.problems.is_empty(),
+        "{report:?}"
+    );
     // The group of a job that has exited unseen can be removed by anybody.
     let job = world.spawn(&sh("exit 6"));
     await_main(&world, job);
@@ -592,7 +649,8 @@ fn a_host_that_ignores_the_death_of_children_runs_jobs_like_any_other() {
         return;
     }
     let Some(mut world) = World::new() else { return };
-    // The kernel reaps the children of such a host by itself. Since Linux 6.15 their status can be had all the same.
+    // The kernel reaps the children of such a host by itself. Since Linux 6.15 their status can be
+    // had all the same.
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let known = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
@@ -614,14 +672,20 @@ fn a_host_that_ignores_the_death_of_children_runs_jobs_like_any_other() {
 
 #[test]
 fn the_environment_descriptors_and_signals_of_the_host_are_not_seen_by_a_job() {
-    if !alone!("env", "--ignore-signal=USR1,PIPE,HUP", "--block-signal=USR2,TERM", "HOST_SECRET=secret") {
+    if !alone!(
+        "env",
+        "--ignore-signal=USR1,PIPE,HUP",
+        "--block-signal=USR2,TERM",
+        "HOST_SECRET=secret"
+    ) {
         return;
     }
     // What the test is about is there.
     assert_eq!(std::env::var("HOST_SECRET").as_deref(), Ok("secret"));
     let of_host = fs::read_to_string("/proc/thread-self/status").unwrap();
     let set = |status: &str, name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a set of signals");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).expect("a set of signals");
         u64::from_str_radix(line.trim(), 16).unwrap()
     };
     let bit = |signal: Signal| 1u64 << (signal.as_raw() - 1);
@@ -669,7 +733,8 @@ fn events_that_find_no_room_come_with_the_next_poll_and_in_order() {
         }
     }
     for job in jobs {
-        let of_job: Vec<&str> = seen.iter().filter(|(id, _)| *id == job).map(|(_, what)| *what).collect();
+        let of_job: Vec<&str> =
+            seen.iter().filter(|(id, _)| *id == job).map(|(_, what)| *what).collect();
         assert_eq!(of_job, ["exited", "finished"]);
     }
     world.reactor.poll(&mut events, Some(Duration::ZERO)).unwrap();
@@ -694,7 +759,8 @@ fn removing_a_job_before_its_last_events_were_taken_withdraws_them() {
 #[test]
 fn the_time_of_a_job_runs_from_the_spawn_on() {
     let Some(mut world) = World::new() else { return };
-    // Whoever is interrupted between two looks at the clock tries again; the clock that starts late is late each time.
+    // Whoever is interrupted between two looks at the clock tries again; the clock that starts late
+    // is late each time.
     let includes_the_start = (0..100).any(|_| {
         let before = Instant::now();
         let job = world.spawn(&sh("exit 0"));

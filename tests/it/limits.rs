@@ -1,4 +1,5 @@
-//! Limits where the controllers are there: written, read back, and in force before the job's first instruction.
+//! Limits where the controllers are there: written, read back, and in force before the job's first
+//! instruction.
 
 use std::fs;
 
@@ -28,16 +29,19 @@ fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
 fn a_limit_out_of_range_or_without_its_controller_creates_nothing() {
     let Some(mut world) = World::new() else { return };
     let cgroup = world.place.cgroup.clone().unwrap();
-    let groups = || fs::read_dir(&cgroup).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+    let groups =
+        || fs::read_dir(&cgroup).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
     for weight in [0, 10_001] {
-        let error = world.try_spawn(sh("true").limits(Limits::new().cpu_weight(weight))).unwrap_err();
+        let error =
+            world.try_spawn(sh("true").limits(Limits::new().cpu_weight(weight))).unwrap_err();
         assert!(matches!(error, Error::InvalidLimit { .. }), "{error}");
         assert_eq!(groups(), 0);
     }
     let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
     if !available.contains("memory") {
-        let error =
-            world.try_spawn(sh("true").limits(Limits::new().memory_high(ByteSize::from_bytes(1 << 20)))).unwrap_err();
+        let error = world
+            .try_spawn(sh("true").limits(Limits::new().memory_high(ByteSize::from_bytes(1 << 20))))
+            .unwrap_err();
         let text = error.to_string();
         for part in ["memory.high", "memory controller", "cgroup_no_v1=memory"] {
             assert!(text.contains(part), "{text}");

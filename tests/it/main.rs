@@ -1,4 +1,5 @@
-//! The integration tests: one binary, a file per promise, all through the public API on the real kernel.
+//! The integration tests: one binary, a file per promise, all through the public API on the real
+//! kernel.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! The nested contract: the reactor's one descriptor is readable exactly when `poll(.., ZERO)` has work, for every kind
-//! of outer loop. Each scenario is driven by the outer loop alone: a lost wake-up is a wait in vain, a busy loop is a
-//! number of turns or readiness in silence.
+//! The nested contract: the reactor's one descriptor is readable exactly when `poll(.., ZERO)` has
+//! work, for every kind of outer loop. Each scenario is driven by the outer loop alone: a lost
+//! wake-up is a wait in vain, a busy loop is a number of turns or readiness in silence.
 
 use std::cell::Cell;
 use std::fs;
@@ -24,12 +24,14 @@ pub(crate) enum Outer {
     Level(OwnedFd),
     Edge(OwnedFd),
     Mio(mio::Poll, mio::Events),
-    /// poll(2), which holds nothing between two waits: the descriptor is asked for at the first of them, not before.
+    /// poll(2), which holds nothing between two waits: the descriptor is asked for at the first of
+    /// them, not before.
     Poll,
 }
 
 /// Which outer loops there are.
-pub(crate) const KINDS: [&str; 4] = ["level-triggered epoll", "edge-triggered epoll", "mio", "poll(2)"];
+pub(crate) const KINDS: [&str; 4] =
+    ["level-triggered epoll", "edge-triggered epoll", "mio", "poll(2)"];
 
 impl Outer {
     fn around(kind: &str, world: &mut World) -> Self {
@@ -40,10 +42,14 @@ impl Outer {
         };
         match kind {
             "level-triggered epoll" => Self::Level(epoll_with(epoll::EventFlags::IN)),
-            "edge-triggered epoll" => Self::Edge(epoll_with(epoll::EventFlags::IN | epoll::EventFlags::ET)),
+            "edge-triggered epoll" => {
+                Self::Edge(epoll_with(epoll::EventFlags::IN | epoll::EventFlags::ET))
+            }
             "mio" => {
                 let poll = mio::Poll::new().unwrap();
-                poll.registry().register(&mut world.reactor, mio::Token(1), mio::Interest::READABLE).unwrap();
+                poll.registry()
+                    .register(&mut world.reactor, mio::Token(1), mio::Interest::READABLE)
+                    .unwrap();
                 Self::Mio(poll, mio::Events::with_capacity(8))
             }
             _ => Self::Poll,
@@ -102,7 +108,11 @@ impl Nested {
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut World) -> bool) {
         while !condition(&mut self.world) {
-            assert!(self.outer.wait(&self.world, PATIENCE), "{}: lost wake-up: waited in vain until {what}", self.kind);
+            assert!(
+                self.outer.wait(&self.world, PATIENCE),
+                "{}: lost wake-up: waited in vain until {what}",
+                self.kind
+            );
             self.wake_ups += 1;
             self.world.turn(Some(Duration::ZERO));
         }
@@ -128,7 +138,12 @@ impl Nested {
             housekeeping += 1;
             assert!(housekeeping < 20, "{}: readable again and again without an event", self.kind);
             self.world.turn(Some(Duration::ZERO));
-            assert!(self.world.events.is_empty(), "{}: unexpected {:?}", self.kind, self.world.events);
+            assert!(
+                self.world.events.is_empty(),
+                "{}: unexpected {:?}",
+                self.kind,
+                self.world.events
+            );
         }
     }
 }
@@ -167,7 +182,8 @@ fn a_job_that_prints_line_by_line_is_followed_to_its_end() {
     in_every_loop(
         |_| {},
         |nested| {
-            let job = nested.world.spawn(&sh("for i in 1 2 3; do echo $i; sleep 0.02; done; printf end"));
+            let job =
+                nested.world.spawn(&sh("for i in 1 2 3; do echo $i; sleep 0.02; done; printf end"));
             let tail = nested.world.tail(job, Position::Start);
             nested.finish(job);
             nested.until("the tail has ended", |world| world.transcripts[&tail].ended);
@@ -186,14 +202,26 @@ fn a_hot_log_is_followed_to_its_end_with_and_without_pacing() {
                 config.pace(pace);
             },
             |nested| {
-                let job = nested.world.spawn(&sh("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"));
+                let job = nested
+                    .world
+                    .spawn(&sh("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"));
                 let tail = nested.world.tail(job, Position::Start);
                 nested.finish(job);
                 nested.until("the tail has ended", |world| world.transcripts[&tail].ended);
                 let expected: String = (0..LINES).map(|line| format!("line {line}\n")).collect();
-                assert!(nested.world.text(tail) == expected, "{}: other bytes than were written", nested.kind);
-                // A line can cost one wake-up that brings it and one that finds the log quiet again.
-                assert!(nested.wake_ups < 2 * LINES + 100, "{}: {} wake-ups", nested.kind, nested.wake_ups);
+                assert!(
+                    nested.world.text(tail) == expected,
+                    "{}: other bytes than were written",
+                    nested.kind
+                );
+                // A line can cost one wake-up that brings it and one that finds the log quiet
+                // again.
+                assert!(
+                    nested.wake_ups < 2 * LINES + 100,
+                    "{}: {} wake-ups",
+                    nested.kind,
+                    nested.wake_ups
+                );
             },
         );
     }
@@ -212,11 +240,15 @@ fn a_hot_log_that_goes_quiet_is_silent_but_not_forgotten() {
                 // Each within a pace of the one before: enough to make it hot.
                 for line in 1..=6 {
                     append(&path, "line\n");
-                    nested.until("the line is there", |world| bytes(world, tail) == 5 * (7 * (round - 1) + line));
+                    nested.until("the line is there", |world| {
+                        bytes(world, tail) == 5 * (7 * (round - 1) + line)
+                    });
                 }
                 nested.silent();
                 append(&path, "line\n");
-                nested.until("the line after the silence is there", |world| bytes(world, tail) == 35 * round);
+                nested.until("the line after the silence is there", |world| {
+                    bytes(world, tail) == 35 * round
+                });
             }
         },
     );
@@ -227,7 +259,8 @@ fn a_grace_period_that_ends_is_told() {
     in_every_loop(
         |_| {},
         |nested| {
-            let job = nested.world.spawn(&sh("trap '' TERM; echo ready; while :; do sleep 100; done"));
+            let job =
+                nested.world.spawn(&sh("trap '' TERM; echo ready; while :; do sleep 100; done"));
             let tail = nested.world.tail(job, Position::Start);
             nested.until("the job ignores the signal", |world| bytes(world, tail) > 0);
             // Outside of poll, in the middle of the host's own work.
@@ -276,7 +309,8 @@ fn events_that_found_no_room_are_told_of_at_once() {
         |nested| {
             nested.world.events = Events::with_capacity(1);
             let path = file_with(&nested.world, "");
-            let tails: Vec<TailId> = (0..50).map(|_| nested.world.tail_file(&path, Position::End)).collect();
+            let tails: Vec<TailId> =
+                (0..50).map(|_| nested.world.tail_file(&path, Position::End)).collect();
             nested.silent();
             for round in 1..=3 {
                 append(&path, "line\n");
@@ -300,12 +334,20 @@ fn a_tail_that_becomes_up_to_date_outside_of_poll_hears_of_the_next_line() {
             let mut buffer = [0; 64];
             for round in 0..20 {
                 nested.event("the tail is readable");
-                assert_eq!(nested.world.reactor.read(tail, &mut buffer).unwrap(), Read::Data(4), "round {round}");
+                assert_eq!(
+                    nested.world.reactor.read(tail, &mut buffer).unwrap(),
+                    Read::Data(4),
+                    "round {round}"
+                );
                 // Written before the reactor knows that somebody wants to hear of it, or after.
                 if round % 2 == 0 {
                     append(&path, "new\n");
                 }
-                assert_eq!(nested.world.reactor.read(tail, &mut buffer).unwrap(), Read::UpToDate, "round {round}");
+                assert_eq!(
+                    nested.world.reactor.read(tail, &mut buffer).unwrap(),
+                    Read::UpToDate,
+                    "round {round}"
+                );
                 if round % 2 == 1 {
                     append(&path, "new\n");
                 }
@@ -327,7 +369,8 @@ fn a_tail_opened_outside_of_poll_is_told_of() {
             nested.until("the waiting tail has its line", |world| bytes(world, waits) == 6);
             nested.silent();
             let reads = nested.world.tail_file(&path, Position::Start);
-            nested.until("the tail on the full file has its line", |world| bytes(world, reads) == 6);
+            nested
+                .until("the tail on the full file has its line", |world| bytes(world, reads) == 6);
         },
     );
 }
@@ -339,7 +382,8 @@ fn a_closed_tail_leaves_no_readiness_behind() {
         |nested| {
             let path = file_with(&nested.world, "bytes\n");
             for _ in 0..20 {
-                let tail = nested.world.reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
+                let tail =
+                    nested.world.reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
                 nested.world.reactor.close(tail).unwrap();
             }
             nested.silent();
@@ -357,7 +401,9 @@ fn work_from_before_the_descriptor_was_asked_for_is_told_of() {
             if what == "a tail" {
                 tail.set(Some(world.tail_file(&path, Position::Start)));
             } else {
-                job.set(Some(world.spawn(Command::new("sleep").arg("100").time_limit(Duration::from_millis(20)))));
+                job.set(Some(world.spawn(
+                    Command::new("sleep").arg("100").time_limit(Duration::from_millis(20)),
+                )));
             }
             let outer = Outer::around(kind, &mut world);
             let mut nested = Nested { world, outer, kind, wake_ups: 0 };

@@ -13,7 +13,11 @@ use rustix::thread::gettid;
 use crate::support::{PATIENCE, World, alone, append, sh};
 
 /// Waits until there are events, and gives them in short: what happened, and whose token it has.
-fn happenings(reactor: &mut Reactor, events: &mut Events, timeout: Option<Duration>) -> Vec<String> {
+fn happenings(
+    reactor: &mut Reactor,
+    events: &mut Events,
+    timeout: Option<Duration>,
+) -> Vec<String> {
     reactor.poll(events, timeout).unwrap();
     let short = |event: &Event| match event {
         Event::Readable { token, .. } => format!("readable {}", token.0),
@@ -28,7 +32,8 @@ fn happenings(reactor: &mut Reactor, events: &mut Events, timeout: Option<Durati
 #[test]
 fn a_timeout_of_zero_does_not_wait() {
     let Some(mut world) = World::new() else { return };
-    // The best of many: a busy machine delays some of them, but not all. The shortest wait that epoll knows is 1 ms.
+    // The best of many: a busy machine delays some of them, but not all. The shortest wait that
+    // epoll knows is 1 ms.
     let best = (0..1000).map(|_| {
         let before = Instant::now();
         world.turn(Some(Duration::ZERO));
@@ -57,7 +62,8 @@ fn a_poll_never_returns_before_its_timeout_without_an_event() {
 fn a_timeout_below_a_millisecond_is_not_rounded_up() {
     let Some(mut world) = World::new() else { return };
     let timeout = Duration::from_micros(50);
-    // A busy machine delays some of them, but not all; some end early by themselves, when the process was stopped.
+    // A busy machine delays some of them, but not all; some end early by themselves, when the
+    // process was stopped.
     let quick = (0..400).filter(|_| {
         let before = Instant::now();
         world.turn(Some(timeout));
@@ -69,18 +75,28 @@ fn a_timeout_below_a_millisecond_is_not_rounded_up() {
 #[test]
 fn a_timeout_too_long_for_any_clock_is_no_timeout() {
     let Some(mut world) = World::new() else { return };
-    for timeout in [Duration::MAX, Duration::from_secs(86_400 * 365 * 1000), Duration::from_millis(u64::MAX)] {
+    for timeout in
+        [Duration::MAX, Duration::from_secs(86_400 * 365 * 1000), Duration::from_millis(u64::MAX)]
+    {
         let waker = world.reactor.waker();
         let waking = thread::spawn(move || waker.wake().unwrap());
         world.turn(Some(timeout));
-        assert!(matches!(world.events.iter().next(), Some(Event::Woken)), "{timeout:?}: {:?}", world.events);
+        assert!(
+            matches!(world.events.iter().next(), Some(Event::Woken)),
+            "{timeout:?}: {:?}",
+            world.events
+        );
         waking.join().unwrap();
     }
 }
 
-/// Polls while another thread interrupts that again and again, as long as it takes, and at most for `PATIENCE`; says
-/// whether a signal has arrived.
-fn poll_under_fire(world: &mut World, timeout: Option<Duration>, meanwhile: impl FnOnce() + Send + 'static) -> bool {
+/// Polls while another thread interrupts that again and again, as long as it takes, and at most for
+/// `PATIENCE`; says whether a signal has arrived.
+fn poll_under_fire(
+    world: &mut World,
+    timeout: Option<Duration>,
+    meanwhile: impl FnOnce() + Send + 'static,
+) -> bool {
     let handled = Arc::new(AtomicBool::new(false));
     let signal = signal_hook::consts::SIGUSR1;
     // This handler only notes that it was called.
@@ -141,7 +157,8 @@ fn housekeeping_without_an_event_does_not_prolong_a_poll() {
     let Some(mut world) = World::new() else { return };
     let path = world.place.dir.path().join("file.log");
     fs::write(&path, "").unwrap();
-    // A tail that waits for a byte far away, in a file that grows all the time: work, but never an event.
+    // A tail that waits for a byte far away, in a file that grows all the time: work, but never an
+    // event.
     world.tail_file(&path, Position::Offset(u64::MAX));
     let over = Arc::new(AtomicBool::new(false));
     let writer = {
@@ -270,7 +287,10 @@ fn events_have_room_for_one_at_least() {
         world.reactor.tail_file(&path, Position::Start, Token(number)).unwrap();
     }
     for number in 0..3 {
-        assert_eq!(happenings(&mut world.reactor, &mut events, None), [format!("readable {number}")]);
+        assert_eq!(
+            happenings(&mut world.reactor, &mut events, None),
+            [format!("readable {number}")]
+        );
     }
 }
 
@@ -278,7 +298,8 @@ fn events_have_room_for_one_at_least() {
 fn the_events_of_a_job_come_in_the_documented_order() {
     let Some(mut world) = World::new() else { return };
     // The rest writes once the main process is reaped.
-    let mut command = sh("echo first; (while kill -0 $$ 2>/dev/null; do sleep 0.01; done; echo last) &");
+    let mut command =
+        sh("echo first; (while kill -0 $$ 2>/dev/null; do sleep 0.01; done; echo last) &");
     command.end_policy(EndPolicy::WaitAll);
     let job = world.reactor.spawn(&command, Token(1)).unwrap();
     let tail = world.reactor.tail(job, Position::Start, Token(2)).unwrap();
@@ -295,7 +316,9 @@ fn the_events_of_a_job_come_in_the_documented_order() {
     let last_readable = seen.iter().rposition(|event| event == "readable 2").unwrap();
     // What is written after the exit of the main process is told of between the two.
     assert!(exited < last_readable, "{seen:?}");
-    assert!(happenings(&mut world.reactor, &mut events, Some(Duration::from_millis(50))).is_empty());
+    assert!(
+        happenings(&mut world.reactor, &mut events, Some(Duration::from_millis(50))).is_empty()
+    );
 }
 
 fn drain(reactor: &mut Reactor, tail: TailId) {

@@ -1,10 +1,14 @@
-//! Containment by process group: what it holds, what it cannot hold, and that it needs no privilege.
+//! Containment by process group: what it holds, what it cannot hold, and that it needs no
+//! privilege.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use jobworker::{Command, Containment, EndPolicy, Exit, Position, ProcessGroup, Reactor, Signal, StopCause, TailId};
+use jobworker::{
+    Command, Containment, EndPolicy, Exit, Position, ProcessGroup, Reactor, Signal, StopCause,
+    TailId,
+};
 use rustix::process::{Pid, kill_process};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -21,7 +25,9 @@ fn grouped() -> World {
 /// Turns until a tail has so many lines, and gives them as numbers.
 #[track_caller]
 fn numbers(world: &mut World, tail: TailId, lines: usize) -> Vec<u32> {
-    world.until("the job has printed its numbers", |world| world.text(tail).matches('\n').count() >= lines);
+    world.until("the job has printed its numbers", |world| {
+        world.text(tail).matches('\n').count() >= lines
+    });
     world.text(tail).lines().filter_map(|line| line.parse().ok()).collect()
 }
 
@@ -119,7 +125,10 @@ struct Stray(u32);
 
 impl Drop for Stray {
     fn drop(&mut self) {
-        let _ = kill_process(Pid::from_raw(i32::try_from(self.0).unwrap()).unwrap(), rustix::process::Signal::KILL);
+        let _ = kill_process(
+            Pid::from_raw(i32::try_from(self.0).unwrap()).unwrap(),
+            rustix::process::Signal::KILL,
+        );
     }
 }
 
@@ -166,7 +175,8 @@ fn a_user_without_any_privilege_or_cgroup_can_run_jobs() {
     // This thread alone, which is the one that the jobs are started by.
     set_thread_groups(&[]).unwrap();
     let nobody = 65_534;
-    let (gid, uid) = (rustix::process::Gid::from_raw(nobody), rustix::process::Uid::from_raw(nobody));
+    let (gid, uid) =
+        (rustix::process::Gid::from_raw(nobody), rustix::process::Uid::from_raw(nobody));
     set_thread_res_gid(gid, gid, gid).unwrap();
     set_thread_res_uid(uid, uid, uid).unwrap();
 

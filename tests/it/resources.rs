@@ -1,7 +1,9 @@
-//! Resource control: limits have the effect that they promise, and what a job uses, lacks and waits for is told.
+//! Resource control: limits have the effect that they promise, and what a job uses, lacks and waits
+//! for is told.
 //!
-//! What needs controllers, pressure or a disk runs in the virtual machine of `tests/vm`; elsewhere it says that it is
-//! skipped. Ratios are measured over seconds on one processor and hold on a slow machine as well.
+//! What needs controllers, pressure or a disk runs in the virtual machine of `tests/vm`; elsewhere
+//! it says that it is skipped. Ratios are measured over seconds on one processor and hold on a slow
+//! machine as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +11,22 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobId, Limits, OomCause, Position,
-    Reactor, Signal, Stall, Stallable, Token,
+    ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobId, Limits,
+    OomCause, Position, Reactor, Signal, Stall, Stallable, Token,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::nested::{KINDS, Nested, in_every_loop};
-use crate::support::{PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm};
+use crate::support::{
+    PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm,
+};
 
 /// The disk of the virtual machine, which tests may read at will.
 fn disk() -> Option<Device> {
-    let number =
-        fs::read_to_string("/sys/block/nvme0n1/dev").ok().filter(|_| std::env::var_os("JOBWORKER_VM").is_some());
+    let number = fs::read_to_string("/sys/block/nvme0n1/dev")
+        .ok()
+        .filter(|_| std::env::var_os("JOBWORKER_VM").is_some());
     if number.is_none() {
         eprintln!("skipped: only the virtual machine has a disk to read");
     }
@@ -42,7 +47,12 @@ fn cpu_time(world: &World, job: JobId) -> Duration {
 }
 
 /// How much of a figure two jobs collect over the same seconds.
-fn over(world: &mut World, time: Duration, jobs: &[JobId], figure: impl Fn(&World, JobId) -> f64) -> Vec<f64> {
+fn over(
+    world: &mut World,
+    time: Duration,
+    jobs: &[JobId],
+    figure: impl Fn(&World, JobId) -> f64,
+) -> Vec<f64> {
     // The first second is for what has to settle.
     world.turn_for(Duration::from_secs(1));
     let before: Vec<f64> = jobs.iter().map(|job| figure(world, *job)).collect();
@@ -89,7 +99,9 @@ fn cpu_weights_share_one_processor_by_their_ratio() {
         limits.cpuset_cpus("0").cpu_weight(weight);
         world.spawn(hog().limits(&limits))
     });
-    let used = over(&mut world, Duration::from_secs(4), &jobs, |world, job| cpu_time(world, job).as_secs_f64());
+    let used = over(&mut world, Duration::from_secs(4), &jobs, |world, job| {
+        cpu_time(world, job).as_secs_f64()
+    });
     let ratio = used[1] / used[0];
     assert!((2.7..=3.3).contains(&ratio), "the ratio is {ratio:.2}");
     kill_all(&mut world, &jobs);
@@ -108,7 +120,9 @@ fn a_cpu_quota_of_a_fifth_gives_a_fifth_and_can_be_changed_while_the_job_runs() 
     };
     let job = world.spawn(hog().limits(&quota(20)));
     let started = Instant::now();
-    let used = over(&mut world, Duration::from_secs(4), &[job], |world, job| cpu_time(world, job).as_secs_f64())[0];
+    let used = over(&mut world, Duration::from_secs(4), &[job], |world, job| {
+        cpu_time(world, job).as_secs_f64()
+    })[0];
     let share = used / (started.elapsed().as_secs_f64() - 1.0);
     assert!((0.18..=0.22).contains(&share), "it got {share:.3}");
     world.reactor.set_limits(job, &quota(50)).unwrap();
@@ -128,7 +142,8 @@ fn a_job_above_its_memory_limit_is_killed_and_the_verdict_says_so() {
     let mut limits = Limits::new();
     limits.memory_max(ByteSize::from_bytes(32 << 20));
     let job = world.spawn(sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits));
-    let swap = world.reactor.limits(job).unwrap().into_iter().find(|(file, _)| file == "memory.swap.max");
+    let swap =
+        world.reactor.limits(job).unwrap().into_iter().find(|(file, _)| file == "memory.swap.max");
     assert!(swap.is_none_or(|(_, value)| value == "0"));
     let report = world.finish(job);
     assert_eq!(report.exit.signal(), Some(Signal::KILL));
@@ -159,7 +174,10 @@ fn a_kill_for_a_limit_above_the_job_is_told_apart() {
     let pair = [world.spawn(&hungry), world.spawn(&hungry)];
     for job in pair {
         let report = world.finish(job);
-        assert_eq!((report.exit.signal(), report.oom), (Some(Signal::KILL), Some(OomCause::Ancestor)));
+        assert_eq!(
+            (report.exit.signal(), report.oom),
+            (Some(Signal::KILL), Some(OomCause::Ancestor))
+        );
     }
     let job = world.spawn(&hungry);
     assert_eq!(world.finish(job).oom, Some(OomCause::Ancestor));
@@ -190,12 +208,19 @@ fn accounting_that_is_asked_for_enables_the_controllers_that_are_there() {
     let Some(mut world) = World::new() else { return };
     let cgroup = world.place.cgroup.clone().unwrap();
     let read = |file: &str| fs::read_to_string(cgroup.join(file)).unwrap();
-    assert_eq!(read("cgroup.subtree_control").trim(), "", "nothing is enabled that nobody asked for");
+    assert_eq!(
+        read("cgroup.subtree_control").trim(),
+        "",
+        "nothing is enabled that nobody asked for"
+    );
     let (_, report) = world.run(sh("true").accounting(true));
     let stats = report.stats.as_ref().unwrap();
     let available = read("cgroup.controllers");
     let has = |name: &str| available.split_whitespace().any(|other| other == name);
-    assert!(stats.cpu.is_some() && stats.cpu.unwrap().throttled.is_some() == has("cpu"), "{stats:?}");
+    assert!(
+        stats.cpu.is_some() && stats.cpu.unwrap().throttled.is_some() == has("cpu"),
+        "{stats:?}"
+    );
     assert_eq!(
         (stats.memory.is_some(), stats.io.is_some(), stats.pids.is_some()),
         (has("memory"), has("io"), has("pids"))
@@ -210,8 +235,8 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
     if !world.has_controllers(&["cpu", "memory"]) {
         return;
     }
-    // The job's group is to be below one that has a process: the kernel forbids that to some controllers, and others
-    // would make it a group that can hold no further jobs.
+    // The job's group is to be below one that has a process: the kernel forbids that to some
+    // controllers, and others would make it a group that can hold no further jobs.
     let above = world.place.cgroup.clone().unwrap();
     let inside = world.spawn(&sh("exec sleep 1000"));
     let pid = world.reactor.status(inside).unwrap().pid;
@@ -224,11 +249,17 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
         let mut limits = Limits::new();
         set(&mut limits);
         let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
-        assert!(matches!(&error, Error::ControllerBlocked { path, .. } if *path == above), "{error}");
+        assert!(
+            matches!(&error, Error::ControllerBlocked { path, .. } if *path == above),
+            "{error}"
+        );
         let text = error.to_string();
         assert!(text.contains(file) && text.contains("host_leaf"), "{text}");
         let read = |file: &str| fs::read_to_string(above.join(file)).unwrap();
-        assert_eq!((read("cgroup.subtree_control").trim(), read("cgroup.type").trim()), ("", "domain"));
+        assert_eq!(
+            (read("cgroup.subtree_control").trim(), read("cgroup.type").trim()),
+            ("", "domain")
+        );
     }
     // What needs no controller still runs.
     world.run(&sh("true"));
@@ -271,9 +302,13 @@ fn a_fork_bomb_meets_its_limit_and_can_be_stopped() {
     }
     let mut limits = Limits::new();
     limits.pids_max(24);
-    let bomb = sh("trap '' TERM; bomb() { bomb & bomb & wait; }; while :; do bomb; done").limits(&limits).clone();
+    let bomb = sh("trap '' TERM; bomb() { bomb & bomb & wait; }; while :; do bomb; done")
+        .limits(&limits)
+        .clone();
     let job = world.spawn(&bomb);
-    world.until("the limit was met", |world| world.reactor.stats(job).unwrap().pids.unwrap().refused > 0);
+    world.until("the limit was met", |world| {
+        world.reactor.stats(job).unwrap().pids.unwrap().refused > 0
+    });
     assert!(world.reactor.stats(job).unwrap().pids.unwrap().current <= 24);
     world.reactor.stop_within(job, Duration::from_millis(200)).unwrap();
     let report = world.finish(job);
@@ -296,7 +331,9 @@ fn limits_are_in_force_before_the_first_instruction() {
 }
 
 fn reader(direct_block: &str) -> Command {
-    sh(&format!("while :; do dd if=/dev/nvme0n1 of=/dev/null bs={direct_block} iflag=direct 2>/dev/null; done"))
+    sh(&format!(
+        "while :; do dd if=/dev/nvme0n1 of=/dev/null bs={direct_block} iflag=direct 2>/dev/null; done"
+    ))
 }
 
 fn read_bytes(world: &World, job: JobId, disk: Device) -> f64 {
@@ -312,10 +349,15 @@ fn an_io_limit_holds_and_the_job_stalls_for_it() {
         return;
     }
     let mut limits = Limits::new();
-    limits.io_max(disk, IoRates { read_bytes: Some(ByteSize::from_bytes(2 << 20)), ..IoRates::default() });
+    limits.io_max(
+        disk,
+        IoRates { read_bytes: Some(ByteSize::from_bytes(2 << 20)), ..IoRates::default() },
+    );
     let job = world.spawn(reader("64k").limits(&limits));
     let started = Instant::now();
-    let read = over(&mut world, Duration::from_secs(6), &[job], |world, job| read_bytes(world, job, disk))[0];
+    let read =
+        over(&mut world, Duration::from_secs(6), &[job], |world, job| read_bytes(world, job, disk))
+            [0];
     let rate = read / (started.elapsed().as_secs_f64() - 1.0) / f64::from(2 << 20);
     assert!((0.9..=1.1).contains(&rate), "{rate:.2} times the limit");
     let stalled = world.reactor.pressure(job, Stallable::Io).unwrap().some.total;
@@ -329,7 +371,11 @@ struct CostModel(Device);
 impl CostModel {
     fn on(disk: Device) -> Self {
         let root = Path::new("/sys/fs/cgroup");
-        fs::write(root.join("io.cost.qos"), format!("{disk} enable=1 ctrl=user min=100.00 max=100.00")).unwrap();
+        fs::write(
+            root.join("io.cost.qos"),
+            format!("{disk} enable=1 ctrl=user min=100.00 max=100.00"),
+        )
+        .unwrap();
         let model = format!(
             "{disk} ctrl=user model=linear rbps=20971520 rseqiops=320 rrandiops=320 wbps=20971520 wseqiops=320 wrandiops=320"
         );
@@ -357,10 +403,14 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
         limits
     };
     let error = world.try_spawn(reader("64k").limits(&weighted(100))).unwrap_err();
-    assert!(matches!(&error, Error::LimitIneffective { file, .. } if file == "io.weight"), "{error}");
+    assert!(
+        matches!(&error, Error::LimitIneffective { file, .. } if file == "io.weight"),
+        "{error}"
+    );
     let _model = CostModel::on(disk);
     let jobs = [100, 300].map(|weight| world.spawn(reader("64k").limits(&weighted(weight))));
-    let read = over(&mut world, Duration::from_secs(6), &jobs, |world, job| read_bytes(world, job, disk));
+    let read =
+        over(&mut world, Duration::from_secs(6), &jobs, |world, job| read_bytes(world, job, disk));
     let ratio = read[1] / read[0];
     assert!((2.4..=3.6).contains(&ratio), "the ratio is {ratio:.2}");
     kill_all(&mut world, &jobs);
@@ -372,30 +422,38 @@ fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
     Some(match resource {
         // That takes no controller: each of the two waits while the other one runs.
         Stallable::Cpu => {
-            vec![world.spawn(&sh("taskset -p 1 $$ > /dev/null; while :; do :; done & while :; do :; done"))]
+            vec![world.spawn(&sh(
+                "taskset -p 1 $$ > /dev/null; while :; do :; done & while :; do :; done",
+            ))]
         }
         Stallable::Memory => {
             if !world.has_controllers(&["memory"]) {
                 return None;
             }
             limits.memory_high(ByteSize::from_bytes(16 << 20));
-            vec![world.spawn(sh("dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1000").limits(&limits))]
+            vec![world.spawn(
+                sh("dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1000").limits(&limits),
+            )]
         }
         _ => {
             let disk = disk()?;
             if !world.has_controllers(&["io"]) {
                 return None;
             }
-            limits.io_max(disk, IoRates { read_bytes: Some(ByteSize::from_bytes(1 << 20)), ..IoRates::default() });
+            limits.io_max(
+                disk,
+                IoRates { read_bytes: Some(ByteSize::from_bytes(1 << 20)), ..IoRates::default() },
+            );
             vec![world.spawn(reader("256k").limits(&limits))]
         }
     })
 }
 
-/// Without CAP_SYS_RESOURCE, of which not even every root user has the real one, only multiples of two seconds are to be
-/// had.
+/// Without CAP_SYS_RESOURCE, of which not even every root user has the real one, only multiples of
+/// two seconds are to be had.
 fn window() -> Duration {
-    let privileged = std::env::var_os("JOBWORKER_VM").is_some() && rustix::process::geteuid().is_root();
+    let privileged =
+        std::env::var_os("JOBWORKER_VM").is_some() && rustix::process::geteuid().is_root();
     Duration::from_secs(if privileged { 1 } else { 2 })
 }
 
@@ -450,7 +508,11 @@ fn a_stall_is_told_once_per_window_however_often_a_nested_reactor_is_polled() {
     let armed = Instant::now();
     nested.world.reactor.watch_pressure(job, Stallable::Cpu, stall()).unwrap();
     nested.until("the stall was told three times", |world| {
-        let told = world.resource_events.iter().filter(|event| is_pressure(event, job, Stallable::Cpu)).count();
+        let told = world
+            .resource_events
+            .iter()
+            .filter(|event| is_pressure(event, job, Stallable::Cpu))
+            .count();
         let windows = armed.elapsed().as_secs_f64() / window().as_secs_f64();
         assert!(told as f64 <= windows + 1.0, "told {told} times in {windows:.1} windows");
         told >= 3
@@ -468,7 +530,10 @@ fn stalls_of_the_whole_system_come_as_events() {
     let Some(jobs) = stalling(&mut world, Stallable::Cpu) else { return };
     world.reactor.watch_system_pressure(Stallable::Cpu, stall(), Token(7)).unwrap();
     world.until("the stall is told", |world| {
-        world.resource_events.iter().any(|event| matches!(event, Event::SystemPressure { token: Token(7), .. }))
+        world
+            .resource_events
+            .iter()
+            .any(|event| matches!(event, Event::SystemPressure { token: Token(7), .. }))
     });
     world.reactor.unwatch_system_pressure(Stallable::Cpu).unwrap();
     kill_all(&mut world, &jobs);
@@ -492,7 +557,8 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
         assert!(matches!(&error, Error::StallRefused { stall: of, .. } if *of == stall), "{error}");
         let text = error.to_string();
         assert!(text.contains("cpu.pressure") && text.contains(&stall.to_string()), "{text}");
-        let error = world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
+        let error =
+            world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
         assert!(
             matches!(&error, Error::StallRefused { path, .. } if path == Path::new("/proc/pressure/cpu")),
             "{error}"
@@ -500,7 +566,10 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
     }
     assert_eq!(world.footprint(), before);
     kill_all(&mut world, &[job]);
-    assert!(matches!(world.reactor.watch_pressure(job, Stallable::Cpu, stall()), Err(Error::Finished(_))));
+    assert!(matches!(
+        world.reactor.watch_pressure(job, Stallable::Cpu, stall()),
+        Err(Error::Finished(_))
+    ));
 }
 
 #[test]
@@ -510,16 +579,18 @@ fn freezing_and_thawing_are_told_when_they_are_done() {
     let tail = world.tail(job, Position::Start);
     world.until("it ticks", |world| world.transcripts[&tail].bytes.len() > 20);
     world.reactor.freeze(job).unwrap();
-    world
-        .until("it is frozen", |world| world.resource_events.iter().any(|event| matches!(event, Event::Frozen { .. })));
+    world.until("it is frozen", |world| {
+        world.resource_events.iter().any(|event| matches!(event, Event::Frozen { .. }))
+    });
     assert!(world.reactor.status(job).unwrap().frozen);
     world.turn(Some(Duration::ZERO));
     let frozen_at = world.transcripts[&tail].bytes.len();
     world.turn_for(Duration::from_millis(200));
     assert_eq!(world.transcripts[&tail].bytes.len(), frozen_at, "a frozen job has written");
     world.reactor.thaw(job).unwrap();
-    world
-        .until("it is thawed", |world| world.resource_events.iter().any(|event| matches!(event, Event::Thawed { .. })));
+    world.until("it is thawed", |world| {
+        world.resource_events.iter().any(|event| matches!(event, Event::Thawed { .. }))
+    });
     world.until("it ticks again", |world| world.transcripts[&tail].bytes.len() > frozen_at);
     // A stop thaws a frozen job, so that it can act on the signal.
     world.reactor.freeze(job).unwrap();
@@ -641,7 +712,10 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
         ("cgroup.max.descendants", "3".to_owned()),
     ];
     for (file, value) in expected {
-        assert!(found.contains(&(file.to_owned(), value.clone())), "{file} is not {value:?}: {found:?}");
+        assert!(
+            found.contains(&(file.to_owned(), value.clone())),
+            "{file} is not {value:?}: {found:?}"
+        );
     }
     // Those that exclude others, or that a kernel may lack.
     let changes: [(&str, Set, &str); 4] = [
@@ -654,22 +728,38 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
         let mut limits = Limits::new();
         match world.reactor.set_limits(job, set(&mut limits)) {
             Ok(()) => {
-                assert!(world.reactor.limits(job).unwrap().contains(&(file.to_owned(), value.to_owned())), "{file}");
+                assert!(
+                    world
+                        .reactor
+                        .limits(job)
+                        .unwrap()
+                        .contains(&(file.to_owned(), value.to_owned())),
+                    "{file}"
+                );
             }
-            Err(error) => assert!(matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file), "{error}"),
+            Err(error) => assert!(
+                matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file),
+                "{error}"
+            ),
         }
     }
     let mut limits = Limits::new();
     match world.reactor.set_limits(job, limits.io_latency(disk, ms(20))) {
         Ok(()) => {
             let found = world.reactor.limits(job).unwrap();
-            assert!(found.contains(&("io.latency".to_owned(), format!("{disk} target=20000"))), "{found:?}");
+            assert!(
+                found.contains(&("io.latency".to_owned(), format!("{disk} target=20000"))),
+                "{found:?}"
+            );
         }
         Err(error) => assert!(matches!(&error, Error::LimitUnavailable { .. }), "{error}"),
     }
     for file in ["memory.no_such_file", "hugetlb.3MB.max"] {
         let error = world.reactor.set_limits(job, Limits::new().raw(file, "1")).unwrap_err();
-        assert!(matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file), "{error}");
+        assert!(
+            matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file),
+            "{error}"
+        );
         assert!(error.to_string().contains(file), "{error}");
     }
     kill_all(&mut world, &[job]);
@@ -684,7 +774,10 @@ fn prepared_groups_are_given_out_and_the_rest_removed() {
     let ready = directories(&above);
     assert_eq!(ready.len(), 3);
     let job = world.spawn(&sh("sleep 1000"));
-    assert!(ready.contains(&world.reactor.status(job).unwrap().cgroup.unwrap()), "the job is in a prepared group");
+    assert!(
+        ready.contains(&world.reactor.status(job).unwrap().cgroup.unwrap()),
+        "the job is in a prepared group"
+    );
     assert_eq!(directories(&above).len(), 3);
     world.reactor.prepare(&limits, 3).unwrap();
     assert_eq!(directories(&above).len(), 4);
@@ -707,7 +800,8 @@ fn groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not() {
         let (dir, group) = (place.dir.path().to_owned(), place.cgroup.clone());
         let _ = fs::remove_dir_all(dir);
         let _ = fs::remove_dir(group.unwrap());
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+            .unwrap();
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -735,7 +829,8 @@ fn groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not() {
     fs::write(detached.join("cgroup.kill"), "1").unwrap();
     let events = fs::File::open(detached.join("cgroup.events")).unwrap();
     while fs::read_to_string(detached.join("cgroup.events")).unwrap().contains("populated 1") {
-        poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&PATIENCE.try_into().unwrap())).unwrap();
+        poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&PATIENCE.try_into().unwrap()))
+            .unwrap();
     }
     assert_eq!(world.reactor.sweep().unwrap(), std::slice::from_ref(detached));
     kill_all(&mut world, &[own]);
@@ -750,7 +845,10 @@ fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
     let Some(own) = place.cgroup.clone() else { return };
     let before = move_to(&own);
     let mut config = place.config();
-    let mut world = World::around(Reactor::with_config(config.cgroup_parent(&own).host_leaf("host")).unwrap(), place);
+    let mut world = World::around(
+        Reactor::with_config(config.cgroup_parent(&own).host_leaf("host")).unwrap(),
+        place,
+    );
     let members = fs::read_to_string(own.join("host/cgroup.procs")).unwrap();
     assert!(members.lines().any(|line| line == std::process::id().to_string()), "{members}");
     let mut limits = Limits::new();
@@ -778,7 +876,8 @@ fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_
         let cgroup = reactor.status(job).unwrap().cgroup.unwrap();
         cgroup.parent().unwrap().to_owned()
     };
-    // Root may make groups at the root of the tree, and does so unless it was given a place of its own.
+    // Root may make groups at the root of the tree, and does so unless it was given a place of its
+    // own.
     let is_root = rustix::process::geteuid().is_root();
     assert_eq!(parent_of_a_job(), if is_root { cgroup_mount().unwrap() } else { own.clone() });
     // As systemd does for Delegate=yes.
@@ -801,7 +900,17 @@ fn the_capabilities_of_this_system_let_jobs_run() {
     let capabilities = Capabilities::probe_with(&Config::new());
     assert!(capabilities.can_run_jobs(), "{capabilities}");
     let names: Vec<_> = capabilities.checks.iter().map(|check| check.name).collect();
-    for name in ["kernel", "cgroup tree", "placement", "cgroup.kill", "cpu", "memory", "io", "pids", "inotify"] {
+    for name in [
+        "kernel",
+        "cgroup tree",
+        "placement",
+        "cgroup.kill",
+        "cpu",
+        "memory",
+        "io",
+        "pids",
+        "inotify",
+    ] {
         assert!(names.contains(&name), "{names:?}");
     }
 }
@@ -810,12 +919,16 @@ fn the_capabilities_of_this_system_let_jobs_run() {
 fn a_job_contained_by_process_group_has_no_resource_side() {
     let place = Place::new();
     let mut config = place.config();
-    let reactor = Reactor::with_config(config.containment(jobworker::Containment::ProcessGroup)).unwrap();
+    let reactor =
+        Reactor::with_config(config.containment(jobworker::Containment::ProcessGroup)).unwrap();
     let mut world = World::around(reactor, place);
     let job = world.spawn(&sh("sleep 1000"));
     assert!(matches!(world.reactor.freeze(job), Err(Error::NotInCgroup(_))));
     assert!(matches!(world.reactor.stats(job), Err(Error::NotInCgroup(_))));
-    assert!(matches!(world.reactor.set_limits(job, Limits::new().pids_max(1)), Err(Error::NotInCgroup(_))));
+    assert!(matches!(
+        world.reactor.set_limits(job, Limits::new().pids_max(1)),
+        Err(Error::NotInCgroup(_))
+    ));
     kill_all(&mut world, &[job]);
     assert!(world.finished[&job].stats.is_none());
 }

@@ -1,5 +1,6 @@
-//! The tests' vocabulary: a [`World`] with a reactor, a cgroup and a directory of its own, which checks on every event
-//! that the promises about order and number hold, and on drop that nothing is left.
+//! The tests' vocabulary: a [`World`] with a reactor, a cgroup and a directory of its own, which
+//! checks on every event that the promises about order and number hold, and on drop that nothing is
+//! left.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,8 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report, TailId, TailOptions,
-    Token,
+    Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report,
+    TailId, TailOptions, Token,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -25,8 +26,9 @@ use tempfile::TempDir;
 /// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a test does what it does many times: in the VM of tests/vm, which emulates its processor, a tenth as often.
-/// There it is about another kernel; the full number is run on the host.
+/// How often a test does what it does many times: in the VM of tests/vm, which emulates its
+/// processor, a tenth as often. There it is about another kernel; the full number is run on the
+/// host.
 pub(crate) fn rounds(number: usize) -> usize {
     if std::env::var_os("JOBWORKER_VM").is_some() { number / 10 } else { number }
 }
@@ -50,7 +52,8 @@ pub(crate) struct Transcript {
     pub(crate) events: usize,
 }
 
-/// What a reactor and its process hold of the system; equal before and after whatever leaves nothing behind.
+/// What a reactor and its process hold of the system; equal before and after whatever leaves
+/// nothing behind.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(crate) struct Footprint {
     pub(crate) census: Census,
@@ -75,7 +78,8 @@ pub(crate) struct World {
     pub(crate) place: Place,
 }
 
-/// A cgroup and a directory that are removed on drop; a field after the reactor, so that it goes first.
+/// A cgroup and a directory that are removed on drop; a field after the reactor, so that it goes
+/// first.
 pub(crate) struct Place {
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) dir: TempDir,
@@ -94,8 +98,14 @@ impl Place {
         let logs = dir.path().join("logs");
         fs::create_dir(&logs).unwrap();
         fs::set_permissions(&logs, fs::Permissions::from_mode(0o700)).unwrap();
-        let name = format!("jobworker-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let cgroup = cgroup_parents().map(|parent| parent.join(&name)).find(|path| fs::create_dir(path).is_ok());
+        let name = format!(
+            "jobworker-test-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let cgroup = cgroup_parents()
+            .map(|parent| parent.join(&name))
+            .find(|path| fs::create_dir(path).is_ok());
         Self { cgroup, dir }
     }
 
@@ -131,21 +141,27 @@ pub(crate) fn cgroup_mount() -> Option<PathBuf> {
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
-/// Where a test may make its cgroup, best first: at the root of the tree, else beside or below its own, which is what
-/// was delegated to a user that is not root.
+/// Where a test may make its cgroup, best first: at the root of the tree, else beside or below its
+/// own, which is what was delegated to a user that is not root.
 fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
     let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = table.lines().find_map(|line| line.strip_prefix("0::/").map(PathBuf::from)).unwrap_or_default();
+    let own = table
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/").map(PathBuf::from))
+        .unwrap_or_default();
     let below = [Some(PathBuf::new()), own.parent().map(Path::to_owned), Some(own)];
-    cgroup_mount()
-        .into_iter()
-        .flat_map(move |mount| below.clone().into_iter().flatten().map(move |path| mount.join(path)))
+    cgroup_mount().into_iter().flat_map(move |mount| {
+        below.clone().into_iter().flatten().map(move |path| mount.join(path))
+    })
 }
 
 /// Says why a test is skipped, for want of what the VM of tests/vm has; there it fails instead.
 #[track_caller]
 pub(crate) fn skip_outside_vm(reason: &str) {
-    assert!(std::env::var_os("JOBWORKER_VM").is_none(), "nothing of this kind is skipped in the VM: {reason}");
+    assert!(
+        std::env::var_os("JOBWORKER_VM").is_none(),
+        "nothing of this kind is skipped in the VM: {reason}"
+    );
     eprintln!("skipped: {reason}");
 }
 
@@ -156,7 +172,8 @@ pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
 }
 
 impl World {
-    /// A world with the default configuration, or `None`, with the reason printed, where there is no cgroup tree.
+    /// A world with the default configuration, or `None`, with the reason printed, where there is
+    /// no cgroup tree.
     pub(crate) fn new() -> Option<Self> {
         Self::with(|_| {})
     }
@@ -189,14 +206,18 @@ impl World {
         }
     }
 
-    /// Whether jobs of this world can have these controllers; if not, the test is to be skipped, and it was said why.
+    /// Whether jobs of this world can have these controllers; if not, the test is to be skipped,
+    /// and it was said why.
     #[track_caller]
     pub(crate) fn has_controllers(&self, names: &[&str]) -> bool {
         let cgroup = self.place.cgroup.as_ref().expect("a world with a cgroup");
         let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();
-        let has_all = names.iter().all(|name| available.split_whitespace().any(|other| other == *name));
+        let has_all =
+            names.iter().all(|name| available.split_whitespace().any(|other| other == *name));
         if !has_all {
-            skip_outside_vm(&format!("{names:?} are needed, and only these controllers are available: {available:?}"));
+            skip_outside_vm(&format!(
+                "{names:?} are needed, and only these controllers are available: {available:?}"
+            ));
         }
         has_all
     }
@@ -213,20 +234,29 @@ impl World {
     /// Opens a tail that this world reads whenever it is ready.
     #[track_caller]
     pub(crate) fn tail(&mut self, job: JobId, options: impl Into<TailOptions>) -> TailId {
-        let tail = self.reactor.tail(job, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
+        let tail =
+            self.reactor.tail(job, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
         self.transcripts.insert(tail, Transcript::default());
         tail
     }
 
     /// Opens a tail on any file, which this world reads whenever it is ready.
     #[track_caller]
-    pub(crate) fn tail_file(&mut self, path: impl AsRef<Path>, options: impl Into<TailOptions>) -> TailId {
-        let tail = self.reactor.tail_file(path, options, Token(0)).unwrap_or_else(|error| panic!("{error}"));
+    pub(crate) fn tail_file(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: impl Into<TailOptions>,
+    ) -> TailId {
+        let tail = self
+            .reactor
+            .tail_file(path, options, Token(0))
+            .unwrap_or_else(|error| panic!("{error}"));
         self.transcripts.insert(tail, Transcript::default());
         tail
     }
 
-    /// One poll; reads every tail of this world that is ready, and checks the order of every job's events.
+    /// One poll; reads every tail of this world that is ready, and checks the order of every job's
+    /// events.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
         self.reactor.poll(&mut self.events, timeout).unwrap_or_else(|error| panic!("{error}"));
         self.turns += 1;
@@ -240,7 +270,10 @@ impl World {
                 }
                 Event::Finished { job, report, .. } => {
                     assert!(self.exited.contains_key(job), "Finished of {job} before Exited");
-                    assert!(self.finished.insert(*job, Arc::clone(report)).is_none(), "a second Finished of {job}");
+                    assert!(
+                        self.finished.insert(*job, Arc::clone(report)).is_none(),
+                        "a second Finished of {job}"
+                    );
                 }
                 Event::Woken => self.woken += 1,
                 Event::Pressure { .. }
@@ -297,12 +330,15 @@ impl World {
     /// Turns until a length of time is over, for what has to be measured over one.
     pub(crate) fn turn_for(&mut self, time: Duration) {
         let until = Instant::now() + time;
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             self.turn(Some(left));
         }
     }
 
-    /// Turns until a job is finished and every tail that this world has on it has drained, and gives the report.
+    /// Turns until a job is finished and every tail that this world has on it has drained, and
+    /// gives the report.
     #[track_caller]
     pub(crate) fn finish(&mut self, job: JobId) -> Arc<Report> {
         self.until("the job is finished", |world| world.finished.contains_key(&job));
@@ -338,10 +374,12 @@ impl World {
     }
 }
 
-/// Runs the calling test in a process of its own, for what can only be counted where nobody else runs: `true` there.
+/// Runs the calling test in a process of its own, for what can only be counted where nobody else
+/// runs: `true` there.
 ///
-/// `if !alone!() { return; }` at the beginning of a test. With arguments the process is started through that command,
-/// such as `alone!("env", "NAME=value")`, which can give it what it could not safely give itself.
+/// `if !alone!() { return; }` at the beginning of a test. With arguments the process is started
+/// through that command, such as `alone!("env", "NAME=value")`, which can give it what it could not
+/// safely give itself.
 macro_rules! alone {
     ($($through:expr),*) => {{
         fn here() {}
@@ -388,14 +426,18 @@ pub(crate) fn wait_for_exit(pidfd: impl AsFd) {
 /// How many children this process has, zombies included.
 pub(crate) fn children() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let lists =
+        tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     lists.map(|list| list.split_whitespace().count()).sum()
 }
 
 /// Whether a process with this number exists and is not a zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+    stat.rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next())
+        .is_some_and(|state| state != "Z")
 }
 
 /// A pidfd of a living process or a zombie: unlike its number it stays that process's.
@@ -405,8 +447,8 @@ pub(crate) fn pidfd(pid: u32) -> OwnedFd {
     pidfd_open(pid, PidfdFlags::empty()).unwrap_or_else(|error| panic!("process {pid:?}: {error}"))
 }
 
-/// Whether a process has come to its end. A dying one leaves its cgroup, all files closed, some instructions before its
-/// pidfd says so; one that was not killed lives far longer than the wait.
+/// Whether a process has come to its end. A dying one leaves its cgroup, all files closed, some
+/// instructions before its pidfd says so; one that was not killed lives far longer than the wait.
 pub(crate) fn is_dead(process: &OwnedFd) -> bool {
     await_exit(process, PATIENCE)
 }
@@ -428,7 +470,8 @@ pub(crate) fn members(cgroup: &Path) -> Vec<u32> {
     list.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// Kills what a test has left running in a cgroup on purpose, waits until it is gone, and removes the group.
+/// Kills what a test has left running in a cgroup on purpose, waits until it is gone, and removes
+/// the group.
 #[track_caller]
 pub(crate) fn end_group(cgroup: &Path) {
     let pids = members(cgroup);
@@ -437,7 +480,8 @@ pub(crate) fn end_group(cgroup: &Path) {
     for pidfd in &pidfds {
         assert!(await_exit(pidfd, PATIENCE), "a killed process lives on");
     }
-    fs::remove_dir(cgroup).unwrap_or_else(|error| panic!("cannot remove {}: {error}", cgroup.display()));
+    fs::remove_dir(cgroup)
+        .unwrap_or_else(|error| panic!("cannot remove {}: {error}", cgroup.display()));
 }
 
 /// The resident set of this process in bytes.

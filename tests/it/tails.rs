@@ -1,4 +1,5 @@
-//! Tails: where they begin, what they are given, and that it is every byte exactly once, or the word that some are gone.
+//! Tails: where they begin, what they are given, and that it is every byte exactly once, or the
+//! word that some are gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -9,14 +10,15 @@ use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
 use jobworker::{
-    Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read, Stream, TailId,
-    TailOptions, Token,
+    Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read,
+    Stream, TailId, TailOptions, Token,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::support::{PATIENCE, Place, World, alone, append, sh, wait_for_exit};
 
-const MORE: &str = "the rest is longer than all that came before it, by so much that any offset is inside of it\n";
+const MORE: &str =
+    "the rest is longer than all that came before it, by so much that any offset is inside of it\n";
 
 /// A job that writes what it is told to: `cat`, with the other end of its input.
 fn typist(world: &mut World) -> (JobId, File) {
@@ -50,7 +52,8 @@ fn noise(length: usize) -> Vec<u8> {
 /// Positions in `text`, each with what a tail from there is given.
 fn positions(text: &str) -> Vec<(Position, &str)> {
     let after = |newlines: usize| {
-        let mut starts = text.match_indices('\n').map(|(at, _)| at + 1).filter(|at| *at < text.len()).rev();
+        let mut starts =
+            text.match_indices('\n').map(|(at, _)| at + 1).filter(|at| *at < text.len()).rev();
         &text[starts.nth(newlines - 1).unwrap_or(0)..]
     };
     vec![
@@ -74,16 +77,22 @@ fn a_tail_begins_where_it_was_told_to_on_a_running_job() {
     let text = "one\ntwo\n\nthree";
     input.write_all(text.as_bytes()).unwrap();
     world.until("the first tail has it all", |world| bytes(world, first) == text.len());
-    let tails: Vec<_> =
-        positions(text).into_iter().map(|(position, rest)| (world.tail(job, position), position, rest)).collect();
+    let tails: Vec<_> = positions(text)
+        .into_iter()
+        .map(|(position, rest)| (world.tail(job, position), position, rest))
+        .collect();
     let snapshots: Vec<_> = positions(text)
         .into_iter()
-        .map(|(position, rest)| (world.tail(job, TailOptions::new(position).snapshot()), position, rest))
+        .map(|(position, rest)| {
+            (world.tail(job, TailOptions::new(position).snapshot()), position, rest)
+        })
         .collect();
     // These wait until the log has come so far.
     let far = world.tail(job, Position::Offset(30));
     let farther = world.tail(job, Position::Offset(1_000_000));
-    world.until("every snapshot has ended", |world| snapshots.iter().all(|(tail, ..)| world.transcripts[tail].ended));
+    world.until("every snapshot has ended", |world| {
+        snapshots.iter().all(|(tail, ..)| world.transcripts[tail].ended)
+    });
     input.write_all(MORE.as_bytes()).unwrap();
     drop(input);
     world.finish(job);
@@ -106,7 +115,8 @@ fn a_tail_begins_where_it_was_told_to_on_a_finished_job() {
     for text in ["one\ntwo\n\nthree", "one\ntwo\n\nthree\n"] {
         let job = world.spawn(Command::new("printf").args(["%s", text]));
         world.finish(job);
-        let past = [(Position::Offset(text.len() as u64 + 1), ""), (Position::Offset(u64::MAX), "")];
+        let past =
+            [(Position::Offset(text.len() as u64 + 1), ""), (Position::Offset(u64::MAX), "")];
         for (position, rest) in positions(text).into_iter().chain(past) {
             for options in [TailOptions::new(position), TailOptions::new(position).snapshot()] {
                 let tail = world.tail(job, options);
@@ -142,7 +152,8 @@ fn each_stream_of_a_split_job_has_tails_of_its_own() {
 fn a_file_of_somebody_else_is_followed_line_by_line() {
     let Some(mut world) = World::new() else { return };
     let path = file_with(&world, "old\n");
-    let (start, end) = (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
+    let (start, end) =
+        (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
     let writer = {
         let path = path.clone();
         thread::spawn(move || {
@@ -225,10 +236,13 @@ fn tails_on_one_file_share_one_watch_whatever_they_call_it() {
     let (link, symlink) = (path.with_extension("hard"), path.with_extension("soft"));
     fs::hard_link(&path, &link).unwrap();
     std::os::unix::fs::symlink(&path, &symlink).unwrap();
-    let tails: Vec<TailId> = [&path, &path, &link, &symlink].map(|path| world.tail_file(path, Position::End)).into();
+    let tails: Vec<TailId> =
+        [&path, &path, &link, &symlink].map(|path| world.tail_file(path, Position::End)).into();
     assert_eq!(world.reactor.census().watches, 1);
     append(&path, "line\n");
-    world.until("every tail has the line", |world| tails.iter().all(|tail| bytes(world, *tail) == 5));
+    world.until("every tail has the line", |world| {
+        tails.iter().all(|tail| bytes(world, *tail) == 5)
+    });
     for (closed, tail) in tails.iter().enumerate() {
         assert_eq!((world.reactor.census().tails, world.reactor.census().watches), (4 - closed, 1));
         world.reactor.close(*tail).unwrap();
@@ -285,8 +299,11 @@ fn fill_buf_shows_the_same_bytes_until_they_are_consumed() {
                 other => panic!("{other:?}"),
             };
             assert!(!shown.is_empty());
-            assert!(matches!(world.reactor.fill_buf(tail).unwrap(), Fill::Data(again) if again == shown));
-            // After another tail has used the memory for what is behind the window, it may be more, but not other bytes.
+            assert!(
+                matches!(world.reactor.fill_buf(tail).unwrap(), Fill::Data(again) if again == shown)
+            );
+            // After another tail has used the memory for what is behind the window, it may be more,
+            // but not other bytes.
             assert!(matches!(world.reactor.fill_buf(other).unwrap(), Fill::Data(_)));
             let again = match world.reactor.fill_buf(tail).unwrap() {
                 Fill::Data(bytes) => bytes.to_vec(),
@@ -339,8 +356,9 @@ fn borrowed_bytes_are_the_bytes_that_read_copies() {
         }) else {
             return;
         };
-        let job =
-            world.spawn(&sh("i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i+1)); done; sleep 0.01; printf end"));
+        let job = world.spawn(&sh(
+            "i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i+1)); done; sleep 0.01; printf end",
+        ));
         let copied = world.tail(job, Position::Start);
         let borrowed = world.reactor.tail(job, Position::Start, Token(1)).unwrap();
         let mut bytes = Vec::new();
@@ -382,7 +400,8 @@ fn a_read_without_room_takes_nothing() {
 fn a_closed_tail_is_gone_at_once_with_its_events() {
     let Some(mut world) = World::new() else { return };
     let path = file_with(&world, "bytes");
-    let (closed, kept) = (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::Start));
+    let (closed, kept) =
+        (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::Start));
     // Both have an event in the queue now.
     world.reactor.close(closed).unwrap();
     assert_eq!(world.reactor.census().tails, 1);
@@ -449,8 +468,14 @@ fn a_slow_tail_beside_a_fast_one_gets_every_byte() {
             }
         }
         let expected: String = (0..2000).map(|line| format!("line {line}\n")).collect();
-        assert!(bytes == expected.as_bytes(), "the slow tail has other bytes, with a window of {window}");
-        assert!(world.text(fast) == expected, "the fast tail has other bytes, with a window of {window}");
+        assert!(
+            bytes == expected.as_bytes(),
+            "the slow tail has other bytes, with a window of {window}"
+        );
+        assert!(
+            world.text(fast) == expected,
+            "the fast tail has other bytes, with a window of {window}"
+        );
     }
 }
 
@@ -470,7 +495,10 @@ fn the_smallest_window_and_any_pace_lose_nothing() {
         assert_eq!(report.output_bytes, expected.len() as u64);
         for tail in tails {
             assert!(world.transcripts[&tail].ended);
-            assert!(world.text(tail) == expected, "other bytes with a window of {window} and a pace of {pace} us");
+            assert!(
+                world.text(tail) == expected,
+                "other bytes with a window of {window} and a pace of {pace} us"
+            );
         }
     }
 }
@@ -494,15 +522,19 @@ fn truncate(path: &Path, length: u64) {
 #[test]
 fn a_truncation_is_told_to_every_tail_that_is_caught_up() {
     let Some(mut world) = World::new() else { return };
-    for (length, regrow) in [(0, ""), (40, ""), (0, "short"), (0, MORE), (40, MORE), (0, &MORE.repeat(50))] {
+    for (length, regrow) in
+        [(0, ""), (40, ""), (0, "short"), (0, MORE), (40, MORE), (0, &MORE.repeat(50))]
+    {
         let path = file_with(&world, noise(100));
-        let (start, end) = (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
+        let (start, end) =
+            (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
         world.until("the tail has caught up", |world| bytes(world, start) == 100);
         world.turn(Some(Duration::ZERO));
         // Both between two looks.
         truncate(&path, length);
         append(&path, regrow);
-        let expected = [&noise(100)[..usize::try_from(length).unwrap()], regrow.as_bytes()].concat();
+        let expected =
+            [&noise(100)[..usize::try_from(length).unwrap()], regrow.as_bytes()].concat();
         let what = format!("truncated to {length} and grown by {}", regrow.len());
         world.until(&what, |world| {
             [start, end].iter().all(|tail| world.transcripts[tail].truncated_at.len() == 1)
@@ -555,7 +587,9 @@ fn a_tail_that_is_behind_is_told_of_a_truncation_and_given_no_zeros() {
             assert_eq!(world.reactor.read(behind, &mut [0; 10]).unwrap(), Read::Data(10));
             truncate(&path, 0);
             append(&path, regrow);
-            world.until("the other has heard of it", |world| world.transcripts[&caught_up].truncated_at.len() == 1);
+            world.until("the other has heard of it", |world| {
+                world.transcripts[&caught_up].truncated_at.len() == 1
+            });
             assert_eq!(world.reactor.read(behind, &mut [0; 10]).unwrap(), Read::Truncated);
             assert_eq!(world.reactor.position(behind).unwrap(), 0);
             world.transcripts.insert(behind, Default::default());
@@ -600,10 +634,15 @@ fn what_was_cut_off_is_not_shown_to_a_tail_that_was_opened_afterwards() {
     world.turn(Some(Duration::ZERO));
     truncate(&path, 0);
     append(&path, "new");
-    let (start, end) = (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
-    world.until("the tails have what is there now", |world| bytes(world, start) >= 3 && bytes(world, first) >= 103);
+    let (start, end) =
+        (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
+    world.until("the tails have what is there now", |world| {
+        bytes(world, start) >= 3 && bytes(world, first) >= 103
+    });
     append(&path, "er");
-    world.until("the tails have the rest", |world| bytes(world, start) >= 5 && bytes(world, end) >= 2);
+    world.until("the tails have the rest", |world| {
+        bytes(world, start) >= 5 && bytes(world, end) >= 2
+    });
     assert_eq!((world.text(start).as_str(), world.text(end).as_str()), ("newer", "er"));
     assert!(world.transcripts[&start].truncated_at.is_empty());
 }
@@ -642,7 +681,8 @@ fn a_job_that_truncates_its_own_log_is_followed_all_the_same() {
     assert_eq!(report.output_bytes, 6);
 }
 
-/// Sets a sysctl for as long as it lives; only one of them lives at a time, whatever the number of test processes.
+/// Sets a sysctl for as long as it lives; only one of them lives at a time, whatever the number of
+/// test processes.
 struct Sysctl {
     file: File,
     path: &'static str,
@@ -710,7 +750,9 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
     assert_eq!(rest.len(), 1);
     rest.iter().for_each(wait_for_exit);
 
-    world.until("every tail has every line", |world| tails.iter().all(|tail| bytes(world, *tail) == 14));
+    world.until("every tail has every line", |world| {
+        tails.iter().all(|tail| bytes(world, *tail) == 14)
+    });
     assert!(tails.iter().all(|tail| world.text(*tail) == "one\ntwo\nthree\n"));
     world.finish(job);
     // And it goes on as before.
@@ -718,14 +760,18 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
     world.until("the tail has the line", |world| bytes(world, tails[39]) == 19);
 
     let mut buffer = [0; 8192];
-    let overflowed = witness.read_events(&mut buffer).unwrap().any(|event| event.mask.contains(EventMask::Q_OVERFLOW));
+    let overflowed = witness
+        .read_events(&mut buffer)
+        .unwrap()
+        .any(|event| event.mask.contains(EventMask::Q_OVERFLOW));
     assert!(overflowed, "nothing was dropped: the test has shown nothing");
 }
 
 fn cgroup_members(world: &World, job: JobId) -> Vec<OwnedFd> {
     let cgroup = world.reactor.status(job).unwrap().cgroup.unwrap();
     let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
-    let open = |line: &str| pidfd_open(Pid::from_raw(line.parse().ok()?)?, PidfdFlags::empty()).ok();
+    let open =
+        |line: &str| pidfd_open(Pid::from_raw(line.parse().ok()?)?, PidfdFlags::empty()).ok();
     pids.lines().filter_map(open).collect()
 }
 
@@ -736,16 +782,25 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
         return;
     }
     if std::env::var_os(MARK).is_none() {
-        // The limit of a user namespace of its own disturbs nobody; a thread cannot enter one alone.
+        // The limit of a user namespace of its own disturbs nobody; a thread cannot enter one
+        // alone.
         let inside = std::process::Command::new("unshare")
             .args(["--user", "--map-root-user"])
             .arg(std::env::current_exe().unwrap())
-            .args(["tails::a_reached_limit_on_watches_is_named_and_leaves_nothing_behind", "--exact", "--nocapture"])
+            .args([
+                "tails::a_reached_limit_on_watches_is_named_and_leaves_nothing_behind",
+                "--exact",
+                "--nocapture",
+            ])
             .env(MARK, "1")
             .status();
         match inside {
-            Ok(status) if status.code() == Some(1) => eprintln!("skipped: no user namespace can be made here"),
-            Ok(status) => assert!(status.success(), "the test has failed in a user namespace of its own"),
+            Ok(status) if status.code() == Some(1) => {
+                eprintln!("skipped: no user namespace can be made here")
+            }
+            Ok(status) => {
+                assert!(status.success(), "the test has failed in a user namespace of its own")
+            }
             Err(error) => eprintln!("skipped: unshare cannot be run: {error}"),
         }
         return;
@@ -771,7 +826,9 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     // A snapshot needs no watch, nor does a second tail on a file that is watched.
     let snapshot = world.tail_file(&paths[2], TailOptions::new(Position::Start).snapshot());
     let second = world.tail_file(&paths[1], Position::Start);
-    world.until("they have their bytes", |world| [snapshot, second].iter().all(|tail| bytes(world, *tail) == 6));
+    world.until("they have their bytes", |world| {
+        [snapshot, second].iter().all(|tail| bytes(world, *tail) == 6)
+    });
     // A job runs to its end, but cannot be followed.
     let job = world.spawn(&sh("echo hi; sleep 0.01 & exit"));
     let error = world.reactor.tail(job, Position::Start, Token(0)).unwrap_err();

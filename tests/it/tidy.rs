@@ -1,5 +1,5 @@
-//! The project's own rules, as far as a test can see them: the order of the layers, the openings of the files, and what
-//! does not belong in them.
+//! The project's own rules, as far as a test can see them: the order of the layers, the openings of
+//! the files, and what does not belong in them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -76,7 +76,11 @@ fn files(directories: &[&str]) -> Vec<(PathBuf, String)> {
 /// The code of a file: without comments, and without the unit tests at its foot.
 fn code(path: &Path, text: &str) -> String {
     let (code, tests) = text.split_once("#[cfg(test)]\n").unwrap_or((text, "mod tests"));
-    assert!(tests.starts_with("mod tests"), "{}: unit tests belong at the foot of the file", path.display());
+    assert!(
+        tests.starts_with("mod tests"),
+        "{}: unit tests belong at the foot of the file",
+        path.display()
+    );
     let without_comment = |line: &str| match line.split_once("//") {
         // Not the slashes of an address.
         Some((before, _)) if !before.ends_with(':') => before.to_owned(),
@@ -108,10 +112,12 @@ fn a_file_uses_only_files_above_it() {
             assert!(!code.contains(forbidden), "{name}: {forbidden} hides what the file uses");
         }
         for mention in code.split("crate::").skip(1) {
-            let used: String = mention.chars().take_while(|character| is_word(*character)).collect();
+            let used: String =
+                mention.chars().take_while(|character| is_word(*character)).collect();
             let used_layer = LAYERS.iter().position(|other| *other == used);
             // A name of the root, as in `crate::Error`, hides what is used.
-            let used_layer = used_layer.unwrap_or_else(|| panic!("{name} uses crate::{used}, which is no file"));
+            let used_layer =
+                used_layer.unwrap_or_else(|| panic!("{name} uses crate::{used}, which is no file"));
             assert!(used_layer < layer, "{name} uses {used}, which is not above it");
         }
     }
@@ -129,7 +135,12 @@ fn every_file_opens_with_what_it_owns() {
 #[test]
 fn nothing_is_left_to_be_done() {
     // In two parts, so that this file does not find itself.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("to", "do!"), concat!("unimpl", "emented!")];
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("to", "do!"),
+        concat!("unimpl", "emented!"),
+    ];
     for (path, text) in files(&["src", "tests", "examples", "benches", "fuzz"]) {
         for mark in marks {
             assert!(!text.contains(mark), "{} has a {mark}", path.display());
