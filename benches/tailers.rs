@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         let number = |index: usize| role[index].parse::<u64>().unwrap();
         match role[0].as_str() {
             "paced" => {
-                write_paced(number(1), Duration::from_millis(number(2)), Path::new(&role[3]))
+                write_paced(number(1), Duration::from_millis(number(2)), Path::new(&role[3]));
             }
             _ => write_hot(number(1)),
         }

@@ -93,7 +93,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                     }
                     match report.stopped_by {
                         Some(StopCause::TimeLimit) => {
-                            say(format_args!("Stopped job {job} at its time limit"))
+                            say(format_args!("Stopped job {job} at its time limit"));
                         }
                         Some(_) => say(format_args!("Stopped job {job}")),
                         None => {}

@@ -5,15 +5,12 @@
 //! I/O itself.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use rustix::io::Errno;
 
 use crate::id::JobId;
-use crate::pressure::Stall;
-use crate::units::InvalidLimit;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -205,12 +202,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// The kernel does not make this stall an event, or not for this user.
-    #[error("cannot watch {} for a stall of {stall}: {reason}", path.display())]
+    #[error("cannot watch {} for stalls: {reason}", path.display())]
     StallRefused {
         /// The pressure file.
         path: PathBuf,
-        /// What was to be told.
-        stall: Stall,
         /// Why not, and what would be.
         reason: &'static str,
     },
@@ -224,6 +219,58 @@ pub enum Error {
         job: JobId,
         /// The stream that was asked for.
         stream: &'static str,
+    },
+}
+
+/// A limit that no kernel would accept, found before anything was created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidLimit {
+    /// The text is not digits with at most one of the suffixes K, M, G and T, or does not fit into
+    /// 64 bits.
+    #[error(
+        "{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as in 100M"
+    )]
+    Size {
+        /// What was given.
+        text: String,
+    },
+    /// A value outside of the kernel's range.
+    #[error("{file} is {value}, but has to lie between {least} and {most}")]
+    Range {
+        /// The interface file, such as `cpu.weight`.
+        file: &'static str,
+        /// What was given.
+        value: i128,
+        /// The least value that the kernel takes.
+        least: i128,
+        /// The greatest value that the kernel takes.
+        most: i128,
+    },
+    /// A list of processors or memory nodes that is not one.
+    #[error("{file} is {text:?}, but has to be a list of numbers and ranges, as in 0-3,8")]
+    List {
+        /// The interface file, such as `cpuset.cpus`.
+        file: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// The name of an interface file that leads out of the cgroup, is none, or is not for setting
+    /// limits.
+    #[error(
+        "{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash"
+    )]
+    File {
+        /// What was given.
+        file: String,
+    },
+    /// The text is not the number of a block device.
+    #[error(
+        "{text:?} is not the number of a block device: write it as in /proc/partitions, with a colon, such as 259:0"
+    )]
+    Device {
+        /// What was given.
+        text: String,
     },
 }
 

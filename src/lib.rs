@@ -97,28 +97,21 @@
 //! job's stdout/stderr --> log file --> inotify --> Log (window) --> tails --> Event
 //!                                                ^ pace timer
 //! ```
-//! A file uses only files above it in this list:
+//! The folders of `src` are rooms. A room's files are private to it; its `mod.rs` says what it owns
+//! and re-exports the few names that others use. A room uses only rooms above it in this table:
 //!
-//! | file | owns |
+//! | room | owns |
 //! |---|---|
-//! | `units`, `setting` | what limits are expressed in; one as the kernel takes it and gives it back, pure |
-//! | `signal`, `limits`, `command` | what to run, as plain data |
-//! | `id` | tokens, ids, generational slots |
-//! | `pressure` | stalls: parsed, and the triggers that make them events |
-//! | `error` | every error, with its story |
-//! | `exit`, `stats`, `report`, `event` | what is told, as plain data |
-//! | `sys`, `sys/nursery` | raw system calls; the child between clone3 and exec: the only unsafe code |
-//! | `hierarchy`, `cgroup`, `owner` | the tree where jobs are made; one job's group; whose it is, and the sweep |
-//! | `process`, `containment` | one process by its pidfd; all processes of a job |
-//! | `logdir`, `pool`, `launch` | the directory of the logs; groups in advance; the start of a job as one transaction |
-//! | `job` | the life of a job as a table, pure |
-//! | `tail`, `lines`, `window` | how to read; the newest bytes of a log at absolute offsets, pure |
-//! | `log` | one log, its pace and who waits; the one place where growth is found |
-//! | `tails`, `tails/reading` | all logs and tails, and which are due; how one is read |
-//! | `watch`, `timer`, `waker` | the inotify descriptor, the timerfd, the eventfd |
-//! | `jobs`, `jobs/ending`, `control` | all jobs: carries out what the table decides; how they end; their resources |
-//! | `config`, `capabilities` | how a reactor is set up; what the system offers |
-//! | `reactor`, `reactor/resources`, `reactor/nested` | the loop: wait, gather, settle, emit; the doors to all this |
+//! | `id` | tokens, ids, generational keys |
+//! | `error` | every error, with its cause and remedy |
+//! | `command` | what to run, as plain data: command, standard streams, limits, units, signals |
+//! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
+//! | `sys` | raw system calls; the child between clone3 and exec: the only unsafe code |
+//! | `cgroup` | the tree where jobs are made, one group, pressure triggers, owners, the pool |
+//! | `log` | the directory of the logs, the newest bytes of each, and the tails that read them |
+//! | `driver` | inotify, the timerfd, the eventfd |
+//! | `job` | all jobs: their life as a table, how they start and end, what holds their processes |
+//! | `reactor` | the loop: wait, gather, settle, emit; configuration and capabilities |
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,
@@ -132,59 +125,35 @@
     clippy::cast_lossless
 )]
 
-pub use crate::capabilities::{Capabilities, Check, Verdict};
-pub use crate::command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource};
-pub use crate::config::Config;
-pub use crate::containment::Containment;
-pub use crate::error::{Error, Result, Stage};
-pub use crate::event::{Event, Events};
-pub use crate::exit::{Exit, Usage};
+pub use crate::command::{
+    ByteSize, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, Limits, Output, ProcessGroup,
+    Resource, Signal,
+};
+pub use crate::driver::Waker;
+pub use crate::error::{Error, InvalidLimit, Result, Stage};
+pub use crate::event::{
+    CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
+    PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Usage,
+};
 pub use crate::id::{JobId, TailId, Token};
-pub use crate::limits::{IoRates, Limits};
-pub use crate::pressure::{InvalidPressure, Pressure, Stall, Stallable, Stalled};
-pub use crate::reactor::{Census, Reactor};
-pub use crate::report::{OomCause, Phase, Report, Status, StopCause};
-pub use crate::signal::Signal;
-pub use crate::stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
-pub use crate::tail::{Fill, Position, Read, Stream, TailOptions};
-pub use crate::units::{ByteSize, Device, InvalidLimit};
-pub use crate::waker::Waker;
+pub use crate::job::Containment;
+pub use crate::log::{Fill, Position, Read, Stream, TailOptions};
+pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 
-mod capabilities;
 mod cgroup;
 mod command;
-mod config;
-mod containment;
-mod control;
+mod driver;
 mod error;
 mod event;
-mod exit;
-mod hierarchy;
 mod id;
 mod job;
-mod jobs;
-mod launch;
-mod limits;
-mod lines;
 mod log;
-mod logdir;
-mod owner;
-mod pool;
-mod pressure;
-mod process;
 mod reactor;
-mod report;
+mod sys;
+
+/// For the fuzzers: the engine over simulated systems. Not part of the API.
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
-pub mod seam;
-mod setting;
-mod signal;
-mod stats;
-mod sys;
-mod tail;
-mod tails;
-mod timer;
-mod units;
-mod waker;
-mod watch;
-mod window;
+pub mod simulator {
+    pub use crate::log::{Content, End, Engine, Interference, Machine, byte};
+}

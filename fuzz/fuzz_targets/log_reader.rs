@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use jobworker::seam::{Content, End, Engine, Interference, byte};
+use jobworker::simulator::{Content, End, Engine, Interference, byte};
 use jobworker::{Fill, Position, Read, TailId, TailOptions};
 use libfuzzer_sys::fuzz_target;
 

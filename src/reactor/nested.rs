@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-use crate::reactor::Reactor;
+use crate::reactor::reactor::Reactor;
 use crate::sys::epoll_fd;
 
 /// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).

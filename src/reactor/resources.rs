@@ -5,13 +5,12 @@
 
 use std::path::PathBuf;
 
+use crate::cgroup::sweep;
+use crate::command::Limits;
 use crate::error::{Error, Result};
+use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
-use crate::limits::Limits;
-use crate::owner::sweep;
-use crate::pressure::{Pressure, Stall, Stallable};
-use crate::reactor::Reactor;
-use crate::stats::Stats;
+use crate::reactor::reactor::Reactor;
 
 impl Reactor {
     /// Changes limits of a job that runs: those that are given, and no others.

@@ -7,12 +7,10 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::prctl::{
@@ -20,10 +18,10 @@ use linux_raw_sys::prctl::{
 };
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
+use crate::command::Signal;
 use crate::error::Stage;
-use crate::exit::Exit;
-use crate::signal::Signal;
-use crate::sys::{Reap, call, exit_after_reap, wait};
+use crate::event::Exit;
+use crate::sys::calls::{Reap, call, exit_after_reap, wait};
 
 /// A list of strings in the form that execve takes.
 #[derive(Debug)]

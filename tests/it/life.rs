@@ -406,7 +406,7 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     // It takes the slot of the old one.
     let new = world.spawn(&sleeper());
     let stale = |result: Result<(), Error>| {
-        assert!(matches!(result, Err(Error::UnknownJob(id)) if id == old))
+        assert!(matches!(result, Err(Error::UnknownJob(id)) if id == old));
     };
     stale(world.reactor.stop(old));
     stale(world.reactor.stop_within(old, Duration::ZERO));

@@ -3,12 +3,10 @@
 //! wake-up is a wait in vain, a busy loop is a number of turns or readiness in silence.
 
 use std::cell::Cell;
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use jobworker::{Command, Config, Events, Exit, JobId, Position, Read, StopCause, TailId, Token};
 use rustix::buffer::spare_capacity;

@@ -1,10 +1,9 @@
 //! `poll` itself: how long it waits, what ends the wait, and how events come out of it.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use jobworker::{EndPolicy, Event, Events, Position, Reactor, TailId, Token};
 use rustix::process::kill_process;

@@ -554,9 +554,9 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
     ];
     for stall in bad {
         let error = world.reactor.watch_pressure(job, Stallable::Cpu, stall).unwrap_err();
-        assert!(matches!(&error, Error::StallRefused { stall: of, .. } if *of == stall), "{error}");
+        assert!(matches!(error, Error::StallRefused { .. }), "{stall}: {error}");
         let text = error.to_string();
-        assert!(text.contains("cpu.pressure") && text.contains(&stall.to_string()), "{text}");
+        assert!(text.contains("cpu.pressure") && text.contains("stalls"), "{text}");
         let error =
             world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
         assert!(

@@ -796,10 +796,10 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
             .status();
         match inside {
             Ok(status) if status.code() == Some(1) => {
-                eprintln!("skipped: no user namespace can be made here")
+                eprintln!("skipped: no user namespace can be made here");
             }
             Ok(status) => {
-                assert!(status.success(), "the test has failed in a user namespace of its own")
+                assert!(status.success(), "the test has failed in a user namespace of its own");
             }
             Err(error) => eprintln!("skipped: unshare cannot be run: {error}"),
         }

@@ -1,55 +1,13 @@
-//! The project's own rules, as far as a test can see them: the order of the layers, the openings of
+//! The project's own rules, as far as a test can see them: the order of the rooms, the openings of
 //! the files, and what does not belong in them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files of `src/`, lowest layer first: a file may use only those above it in this list.
-const LAYERS: [&str; 42] = [
-    "units",
-    "setting",
-    "signal",
-    "limits",
-    "command",
-    "id",
-    "pressure",
-    "error",
-    "exit",
-    "stats",
-    "report",
-    "event",
-    "sys",
-    "nursery",
-    "hierarchy",
-    "cgroup",
-    "owner",
-    "process",
-    "containment",
-    "logdir",
-    "pool",
-    "launch",
-    "job",
-    "tail",
-    "lines",
-    "window",
-    "log",
-    "tails",
-    "reading",
-    "watch",
-    "seam",
-    "timer",
-    "jobs",
-    "ending",
-    "control",
-    "config",
-    "capabilities",
-    "waker",
-    "reactor",
-    "resources",
-    "nested",
-    "lib",
-];
+/// The rooms of `src/`, lowest first: a room may use only those above it in this list.
+const ROOMS: [&str; 10] =
+    ["id", "error", "command", "event", "sys", "cgroup", "log", "driver", "job", "reactor"];
 
 /// Every Rust file of the project below these directories, the ones of its fuzz targets included.
 fn files(directories: &[&str]) -> Vec<(PathBuf, String)> {
@@ -97,36 +55,102 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|character| !is_word(character))
 }
 
+/// The room of a file, or `None` for `lib.rs`.
+fn room(path: &Path) -> Option<String> {
+    let path = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+    let room = first.trim_end_matches(".rs").to_owned();
+    (room != "lib").then_some(room)
+}
+
+/// What follows each occurrence of `before`, up to the end of the word.
+fn names_after<'a>(code: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    code.split(before).skip(1).map(|rest| rest.split(|c| !is_word(c)).next().unwrap_or(""))
+}
+
 #[test]
-fn a_file_uses_only_files_above_it() {
+fn a_room_uses_only_rooms_above_it_and_those_by_their_doors() {
     let sources = files(&["src"]);
-    let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let there: BTreeSet<String> = sources.iter().map(|(path, _)| name(path)).collect();
-    let listed: BTreeSet<String> = LAYERS.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(there, listed, "every file has a place in the order of the layers");
+    let there: BTreeSet<String> = sources.iter().filter_map(|(path, _)| room(path)).collect();
+    let listed: BTreeSet<String> = ROOMS.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(there, listed, "every room has a place in the order");
     for (path, text) in &sources {
-        let name = name(path);
-        let layer = LAYERS.iter().position(|other| *other == name).unwrap();
-        let code = code(path, text);
-        for forbidden in ["crate::{", "super::", "crate::*"] {
+        let Some(own) = room(path) else { continue };
+        let place = ROOMS.iter().position(|other| *other == own).unwrap();
+        let (name, code) = (path.display(), code(path, text));
+        for forbidden in ["crate::{", "super::super", "super::{", "crate::*"] {
             assert!(!code.contains(forbidden), "{name}: {forbidden} hides what the file uses");
         }
-        for mention in code.split("crate::").skip(1) {
-            let used: String =
-                mention.chars().take_while(|character| is_word(*character)).collect();
-            let used_layer = LAYERS.iter().position(|other| *other == used);
+        for used in names_after(&code, "crate::") {
+            let used_place = ROOMS.iter().position(|other| *other == used);
             // A name of the root, as in `crate::Error`, hides what is used.
-            let used_layer =
-                used_layer.unwrap_or_else(|| panic!("{name} uses crate::{used}, which is no file"));
-            assert!(used_layer < layer, "{name} uses {used}, which is not above it");
+            let used_place =
+                used_place.unwrap_or_else(|| panic!("{name} uses crate::{used}, which is no room"));
+            assert!(used_place <= place, "{name} uses {used}, which is not above {own}");
         }
     }
 }
 
 #[test]
+fn the_files_of_a_room_are_private_to_it() {
+    for room in ROOMS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room).join("mod.rs");
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for line in text.lines().filter(|line| line.contains("mod ") && line.ends_with(';')) {
+            assert!(line.starts_with("mod "), "{room}: {line}");
+        }
+    }
+}
+
+#[test]
+fn an_inherent_impl_is_in_the_room_of_its_type() {
+    let sources = files(&["src"]);
+    let mut rooms: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in &sources {
+        let Some(room) = room(path) else { continue };
+        let code = code(path, text);
+        for keyword in ["struct ", "enum ", "trait "] {
+            for name in names_after(&code, keyword) {
+                rooms.entry(name.to_owned()).or_default().insert(room.clone());
+            }
+        }
+    }
+    for (path, text) in &sources {
+        let Some(room) = room(path) else { continue };
+        for line in code(path, text).lines().filter(|line| line.starts_with("impl")) {
+            let header = line.split(" where").next().unwrap_or(line);
+            if header.contains(" for ") {
+                continue;
+            }
+            // Past the generics of the impl itself.
+            let rest = header.trim_start_matches("impl");
+            let mut depth = 0;
+            let end = rest.find(|character| {
+                depth += i32::from(character == '<') - i32::from(character == '>');
+                depth == 0 && (character == '>' || character == ' ')
+            });
+            let named = rest[end.unwrap_or(0) + 1..].trim_start();
+            let name: String = named.chars().take_while(|character| is_word(*character)).collect();
+            let defined = rooms.get(&name).unwrap_or_else(|| panic!("{line}: no such type"));
+            assert!(defined.contains(&room), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_table_in_the_documentation_lists_the_rooms_in_their_order() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let table = text.split_once("//! | room | owns |").expect("a table of the rooms").1;
+    let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("//! | `"));
+    let listed: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
+    assert_eq!(listed, ROOMS);
+}
+
+#[test]
 fn every_file_opens_with_what_it_owns() {
     let all = files(&["src", "tests", "examples", "benches", "fuzz"]);
-    assert!(all.len() > LAYERS.len());
+    assert!(all.len() > ROOMS.len());
     for (path, text) in all {
         assert!(text.starts_with("//! "), "{} does not open with `//!`", path.display());
     }
@@ -152,7 +176,7 @@ fn nothing_is_left_to_be_done() {
 fn unsafe_code_is_in_sys_alone() {
     for (path, text) in files(&["src"]) {
         let found = words(&code(&path, &text)).any(|word| word == "unsafe");
-        let in_sys = path.ends_with("src/sys.rs") || path.ends_with("src/sys/nursery.rs");
+        let in_sys = path.ends_with("sys/calls.rs") || path.ends_with("sys/nursery.rs");
         assert_eq!(found, in_sys, "{}", path.display());
     }
 }

@@ -1,0 +1,15 @@
+//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what is recorded on it, and groups made in advance.
+//!
+//! Knows nothing of jobs, logs or the loop.
+
+mod group;
+mod owner;
+mod pool;
+mod tree;
+mod trigger;
+
+pub(crate) use group::Cgroup;
+pub(crate) use owner::{Owner, sweep};
+pub(crate) use pool::Pool;
+pub(crate) use tree::{Hierarchy, disks_with_bfq, lists, v1_mounts};
+pub(crate) use trigger::Trigger;

@@ -1,0 +1,176 @@
+//! Owns [`Owner`]: who made a cgroup, written on the group itself, and the sweep of groups whose
+//! owner is dead.
+//!
+//! Invariant: a group is swept only when its owner is known to be dead: another boot, or the same
+//! boot and the same pid namespace without that process. What bears no mark is not ours and never
+//! touched.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fsetxattr, getxattr, openat};
+
+use crate::cgroup::group::Cgroup;
+use crate::cgroup::tree::Hierarchy;
+use crate::error::{Error, Result};
+
+/// The extended attribute that names the owner. cgroup2 has those of users since Linux 5.7.
+const ATTRIBUTE: &str = "user.jobworker.owner";
+
+/// How long the processes of one swept group may take to die.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A process, in a way that survives the reuse of its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    boot: String,
+    pid_namespace: String,
+    pid: u32,
+    /// When the process started, in clock ticks since the boot.
+    start: u64,
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn current() -> Result<Self> {
+        let read = |path: &'static str| fs::read_to_string(path).map_err(Error::path("read", path));
+        let namespace = "/proc/self/ns/pid";
+        let pid_namespace = fs::read_link(namespace).map_err(Error::path("read", namespace))?;
+        let pid = std::process::id();
+        let stat = read("/proc/self/stat")?;
+        Ok(Self {
+            boot: read("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned(),
+            pid_namespace: pid_namespace.display().to_string(),
+            pid,
+            start: start_time(&stat).unwrap_or(0),
+        })
+    }
+
+    /// Marks a group as made by this process. A kernel that has no such attributes leaves it
+    /// unmarked, and unswept.
+    pub(crate) fn mark(&self, group: BorrowedFd<'_>, detached: bool) {
+        let kind = if detached { "detached" } else { "attached" };
+        let text =
+            format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start);
+        let _ = fsetxattr(group, ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
+    }
+
+    /// The owner of a group, and whether the job in it was to outlive that.
+    fn of(group: &Path) -> Option<(Self, bool)> {
+        let mut buffer = [0; 256];
+        let length = getxattr(group, ATTRIBUTE, &mut buffer).ok()?;
+        Self::parse(std::str::from_utf8(buffer.get(..length)?).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<(Self, bool)> {
+        let mut words = text.split(' ');
+        let owner = Self {
+            boot: words.next()?.to_owned(),
+            pid_namespace: words.next()?.to_owned(),
+            pid: words.next()?.parse().ok()?,
+            start: words.next()?.parse().ok()?,
+        };
+        Some((owner, words.next()? == "detached"))
+    }
+
+    /// Whether this owner is known to be dead, as far as `here`, a living process, can tell.
+    fn is_dead(&self, here: &Self) -> bool {
+        if self.boot != here.boot {
+            return true;
+        }
+        if self.pid_namespace != here.pid_namespace {
+            // Its number means nothing here.
+            return false;
+        }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        match stat {
+            Ok(stat) => start_time(&stat) != Some(self.start),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// The 22nd field of /proc/pid/stat; the second, a name in parentheses, may contain anything.
+fn start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Removes the groups of dead owners; see [`Reactor::sweep`](crate::Reactor::sweep).
+pub(crate) fn sweep(hierarchy: &Arc<Hierarchy>, here: &Owner) -> Result<Vec<PathBuf>> {
+    let parent = hierarchy.path();
+    let mut swept = Vec::new();
+    for entry in fs::read_dir(parent).map_err(Error::path("list", parent))? {
+        let Ok(entry) = entry else { continue };
+        let path = entry.path();
+        let Some((owner, detached)) = Owner::of(&path) else { continue };
+        if !owner.is_dead(here) {
+            continue;
+        }
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let cgroup = Cgroup::open(hierarchy, name)?;
+        if cgroup.populated()? {
+            if detached {
+                continue;
+            }
+            cgroup.kill()?;
+            await_empty(&cgroup)?;
+        }
+        cgroup.remove()?;
+        swept.push(path);
+    }
+    Ok(swept)
+}
+
+/// Waits, for a bounded time, until a killed group is empty. cgroup.events raises a priority event
+/// when it changes.
+fn await_empty(cgroup: &Cgroup) -> Result<()> {
+    let path = cgroup.path().join("cgroup.events");
+    let events = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::path("watch", &path))?;
+    let until = Instant::now() + DEATH_TIMEOUT;
+    while cgroup.populated()? {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::path("empty cgroup", cgroup.path())(io::Error::from(
+                io::ErrorKind::TimedOut,
+            )));
+        }
+        let timeout: Option<Timespec> = left.try_into().ok();
+        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::path("watch", path)(errno)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_reads_back_as_it_was_written() {
+        let text = "boot pid:[4026531836] 42 1234 detached";
+        let (owner, detached) = Owner::parse(text).unwrap();
+        assert!(detached);
+        assert_eq!((owner.pid, owner.start), (42, 1234));
+        assert_eq!(Owner::parse("boot pid:[4026531836] 42"), None);
+    }
+
+    #[test]
+    fn only_a_dead_owner_is_dead() {
+        let here = Owner::current().unwrap();
+        assert!(!here.is_dead(&here));
+        assert!(
+            Owner { start: here.start + 1, ..here.clone() }.is_dead(&here),
+            "the number was used again"
+        );
+        assert!(Owner { boot: "another".to_owned(), ..here.clone() }.is_dead(&here));
+        let elsewhere = Owner { pid_namespace: "pid:[1]".to_owned(), start: 0, ..here.clone() };
+        assert!(!elsewhere.is_dead(&here), "nobody here can tell");
+    }
+}

@@ -1,0 +1,393 @@
+//! Owns [`Hierarchy`]: the cgroup under which jobs are made, found, and checked to be one.
+//!
+//! Invariant: a `Hierarchy` is a directory of a cgroup2 file system that may hold jobs and that we
+//! may write to. Knows nothing of any one job.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, io};
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
+use rustix::io::Errno;
+
+use crate::command::{Kept, Setting};
+use crate::error::{Error, Result};
+
+/// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// The parent of the jobs' cgroups.
+#[derive(Debug)]
+pub(crate) struct Hierarchy {
+    path: PathBuf,
+    dir: OwnedFd,
+    /// Whether the jobs' groups have the memory controller, as far as we know.
+    has_memory: AtomicBool,
+    /// Whether the controllers that account for what jobs use were asked for.
+    accounts: AtomicBool,
+}
+
+impl Hierarchy {
+    /// The parent that the host names, or the place that fits this system: the host's own cgroup if
+    /// that was delegated, the root of the tree where that may be written to, otherwise the
+    /// host's own cgroup.
+    ///
+    /// With a leaf, the host is moved out of its own cgroup first.
+    pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
+        let path = match explicit {
+            Some(path) => path.to_owned(),
+            None => {
+                let mount = mount_point()?;
+                let own = own_cgroup(&mount)?;
+                if writable(&mount) && !delegated(&own) { mount } else { own }
+            }
+        };
+        let hierarchy = Self::open(&path)?;
+        if let Some(leaf) = leaf {
+            move_host(&own_cgroup(&mount_point()?)?, leaf)?;
+        }
+        Ok(hierarchy)
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        // The host may change its working directory later.
+        let path = &std::path::absolute(path).map_err(Error::path("find", path))?;
+        let refuse =
+            |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
+        let dir =
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| {
+                    match errno {
+                        // This says nothing about the tree.
+                        Errno::MFILE | Errno::NFILE => Error::path("open cgroup", path)(errno),
+                        errno => refuse(format!("cannot be opened: {errno}")),
+                    }
+                })?;
+        let file_system =
+            fstatfs(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
+        // The field is signed or unsigned, narrow or wide, by architecture.
+        #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+        if file_system.f_type as u64 != CGROUP2_MAGIC {
+            return Err(refuse("is not in a cgroup2 file system".to_owned()));
+        }
+        // The root of the whole hierarchy has no cgroup.type.
+        let kind = fs::read_to_string(path.join("cgroup.type")).unwrap_or_default();
+        if !matches!(kind.trim_end(), "" | "domain") {
+            return Err(refuse(format!(
+                "cannot hold jobs: its cgroup.type is {:?}, so every child would be threaded or invalid",
+                kind.trim_end()
+            )));
+        }
+        if !writable(path) {
+            return Err(refuse(
+                "is not writable for this user: run as root, or let the service manager delegate a cgroup \
+                 (systemd: Delegate=yes)"
+                    .to_owned(),
+            ));
+        }
+        let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
+        let has_memory = AtomicBool::new(lists(&enabled, "memory"));
+        Ok(Self { path: path.to_owned(), dir, has_memory, accounts: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Whether the service manager has handed this cgroup over to us.
+    pub(crate) fn is_delegated(&self) -> bool {
+        delegated(&self.path)
+    }
+
+    /// Whether the jobs' groups have the memory controller, as far as we know.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.has_memory.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.
+    ///
+    /// A controller that the children do not have is enabled on the way down from the lowest cgroup
+    /// that has it: no further up, and for no other cgroup.
+    pub(crate) fn require(&self, settings: &mut [Setting]) -> Result<()> {
+        let mut enabled = None;
+        for setting in settings.iter().filter(|setting| setting.controller != "cgroup") {
+            let enabled = match &mut enabled {
+                Some(enabled) => enabled,
+                none => none.insert(self.read("cgroup.subtree_control")?),
+            };
+            if !lists(enabled, &setting.controller) {
+                self.enable(&setting.controller, &setting.file)?;
+                *enabled = self.read("cgroup.subtree_control")?;
+                self.has_memory.store(lists(enabled, "memory"), Ordering::Relaxed);
+            }
+        }
+        for setting in settings.iter_mut().filter(|setting| setting.file == "io.weight") {
+            self.choose_io_weight(setting)?;
+        }
+        Ok(())
+    }
+
+    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked
+    /// once: what is refused is likely to be refused again, and what cannot be told is told as
+    /// unknown.
+    pub(crate) fn enable_accounting(&self) {
+        if self.accounts.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let enabled = self.read("cgroup.subtree_control").unwrap_or_default();
+        for controller in ["memory", "io", "cpu", "pids"] {
+            if !lists(&enabled, controller)
+                && self.enable(controller, "cgroup.subtree_control").is_ok()
+            {
+                self.has_memory.fetch_or(controller == "memory", Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Enables a controller for the children of this cgroup, because of an interface file. Either
+    /// all of the way down or, on failure, nothing of it.
+    fn enable(&self, controller: &str, file: &str) -> Result<()> {
+        let groups =
+            || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
+        let has = |path: &Path| {
+            fs::read_to_string(path.join("cgroup.controllers"))
+                .is_ok_and(|list| lists(&list, controller))
+        };
+        let Some(levels) = groups().position(has) else {
+            return Err(Error::ControllerUnavailable {
+                file: file.to_owned(),
+                controller: controller.to_owned(),
+                path: self.path.clone(),
+                available: self
+                    .read("cgroup.controllers")?
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect(),
+                in_v1: bound_to_v1(controller),
+            });
+        };
+        let write = |path: &Path, sign: char| {
+            fs::write(path.join("cgroup.subtree_control"), format!("{sign}{controller}"))
+        };
+        let mut way_down: Vec<&Path> = groups().take(levels + 1).collect();
+        way_down.reverse();
+        let mut done = Vec::new();
+        let mut refused = None;
+        for path in way_down {
+            match write(path, '+') {
+                Ok(()) => done.push(path),
+                Err(source) => {
+                    refused = Some((path, source));
+                    break;
+                }
+            }
+        }
+        // A controller that works on threads turns a group with processes into a threaded domain,
+        // which cannot have jobs below it.
+        let kind = fs::read_to_string(self.path.join("cgroup.type")).unwrap_or_default();
+        if refused.is_none() && !matches!(kind.trim_end(), "" | "domain") {
+            refused = Some((&self.path, Errno::OPNOTSUPP.into()));
+        }
+        let Some((path, source)) = refused else { return Ok(()) };
+        for path in done.into_iter().rev() {
+            let _ = write(path, '-');
+        }
+        let (file, controller) = (file.to_owned(), controller.to_owned());
+        Err(Error::ControllerBlocked { file, controller, path: path.to_owned(), source })
+    }
+
+    /// The numbers of the disks that have the cost model enabled.
+    pub(crate) fn disks_with_cost_model(&self) -> Vec<String> {
+        let root = self
+            .path
+            .ancestors()
+            .take_while(|path| path.join("cgroup.controllers").exists())
+            .last();
+        let models = root
+            .and_then(|root| fs::read_to_string(root.join("io.cost.qos")).ok())
+            .unwrap_or_default();
+        let enabled = models.lines().filter(|line| lists(line, "enable=1"));
+        enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own,
+    /// or not at all.
+    fn choose_io_weight(&self, setting: &mut Setting) -> Result<()> {
+        if !self.disks_with_cost_model().is_empty() {
+            return Ok(());
+        }
+        if disks_with_bfq().is_empty() {
+            return Err(Error::LimitIneffective {
+                file: setting.file.clone(),
+                reason: "no disk has the cost model enabled (io.cost.qos of the root cgroup) or the BFQ scheduler \
+                         (/sys/block/*/queue/scheduler)",
+            });
+        }
+        setting.file = "io.bfq.weight".to_owned();
+        // BFQ shows the default as a bare number or with its name, by version.
+        if let Kept::Line(line) = &setting.kept {
+            setting.kept = Kept::Word(line.trim_start_matches("default ").to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Result<String> {
+        let path = self.path.join(file);
+        fs::read_to_string(&path).map_err(Error::path("read", path))
+    }
+}
+
+/// Where cgroup2 is mounted, from /proc/self/mountinfo.
+fn mount_point() -> Result<PathBuf> {
+    let path = "/proc/self/mountinfo";
+    let table = fs::read(path).map_err(Error::path("read", path))?;
+    parse_mount_point(&table)
+        .ok_or_else(|| Error::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() })
+}
+
+/// The host's own cgroup, from /proc/self/cgroup; it is told relative to the root of the mount.
+fn own_cgroup(mount: &Path) -> Result<PathBuf> {
+    let path = "/proc/self/cgroup";
+    let table = fs::read(path).map_err(Error::path("read", path))?;
+    let own = table
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"0::/"))
+        .ok_or_else(|| Error::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
+    Ok(mount.join(OsString::from_vec(own.to_vec())))
+}
+
+/// Whether the service manager has handed this cgroup over: systemd says so in an extended
+/// attribute.
+fn delegated(cgroup: &Path) -> bool {
+    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        getxattr(cgroup, *name, &mut value)
+            .is_ok_and(|length| value.starts_with(b"1") && length == 1)
+    })
+}
+
+/// Moves this process into the group `leaf` below its own, unless it is in a group of that name
+/// already.
+fn move_host(own: &Path, leaf: &str) -> Result<()> {
+    if own.file_name().is_some_and(|name| name == leaf) {
+        return Ok(());
+    }
+    if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
+        return Err(Error::NoCgroup {
+            reason: format!("{leaf:?} is not a name for the host's cgroup"),
+        });
+    }
+    let path = own.join(leaf);
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::path("create cgroup", path)(error));
+        }
+        _ => {}
+    }
+    let procs = path.join("cgroup.procs");
+    fs::write(&procs, std::process::id().to_string())
+        .map_err(Error::path("move the host into", procs))
+}
+
+/// The mount point is the fifth field, the type the first after a lone dash; see
+/// proc_pid_mountinfo(5).
+fn parse_mount_point(table: &[u8]) -> Option<PathBuf> {
+    table.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mount_point = fields.nth(4)?;
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        (kind == b"cgroup2").then(|| PathBuf::from(OsString::from_vec(unescape(mount_point))))
+    })
+}
+
+/// Undoes the octal escapes of mountinfo, such as `\040` for a space.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+fn writable(path: &Path) -> bool {
+    let access = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
+    // CLONE_INTO_CGROUP checks cgroup.procs of the common ancestor as well; older kernels lack
+    // faccessat2.
+    let may = |path: &Path| matches!(access(path), Ok(()) | Err(Errno::NOSYS));
+    may(path) && may(&path.join("cgroup.procs"))
+}
+
+/// The version 1 hierarchies that are mounted beside, by their options.
+pub(crate) fn v1_mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter_map(|line| line.split_once(" - cgroup "));
+    let options = mounts.filter_map(|(_, rest)| rest.split_whitespace().nth(1));
+    options
+        .map(|options| options.trim_start_matches("rw,").trim_start_matches("ro,").to_owned())
+        .collect()
+}
+
+/// Whether a list of names, such as that of the controllers, has this one.
+pub(crate) fn lists(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|other| other == name)
+}
+
+/// The disks that use the BFQ scheduler, which is then named in brackets.
+pub(crate) fn disks_with_bfq() -> Vec<String> {
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let uses = |disk: &fs::DirEntry| {
+        fs::read_to_string(disk.path().join("queue/scheduler"))
+            .is_ok_and(|schedulers| lists(&schedulers, "[bfq]"))
+    };
+    disks.filter(uses).map(|disk| disk.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Whether a version 1 hierarchy holds the controller, by the hierarchy number in /proc/cgroups.
+fn bound_to_v1(controller: &str) -> bool {
+    // Version 1 called the io controller blkio.
+    let name = if controller == "io" { "blkio" } else { controller };
+    fs::read_to_string("/proc/cgroups").is_ok_and(|table| {
+        table.lines().any(|line| {
+            let mut fields = line.split_whitespace();
+            fields.next() == Some(name) && fields.next().is_some_and(|hierarchy| hierarchy != "0")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_point_is_found_with_and_without_optional_fields() {
+        let table = b"22 1 0:20 / /sys rw shared:7 - sysfs sysfs rw\n\
+            30 22 0:26 / /sys/fs/cgroup/a\\040b rw,nosuid shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(parse_mount_point(table), Some(PathBuf::from("/sys/fs/cgroup/a b")));
+        let bare = b"30 22 0:26 / /cg rw - cgroup2 none rw\n";
+        assert_eq!(parse_mount_point(bare), Some(PathBuf::from("/cg")));
+        assert_eq!(parse_mount_point(b"22 1 0:20 / /cgroup2 rw - sysfs sysfs rw\n\n"), None);
+    }
+
+    #[test]
+    fn escapes_that_are_none_are_kept() {
+        assert_eq!(unescape(b"a\\134b\\x\\04"), b"a\\b\\x\\04");
+    }
+}

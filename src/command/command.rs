@@ -1,0 +1,435 @@
+//! Owns [`Command`]: what to run and how, as plain data.
+//!
+//! Invariant: building a command does no I/O and cannot fail; everything is checked by
+//! [`Reactor::spawn`](crate::Reactor::spawn). Knows nothing of cgroups, processes or the loop.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::limits::Limits;
+use crate::command::signal::Signal;
+
+/// Where a program name without a slash is looked for when the job's environment has no `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program to run as a job, with everything the job starts with.
+///
+/// It mirrors [`std::process::Command`], is reusable, and does no I/O until
+/// [`Reactor::spawn`](crate::Reactor::spawn).
+///
+/// # Defaults
+/// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
+/// share one log, the working directory is the host's, the job leads a process group of its own, no
+/// limits, no time limit, stop signal SIGTERM with a grace period of ten seconds, and the end of
+/// the main process ends the job.
+///
+/// In the child every signal has its default disposition, no signal is blocked, and no file
+/// descriptor of the host is open but 0, 1 and 2.
+///
+/// # Where the program is looked for
+/// A name with a slash is used as it is, relative to the job's working directory. Any other name is
+/// looked for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] when that has none;
+/// as with execvp(3), a file that may not be executed does not end the search, but makes the error
+/// `EACCES` instead of `ENOENT` when nothing else is found.
+///
+/// ```
+/// use jobworker::Command;
+/// use std::time::Duration;
+///
+/// let mut command = Command::new("sh");
+/// command.args(["-c", "echo $GREETING"]).env("GREETING", "hello").time_limit(Duration::from_secs(5));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a command does nothing until it is spawned"]
+pub struct Command {
+    pub(crate) program: OsString,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) inherit_env: bool,
+    /// `None` takes a variable of the host out again.
+    pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) current_dir: Option<PathBuf>,
+    pub(crate) stdin: Stdin,
+    pub(crate) output: Output,
+    pub(crate) keep_log: bool,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) groups: Option<Vec<u32>>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) rlimits: Vec<(Resource, Option<u64>, Option<u64>)>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) process_group: ProcessGroup,
+    pub(crate) parent_death_signal: Option<Signal>,
+    pub(crate) detached: bool,
+    pub(crate) end_policy: EndPolicy,
+    pub(crate) stop_signal: Signal,
+    pub(crate) grace: Duration,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) limits: Limits,
+    /// `None`: if there are limits.
+    pub(crate) accounting: Option<bool>,
+}
+
+/// Where a job's standard input comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Stdin {
+    #[default]
+    Null,
+    File(PathBuf),
+    Fd(Arc<OwnedFd>),
+}
+
+/// Where a job's standard output and standard error go.
+///
+/// ```
+/// use jobworker::{Command, Output};
+///
+/// let mut command = Command::new("make");
+/// command.output(Output::Split);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Output {
+    /// One log for both, in the order in which the job wrote: one open file description in append
+    /// mode.
+    #[default]
+    Combined,
+    /// A log for each. Which of two writes to different streams came first is then not recorded.
+    Split,
+    /// Neither is kept: both are `/dev/null`, and the job has no log to tail.
+    Null,
+}
+
+/// Which process group and session the job starts in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProcessGroup {
+    /// A new process group of which the job is the leader, in the host's session.
+    #[default]
+    Own,
+    /// A new session, and so a new process group, without a controlling terminal.
+    Session,
+    /// The host's process group: what a terminal sends to the host reaches the job as well.
+    Host,
+}
+
+/// What ends a job: what becomes of the processes that the main process leaves behind.
+///
+/// ```
+/// use jobworker::{Command, EndPolicy};
+///
+/// // The server's start script returns at once; the job is the server.
+/// let mut command = Command::new("/usr/local/bin/start-server");
+/// command.end_policy(EndPolicy::WaitAll);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndPolicy {
+    /// The main process ends the job; what it leaves behind is killed at once, then the job is
+    /// finished.
+    #[default]
+    KillRest,
+    /// The job goes on, and its tails follow, until the last process of the job is gone.
+    WaitAll,
+    /// The main process ends the job; what it leaves behind runs on in the job's cgroup, which is
+    /// then not removed.
+    ///
+    /// The log ends for every tail at the size it has when the job finishes: what the rest writes
+    /// afterwards is in the file, but is not this job's output. A
+    /// [`stop`](crate::Reactor::stop) or a time limit stops the rest as well.
+    LeaveRest,
+}
+
+/// A resource of which the kernel limits the use per process; see getrlimit(2).
+///
+/// ```
+/// use jobworker::{Command, Resource};
+///
+/// let mut command = Command::new("cc");
+/// command.rlimit(Resource::OpenFiles, Some(1024), Some(4096)).rlimit(Resource::Core, Some(0), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "RLIMIT_NOFILE")]
+#[non_exhaustive]
+pub enum Resource {
+    /// CPU time in seconds.
+    Cpu,
+    /// Largest file in bytes.
+    FileSize,
+    /// Data segment in bytes.
+    Data,
+    /// Stack in bytes.
+    Stack,
+    /// Core dump in bytes.
+    Core,
+    /// Number of processes of the user.
+    Processes,
+    /// One more than the highest file descriptor number.
+    OpenFiles,
+    /// Locked memory in bytes.
+    LockedMemory,
+    /// Address space in bytes.
+    AddressSpace,
+    /// Number of queued signals of the user.
+    PendingSignals,
+    /// Bytes in POSIX message queues of the user.
+    MessageQueues,
+    /// Ceiling of the nice value.
+    Nice,
+    /// Ceiling of the real-time priority.
+    RealtimePriority,
+    /// CPU time in microseconds of a real-time process without a blocking call.
+    RealtimeTime,
+}
+
+impl Command {
+    /// A command that runs `program` with no arguments and the defaults above.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            inherit_env: false,
+            env: BTreeMap::new(),
+            current_dir: None,
+            stdin: Stdin::Null,
+            output: Output::Combined,
+            keep_log: false,
+            uid: None,
+            gid: None,
+            groups: None,
+            umask: None,
+            rlimits: Vec::new(),
+            no_new_privs: false,
+            process_group: ProcessGroup::Own,
+            parent_death_signal: None,
+            detached: false,
+            end_policy: EndPolicy::KillRest,
+            stop_signal: Signal::TERM,
+            grace: Duration::from_secs(10),
+            time_limit: None,
+            limits: Limits::new(),
+            accounting: None,
+        }
+    }
+
+    /// Adds one argument. It is passed as it is: no shell looks at it.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<I, S>(&mut self, args: I) -> &mut Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of the job's environment.
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets variables of the job's environment.
+    pub fn envs<I, K, V>(&mut self, variables: I) -> &mut Self
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        for (key, value) in variables {
+            self.env(key, value);
+        }
+        self
+    }
+
+    /// Takes a variable out of the job's environment, be it set here or inherited.
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), None);
+        self
+    }
+
+    /// Starts from the host's environment, as it is when the job is spawned, instead of from an
+    /// empty one.
+    pub fn inherit_env(&mut self) -> &mut Self {
+        self.inherit_env = true;
+        self
+    }
+
+    /// The job's working directory. It is entered with the job's own user and groups.
+    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.current_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Reads standard input from this file, which the *host* opens at each spawn.
+    pub fn stdin_file(&mut self, path: impl AsRef<Path>) -> &mut Self {
+        self.stdin = Stdin::File(path.as_ref().to_owned());
+        self
+    }
+
+    /// Reads standard input from this file descriptor, such as one end of a pipe.
+    ///
+    /// Jobs spawned from one command, and its clones, share the descriptor; it is closed with the
+    /// last of them.
+    pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.stdin = Stdin::Fd(Arc::new(fd.into()));
+        self
+    }
+
+    /// Where standard output and standard error go.
+    pub fn output(&mut self, output: Output) -> &mut Self {
+        self.output = output;
+        self
+    }
+
+    /// Leaves the log file on disk when the job is removed or the reactor is dropped.
+    pub fn keep_log(&mut self, keep: bool) -> &mut Self {
+        self.keep_log = keep;
+        self
+    }
+
+    /// Runs the job as this user: real, effective and saved user id.
+    ///
+    /// When the host is root and no [`groups`](Self::groups) are given, the job has no
+    /// supplementary groups.
+    #[doc(alias = "setresuid")]
+    pub fn uid(&mut self, uid: u32) -> &mut Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Runs the job with this group: real, effective and saved group id.
+    #[doc(alias = "setresgid")]
+    pub fn gid(&mut self, gid: u32) -> &mut Self {
+        self.gid = Some(gid);
+        self
+    }
+
+    /// Runs the job with exactly these supplementary groups.
+    #[doc(alias = "setgroups")]
+    pub fn groups(&mut self, groups: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.groups = Some(groups.into_iter().collect());
+        self
+    }
+
+    /// The job's file mode creation mask; only the lowest nine bits count.
+    pub fn umask(&mut self, mask: u32) -> &mut Self {
+        self.umask = Some(mask);
+        self
+    }
+
+    /// Limits a resource of the job's processes, one by one; `None` is no limit.
+    ///
+    /// Limits are set before the user changes, so that a privileged host may raise them.
+    #[doc(alias = "setrlimit")]
+    pub fn rlimit(
+        &mut self,
+        resource: Resource,
+        soft: Option<u64>,
+        hard: Option<u64>,
+    ) -> &mut Self {
+        self.rlimits.push((resource, soft, hard));
+        self
+    }
+
+    /// Bars the job and its children from gaining privileges by exec, such as through a set-user-ID
+    /// file.
+    #[doc(alias = "PR_SET_NO_NEW_PRIVS")]
+    pub fn no_new_privs(&mut self, on: bool) -> &mut Self {
+        self.no_new_privs = on;
+        self
+    }
+
+    /// Which process group and session the job starts in.
+    #[doc(alias = "setsid")]
+    #[doc(alias = "setpgid")]
+    pub fn process_group(&mut self, group: ProcessGroup) -> &mut Self {
+        self.process_group = group;
+        self
+    }
+
+    /// A signal that the kernel sends to the main process when the host dies, whatever way it dies.
+    ///
+    /// # Kernel trap
+    /// "The host" is the **thread** that called [`spawn`](crate::Reactor::spawn): the signal comes
+    /// when that thread ends, even if the process lives on. The kernel clears the setting when
+    /// the job executes a set-user-ID program. See `PR_SET_PDEATHSIG` in prctl(2).
+    #[doc(alias = "PR_SET_PDEATHSIG")]
+    pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
+        self.parent_death_signal = Some(signal);
+        self
+    }
+
+    /// Lets the job run on, with its cgroup and its log, when the reactor is dropped.
+    ///
+    /// It stays a child of the host's process: if that lives on, nobody reaps the job when it
+    /// exits.
+    pub fn detached(&mut self, on: bool) -> &mut Self {
+        self.detached = on;
+        self
+    }
+
+    /// What becomes of the processes that the main process leaves behind.
+    pub fn end_policy(&mut self, policy: EndPolicy) -> &mut Self {
+        self.end_policy = policy;
+        self
+    }
+
+    /// The signal that [`stop`](crate::Reactor::stop) sends to every process of the job.
+    pub fn stop_signal(&mut self, signal: Signal) -> &mut Self {
+        self.stop_signal = signal;
+        self
+    }
+
+    /// How long [`stop`](crate::Reactor::stop) waits before it kills; zero kills at once.
+    pub fn grace(&mut self, grace: Duration) -> &mut Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Stops the job, as [`stop`](crate::Reactor::stop) does, when it has run for this long.
+    pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
+        self.time_limit = Some(limit);
+        self
+    }
+
+    /// Whether the final report tells what the job's cgroup has used; by default, if the job has
+    /// [`limits`](Self::limits).
+    ///
+    /// It costs the reading of up to a dozen small files when the job is finished, some
+    /// microseconds each. When it is asked for, the first such job makes the reactor enable the
+    /// cpu, memory, io and pids controllers where jobs are made, as far as they are to be had;
+    /// what cannot be told without them is `None` in [`Stats`](crate::Stats).
+    pub fn accounting(&mut self, on: bool) -> &mut Self {
+        self.accounting = Some(on);
+        self
+    }
+
+    /// The resource limits of the job's cgroup.
+    pub fn limits(&mut self, limits: &Limits) -> &mut Self {
+        self.limits = limits.clone();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_reusable_plain_data() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "true"]).env("A", "1").env_remove("A");
+        let copy = command.clone();
+        assert_eq!(copy.args, command.args);
+        assert_eq!(copy.env[OsStr::new("A")], None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Owns [`ByteSize`] and [`Device`], what limits are expressed in, and [`InvalidLimit`], why
+//! something is no limit.
+//!
+//! Invariant: plain data; what is printed parses to itself.
+
+use crate::error::InvalidLimit;
+use std::fmt;
+use std::str::FromStr;
+
+/// A number of bytes that reads and prints with the suffixes K, M, G and T (powers of 1024).
+///
+/// ```
+/// use jobworker::ByteSize;
+///
+/// let size: ByteSize = "100M".parse()?;
+/// assert_eq!(size, ByteSize::from_bytes(100 * 1024 * 1024));
+/// assert_eq!(size.to_string(), "100M");
+/// assert!("12Q".parse::<ByteSize>().is_err());
+/// # Ok::<(), jobworker::InvalidLimit>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(u64);
+
+/// The suffixes, largest first, with the power of two each stands for.
+const SUFFIXES: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
+
+impl ByteSize {
+    /// No limit: what the kernel writes as `max`.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// A size of exactly this many bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn as_bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// Parses digits with at most one suffix out of K, M, G and T, in either case.
+impl FromStr for ByteSize {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLimit> {
+        let invalid = || InvalidLimit::Size { text: text.to_owned() };
+        let last = text.chars().next_back().ok_or_else(invalid)?.to_ascii_uppercase();
+        let (digits, shift) = match SUFFIXES.iter().find(|(suffix, _)| *suffix == last) {
+            Some((_, shift)) => (&text[..text.len() - 1], *shift),
+            None => (text, 0),
+        };
+        // `u64::from_str` would accept a leading plus sign.
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(invalid());
+        }
+        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(invalid)
+    }
+}
+
+/// Writes the size with the largest suffix that loses nothing.
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = |shift: u32| self.0 != 0 && self.0.trailing_zeros() >= shift;
+        match SUFFIXES.iter().find(|(_, shift)| exact(*shift)) {
+            Some((suffix, shift)) => write!(f, "{}{suffix}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// A block device, by its numbers.
+///
+/// ```
+/// use jobworker::Device;
+///
+/// let disk: Device = "259:0".parse()?;
+/// assert_eq!(disk, Device::new(259, 0));
+/// # Ok::<(), jobworker::InvalidLimit>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device {
+    major: u32,
+    minor: u32,
+}
+
+impl Device {
+    /// The device with these numbers, as in /proc/partitions.
+    #[must_use]
+    pub const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+}
+
+/// Parses `major:minor`.
+impl FromStr for Device {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLimit> {
+        let numbers = text
+            .split_once(':')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (major, minor) =
+            numbers.ok_or_else(|| InvalidLimit::Device { text: text.to_owned() })?;
+        Ok(Self { major, minor })
+    }
+}
+
+/// Writes `major:minor`.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse_in_powers_of_1024() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("1k", 1 << 10),
+            ("100M", 100 << 20),
+            ("3G", 3 << 30),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in [
+            "",
+            "M",
+            "12Q",
+            "-1",
+            "+1",
+            "1.5M",
+            "1MM",
+            " 1",
+            "18446744073709551616",
+            "16777216T",
+            "1é",
+        ] {
+            assert_eq!(
+                text.parse::<ByteSize>(),
+                Err(InvalidLimit::Size { text: text.to_owned() }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_printed_size_parses_to_itself() {
+        for bytes in [0, 1, 1000, 1024, 1536, 100 << 20, u64::MAX, 1 << 40] {
+            assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Owns [`Watch`], the one inotify descriptor of a reactor, and [`LogFile`], an open log with its
+//! watch.
+//!
+//! Invariant: `targets` has exactly the watches that exist, by the number the kernel gave them; a
+//! change of any other number is old news and dropped. Must not know what the targets do with a
+//! change.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+
+use crate::error::{Error, Result};
+use crate::id::Key;
+use crate::log::Kernel;
+
+/// What a watch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A log.
+    Log(Key),
+    /// The cgroup.events file of the job in this slot.
+    Group(usize),
+    /// The memory.events file of the job in this slot.
+    Memory(usize),
+}
+
+/// What was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Something happened to the target; a hint, whatever the number of events.
+    Of(Target),
+    /// The kernel has removed the target's watch.
+    Lost(Target),
+    /// The kernel's queue overflowed: anything may have happened.
+    Everything,
+}
+
+/// All watches of a reactor.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    inotify: Inotify,
+    targets: HashMap<i32, Target>,
+    buffer: Box<[u8]>,
+    /// Empty between two calls of `changes`: kept for its memory.
+    changes: Vec<Change>,
+}
+
+/// Enough for 256 events without a name, and for one with the longest name.
+const BUFFER_SIZE: usize = 4096;
+
+/// The largest event: 16 bytes and a name of 255 with its NUL.
+const LARGEST_EVENT: usize = 16 + 256;
+
+/// Growth and truncation alike.
+const ARMED: WatchMask = WatchMask::MODIFY;
+
+/// A mask must have one event; this one cannot come while the log is open.
+const DISARMED: WatchMask = WatchMask::DELETE_SELF;
+
+impl Watch {
+    pub(crate) fn new() -> Result<Self> {
+        let inotify = Inotify::init().map_err(|source| match source.raw_os_error() {
+            // EMFILE has two meanings here; see inotify_init1(2).
+            Some(24) => Error::Loop {
+                operation: "create an inotify instance (fs.inotify.max_user_instances or RLIMIT_NOFILE is reached)",
+                source,
+            },
+            _ => Error::Loop { operation: "create an inotify instance", source },
+        })?;
+        Ok(Self {
+            inotify,
+            targets: HashMap::new(),
+            buffer: vec![0; BUFFER_SIZE].into_boxed_slice(),
+            changes: Vec::new(),
+        })
+    }
+
+    /// How many watches there are.
+    pub(crate) fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Watches the cgroup.events file of a job.
+    pub(crate) fn add_group(&mut self, events: &Path, slot: usize) -> io::Result<WatchDescriptor> {
+        self.add(events, ARMED, Target::Group(slot))
+    }
+
+    /// Watches the memory.events file of a job.
+    pub(crate) fn add_memory(&mut self, events: &Path, slot: usize) -> io::Result<WatchDescriptor> {
+        self.add(events, ARMED, Target::Memory(slot))
+    }
+
+    /// Removes a watch. One that the kernel has removed already is fine.
+    pub(crate) fn remove(&mut self, watch: WatchDescriptor) {
+        if self.targets.remove(&watch.get_watch_descriptor_id()).is_some() {
+            // Queues an IN_IGNORED, which is dropped when it is read.
+            let _ = self.inotify.watches().remove(watch);
+        }
+    }
+
+    fn add(&mut self, path: &Path, mask: WatchMask, target: Target) -> io::Result<WatchDescriptor> {
+        let watch = self.inotify.watches().add(path, mask)?;
+        self.targets.insert(watch.get_watch_descriptor_id(), target);
+        Ok(watch)
+    }
+
+    /// Reads all that was noticed; edge-triggered readers have to, or they are not told again. The
+    /// list comes back with [`recycle`](Self::recycle).
+    pub(crate) fn changes(&mut self) -> io::Result<Vec<Change>> {
+        let mut changes = std::mem::take(&mut self.changes);
+        loop {
+            let events = match self.inotify.read_events(&mut self.buffer) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changes),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let mut length = 0;
+            for event in events {
+                length += 16 + event.name.map_or(0, |_| LARGEST_EVENT);
+                let number = event.wd.get_watch_descriptor_id();
+                if event.mask.contains(EventMask::Q_OVERFLOW) {
+                    changes.push(Change::Everything);
+                } else if event.mask.contains(EventMask::IGNORED) {
+                    if let Some(target) = self.targets.remove(&number) {
+                        changes.push(Change::Lost(target));
+                    }
+                } else if let Some(target) = self.targets.get(&number) {
+                    changes.push(Change::Of(*target));
+                }
+            }
+            // The kernel fills the buffer as far as whole events fit: with room left for another,
+            // that was all.
+            if length + LARGEST_EVENT <= BUFFER_SIZE {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// Takes back a list of changes that were acted on.
+    pub(crate) fn recycle(&mut self, mut changes: Vec<Change>) {
+        changes.clear();
+        self.changes = changes;
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inotify.as_raw_fd()
+    }
+}
+
+/// An open log file.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    file: File,
+    path: PathBuf,
+    /// Leads to the open file itself, even when its name was changed or removed.
+    link: PathBuf,
+    identity: (u64, u64),
+    watch: Option<WatchDescriptor>,
+}
+
+impl LogFile {
+    /// Takes an open file; `path` is for messages.
+    pub(crate) fn new(file: File, path: PathBuf) -> Result<Self> {
+        let metadata = file.metadata().map_err(Error::path("examine log", &path))?;
+        if !metadata.is_file() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(Error::Path { operation: "follow", path, source });
+        }
+        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Ok(Self { link, identity: (metadata.dev(), metadata.ino()), watch: None, file, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Kernel for Watch {
+    type File = LogFile;
+
+    fn identity(&self, file: &LogFile) -> (u64, u64) {
+        file.identity
+    }
+
+    fn read_at(&mut self, file: &LogFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match file.file.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn size(&mut self, file: &LogFile) -> io::Result<u64> {
+        Ok(file.file.metadata()?.len())
+    }
+
+    fn set_armed(&mut self, file: &mut LogFile, log: Key, armed: bool) -> io::Result<()> {
+        let mask = if armed { ARMED } else { DISARMED };
+        // For an inode that is watched already, the kernel replaces the mask in place and gives the
+        // same number.
+        file.watch = Some(self.add(&file.link, mask, Target::Log(log))?);
+        Ok(())
+    }
+
+    fn watch_lost(&mut self, file: &mut LogFile) {
+        file.watch = None;
+    }
+
+    fn close(&mut self, mut file: LogFile) {
+        if let Some(watch) = file.watch.take() {
+            self.remove(watch);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Owns [`Event`], what a reactor has to tell, and [`Events`], the host's buffer for it.
+//!
+//! Plain data: events are returned, never called back, so no code of the host runs inside the
+//! reactor.
+
+use std::slice;
+use std::sync::Arc;
+
+use crate::event::exit::Exit;
+use crate::event::pressure::Stallable;
+use crate::event::report::{OomCause, Report};
+use crate::id::{JobId, TailId, Token};
+
+/// What happened, for [`Reactor::poll`](crate::Reactor::poll).
+///
+/// # Order
+/// The events of one job come in this order: any `Readable` of its tails, `Exited`, any `Readable`
+/// of what was written last, `Finished`. `Exited` and `Finished` come once each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A tail has something to read: bytes, the end, or the news that the log was truncated.
+    ///
+    /// Edge-triggered: it comes when a tail is opened on a log that already has bytes, and after
+    /// each [`Read::UpToDate`](crate::Read::UpToDate) once there is more. So read until
+    /// `UpToDate`, `Ended` or an error.
+    Readable {
+        /// The tail.
+        tail: TailId,
+        /// The token the tail was opened with.
+        token: Token,
+    },
+    /// The main process of a job is gone.
+    Exited {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// Nothing of a job is left but its log, which is final: the last event of the job.
+    ///
+    /// The job stays readable until [`Reactor::remove`](crate::Reactor::remove).
+    Finished {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// What is known of the job at its end.
+        report: Arc<Report>,
+    },
+    /// Processes of a job were stalled as asked for by
+    /// [`watch_pressure`](crate::Reactor::watch_pressure).
+    Pressure {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// The resource that was stalled for.
+        resource: Stallable,
+    },
+    /// Processes of the system were stalled as asked for by
+    /// [`watch_system_pressure`](crate::Reactor::watch_system_pressure).
+    SystemPressure {
+        /// The token that was given with the request.
+        token: Token,
+        /// The resource that was stalled for.
+        resource: Stallable,
+    },
+    /// The kernel has killed processes of a job for want of memory.
+    Oom {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// How many processes since the last such event.
+        kills: u64,
+        /// Whose want it was.
+        cause: OomCause,
+    },
+    /// Every process of a job is frozen; see [`Reactor::freeze`](crate::Reactor::freeze).
+    Frozen {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+    },
+    /// A job runs again; see [`Reactor::thaw`](crate::Reactor::thaw).
+    Thawed {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+    },
+    /// A [`Waker`](crate::Waker) was used since the last poll, once or many times.
+    Woken,
+}
+
+/// The host's buffer for events, filled by [`Reactor::poll`](crate::Reactor::poll).
+///
+/// Its capacity bounds how many events one poll gives; what does not fit comes with the next poll,
+/// at once.
+///
+/// ```
+/// use jobworker::{Events, Reactor};
+/// use std::time::Duration;
+///
+/// let mut reactor = Reactor::new()?;
+/// let mut events = Events::with_capacity(64);
+/// reactor.poll(&mut events, Some(Duration::ZERO))?;
+/// assert!(events.is_empty());
+/// # Ok::<(), jobworker::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Events {
+    inner: Vec<Event>,
+    capacity: usize,
+}
+
+impl Events {
+    /// A buffer for up to `capacity` events, at least one. Allocates once, here.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self { inner: Vec::with_capacity(capacity), capacity }
+    }
+
+    /// The events, oldest first.
+    pub fn iter(&self) -> slice::Iter<'_, Event> {
+        self.inner.iter()
+    }
+
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+
+    /// How many events one poll gives at most.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets the events, as each poll does first. The memory stays.
+    pub fn clear(&mut self) {
+        self.inner.clear();
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.inner.len() >= self.capacity
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        self.inner.push(event);
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Event;
+    type IntoIter = slice::Iter<'a, Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

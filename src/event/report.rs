@@ -1,0 +1,170 @@
+//! Owns [`Report`], what is known of a job at its end, and [`Status`], what is known of it now.
+//!
+//! Plain data; knows nothing of how it is collected.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::error::Error;
+use crate::event::exit::{Exit, Usage};
+use crate::event::stats::Stats;
+use crate::id::JobId;
+
+/// Why a job was stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// [`Reactor::stop`](crate::Reactor::stop).
+    Stop,
+    /// [`Reactor::kill`](crate::Reactor::kill).
+    Kill,
+    /// The command's [`time_limit`](crate::Command::time_limit).
+    TimeLimit,
+    /// The reactor was dropped.
+    Drop,
+}
+
+/// Whose want of memory made the kernel kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OomCause {
+    /// The job's own limit, or that of a group it made below its own.
+    Job,
+    /// The limit of a group above the job's.
+    Ancestor,
+    /// The whole system had no memory left, or somebody asked for the kill.
+    System,
+}
+
+/// What is known of a job at its end; it comes with [`Event::Finished`](crate::Event::Finished).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// How the main process ended.
+    pub exit: Exit,
+    /// From the spawn to the exit of the main process.
+    pub wall: Duration,
+    /// What the main process used.
+    pub usage: Usage,
+    /// Who stopped the job, or `None` when it ended by itself. The first request counts.
+    pub stopped_by: Option<StopCause>,
+    /// Whether anything of the job had to be killed: the grace period was over, `kill` was called,
+    /// or the main process left something behind under
+    /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
+    pub killed: bool,
+    /// Why the kernel killed processes of the job for want of memory, if it did.
+    pub oom: Option<OomCause>,
+    /// What all processes of the job have used, read when the last was gone; `None` without a
+    /// cgroup or without [`accounting`](crate::Command::accounting).
+    pub stats: Option<Stats>,
+    /// Bytes in the job's log, or in the one of standard output: where tails end.
+    pub output_bytes: u64,
+    /// Bytes in the log of standard error, when that is a log of its own.
+    pub error_bytes: u64,
+    /// The cgroup that was left behind because processes run on in it
+    /// ([`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest)) or because it could not be removed.
+    pub cgroup_left: Option<PathBuf>,
+    /// What went wrong while the job was cleaned up; empty as a rule.
+    pub problems: Vec<Error>,
+}
+
+/// How far a job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The main process runs.
+    Running,
+    /// The main process runs, and was told to stop or was killed.
+    Stopping,
+    /// The main process is gone; others of the job are not.
+    Exited,
+    /// Nothing of the job is left but its log.
+    Finished,
+}
+
+/// What is known of a job now.
+///
+/// Its `Display` is the "Job Status" block of the examples.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The job.
+    pub id: JobId,
+    /// The process id of the main process. Once that has exited, the number may be another's.
+    pub pid: u32,
+    /// How far the job has come.
+    pub phase: Phase,
+    /// How the main process ended, once it has.
+    pub exit: Option<Exit>,
+    /// Whether the job was told to freeze and not to thaw since.
+    pub frozen: bool,
+    /// When the job was spawned, by the wall clock.
+    pub started: SystemTime,
+    /// From the spawn until now, or until the exit of the main process.
+    pub elapsed: Duration,
+    /// The job's cgroup, unless it is contained by process group; `None` once the job is finished
+    /// and the group removed.
+    pub cgroup: Option<PathBuf>,
+    /// The log of both streams, or of standard output.
+    pub output: Option<PathBuf>,
+    /// The log of standard error, when that is a log of its own.
+    pub error: Option<PathBuf>,
+    /// The final report, once the job is finished.
+    pub report: Option<Arc<Report>>,
+}
+
+/// Writes the block below, with tabs; as long as the main process runs, the exit code is 0. A death
+/// by signal is written as 128 plus its number, and named in a line of its own.
+///
+/// ```text
+/// Job Status
+///     ID       ca7181f4-7c76-4850-b48c-f66b4e35f9e2
+///     PID      1138790
+///     Running  true
+///     ExitCode 0
+/// ```
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Job Status")?;
+        writeln!(f, "\tID\t {}", self.id)?;
+        writeln!(f, "\tPID\t {}", self.pid)?;
+        writeln!(f, "\tRunning\t {}", self.exit.is_none())?;
+        write!(f, "\tExitCode {}", self.exit.map_or(0, Exit::shell_code))?;
+        match self.exit {
+            Some(exit @ Exit::Signal { .. }) => write!(f, "\n\tSignal\t {exit}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Signal;
+
+    #[test]
+    fn the_status_block_is_the_seeds_and_names_a_signal() {
+        let mut status = Status {
+            id: JobId::new(uuid::Uuid::nil(), 0),
+            pid: 42,
+            phase: Phase::Running,
+            exit: None,
+            frozen: false,
+            started: SystemTime::UNIX_EPOCH,
+            elapsed: Duration::ZERO,
+            cgroup: None,
+            output: None,
+            error: None,
+            report: None,
+        };
+        let running = "Job Status\n\tID\t 00000000-0000-0000-0000-000000000000\n\tPID\t 42\n\tRunning\t true\n\tExitCode 0";
+        assert_eq!(status.to_string(), running);
+        status.exit = Some(Exit::Signal { signal: Signal::KILL, core_dumped: false });
+        let killed = running
+            .replace("true", "false")
+            .replace("ExitCode 0", "ExitCode 137\n\tSignal\t SIGKILL");
+        assert_eq!(status.to_string(), killed);
+    }
+}

@@ -1,0 +1,233 @@
+//! Owns [`Contained`]: what holds the processes of one job together, a cgroup or, by the host's own
+//! choice, a process group.
+//!
+//! Invariant: a process-group job keeps its main process as a zombie until the group is drained, so
+//! that the group's number cannot become somebody else's. Knows nothing of the job's state.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup::Cgroup;
+use crate::command::Signal;
+use crate::error::{Error, Result};
+use crate::sys;
+use crate::sys::{Process, send};
+
+/// How a reactor holds the processes of a job together.
+///
+/// ```
+/// use jobworker::{Config, Containment, Reactor};
+///
+/// let reactor = Reactor::with_config(Config::new().containment(Containment::ProcessGroup))?;
+/// # drop(reactor);
+/// # Ok::<(), jobworker::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Containment {
+    /// A cgroup for each job. Nothing the job starts can leave it unless it is privileged to do so.
+    #[default]
+    Cgroup,
+    /// The job's own process group, for hosts without a usable cgroup tree. Never chosen for you.
+    ///
+    /// # What it cannot do
+    /// * A process that calls setsid or setpgid leaves the job: it is not signalled, not killed and
+    ///   not waited for. If it still holds the log, what it writes after the job is finished is in
+    ///   the file, but not in the job's output.
+    /// * There are no resource limits.
+    /// * A job whose main process leaves others behind costs one pass over `/proc` at its end,
+    ///   however many processes the system has.
+    ProcessGroup,
+}
+
+/// The processes of one job.
+#[derive(Debug)]
+pub(crate) enum Contained {
+    Cgroup(Cgroup),
+    /// The number of the group, which is that of its leader, the job's main process.
+    ProcessGroup(u32),
+}
+
+impl Contained {
+    /// Whether the zombie of the main process is still needed once its end is known.
+    pub(crate) fn needs_leader(&self) -> bool {
+        matches!(self, Self::ProcessGroup(_))
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Cgroup(cgroup) => Some(cgroup.path()),
+            Self::ProcessGroup(_) => None,
+        }
+    }
+
+    /// The file whose change tells that the last process is gone, if there is one.
+    pub(crate) fn events_file(&self) -> Option<PathBuf> {
+        self.path().map(|path| path.join("cgroup.events"))
+    }
+
+    /// Whether any process but an exited leader is left.
+    pub(crate) fn populated(&self) -> Result<bool> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.populated(),
+            Self::ProcessGroup(group) => Ok(!living_members(*group)?.is_empty()),
+        }
+    }
+
+    /// Lets a frozen job run again.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.freeze(false),
+            Self::ProcessGroup(_) => Ok(()),
+        }
+    }
+
+    /// Kills every process.
+    pub(crate) fn kill(&self) -> Result<()> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.kill(),
+            Self::ProcessGroup(group) => signal_group(*group, Signal::KILL),
+        }
+    }
+
+    /// Sends a signal to every process once, then lets the stopped ones continue so that they can
+    /// act on it. The main process gets it even if it has moved itself elsewhere.
+    pub(crate) fn signal(&self, signal: Signal, main: &Process) -> Result<()> {
+        let group = match self {
+            Self::ProcessGroup(group) => {
+                signal_group(*group, signal)?;
+                return if needs_continue(signal) {
+                    signal_group(*group, Signal::CONT)
+                } else {
+                    Ok(())
+                };
+            }
+            Self::Cgroup(cgroup) => cgroup,
+        };
+        // A process that was forked after a list was read is found by the next one. A job that
+        // forks faster than it can be listed is ended by the kill that follows a stop.
+        let mut signalled: Vec<Pid> = Vec::new();
+        for _ in 0..4 {
+            let mut fresh = group.members()?;
+            fresh.retain(|(pid, _)| !signalled.contains(pid));
+            if fresh.is_empty() {
+                break;
+            }
+            for (pid, pidfd) in fresh {
+                send_and_continue(&pidfd, signal)
+                    .map_err(Error::path("signal a process of", group.path()))?;
+                signalled.push(pid);
+            }
+        }
+        if !signalled.iter().any(|pid| pid.as_raw_nonzero().get().unsigned_abs() == main.pid()) {
+            send_and_continue(main.pidfd(), signal)
+                .map_err(Error::event_loop("signal a main process"))?;
+        }
+        Ok(())
+    }
+
+    /// A pidfd of each process that is left, but an exited leader.
+    pub(crate) fn survivors(&self) -> Result<Vec<OwnedFd>> {
+        match self {
+            Self::Cgroup(cgroup) => {
+                Ok(cgroup.members()?.into_iter().map(|(_, pidfd)| pidfd).collect())
+            }
+            Self::ProcessGroup(group) => {
+                let mut pidfds = Vec::new();
+                for pid in living_members(*group)? {
+                    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                    // The number may have changed hands before it was opened, but not since.
+                    if is_living_member(pid, *group) {
+                        pidfds.push(pidfd);
+                    }
+                }
+                Ok(pidfds)
+            }
+        }
+    }
+
+    /// Removes what `populated` has found empty.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.remove(),
+            Self::ProcessGroup(_) => Ok(()),
+        }
+    }
+}
+
+/// A stopped process acts on no signal but SIGKILL until it continues.
+fn needs_continue(signal: Signal) -> bool {
+    !matches!(signal, Signal::KILL | Signal::CONT | Signal::STOP)
+}
+
+fn send_and_continue(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    send(pidfd, signal)?;
+    if needs_continue(signal) { send(pidfd, Signal::CONT) } else { Ok(()) }
+}
+
+fn signal_group(group: u32, signal: Signal) -> Result<()> {
+    match sys::kill_process_group(group, signal) {
+        // Members that changed their user cannot be signalled by an unprivileged host; the others
+        // were.
+        Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::SRCH)) => {
+            Err(Error::path("signal process group", format!("{group}"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The members of a process group that have not exited, from /proc.
+fn living_members(group: u32) -> Result<Vec<Pid>> {
+    let mut members = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(Error::path("list processes in", "/proc"))? {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        if is_living_member(pid, group) {
+            members.push(pid);
+        }
+    }
+    Ok(members)
+}
+
+/// Whether a process belongs to a group and has not exited. One that has gone meanwhile is none of
+/// the living.
+///
+/// Not by getpgid(2), which answers 0 for a group whose leader is outside of our PID namespace:
+/// rustix has no such number.
+fn is_living_member(pid: Pid, group: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+    let found = stat.as_deref().and_then(parse_stat);
+    found.is_some_and(|(state, process_group)| {
+        process_group == group && !matches!(state, b'Z' | b'X')
+    })
+}
+
+/// State and process group out of /proc/pid/stat; the name before them may contain anything, a `)`
+/// included.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u32)> {
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
+    let mut fields = rest.split_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    Some((state, group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse_the_parser() {
+        assert_eq!(parse_stat(b"42 (a) Z 7) S 1 99 99 0 -1"), Some((b'S', 99)));
+        assert_eq!(parse_stat(b"42 (sh"), None);
+    }
+}

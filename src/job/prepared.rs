@@ -1,0 +1,188 @@
+//! Owns [`Prepared`]: a [`Command`] that was checked and put into the form the kernel takes.
+//!
+//! Invariant: checks what can be checked without trying; makes nothing.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use linux_raw_sys::general as raw;
+
+use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource};
+use crate::error::{Error, Result};
+use crate::sys::{CStringArray, Plan, ResourceLimit};
+
+/// A command that was checked and put into the form in which the kernel takes it.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    programs: Vec<CString>,
+    argv: CStringArray,
+    envp: CStringArray,
+    current_dir: Option<CString>,
+    limits: Vec<ResourceLimit>,
+    groups: Option<Vec<u32>>,
+}
+
+impl Prepared {
+    /// Checks what can be checked without trying.
+    pub(crate) fn new(command: &Command) -> Result<Self> {
+        let refuse = |reason| Error::InvalidCommand { program: command.program.clone(), reason };
+        let string =
+            |text: &OsStr, reason| CString::new(text.as_bytes()).map_err(|_| refuse(reason));
+        if command.program.is_empty() {
+            return Err(refuse("the program is an empty string"));
+        }
+        if [command.uid, command.gid].contains(&Some(u32::MAX)) {
+            // To the kernel it means "leave as it is".
+            return Err(refuse("the user or group id 4294967295 is not one"));
+        }
+        let program = string(&command.program, "the program contains a NUL byte")?;
+        let mut argv = vec![program];
+        for arg in &command.args {
+            argv.push(string(arg, "an argument contains a NUL byte")?);
+        }
+        let variables = environment(command);
+        let mut envp = Vec::with_capacity(variables.len());
+        for (key, value) in &variables {
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                return Err(refuse("the name of an environment variable is empty or contains '='"));
+            }
+            let mut pair = key.clone();
+            pair.push("=");
+            pair.push(value);
+            envp.push(string(&pair, "an environment variable contains a NUL byte")?);
+        }
+        let current_dir = match &command.current_dir {
+            Some(dir) => {
+                Some(string(dir.as_os_str(), "the working directory contains a NUL byte")?)
+            }
+            None => None,
+        };
+        let mut limits = Vec::with_capacity(command.rlimits.len());
+        for (resource, soft, hard) in &command.rlimits {
+            let (soft, hard) = (soft.unwrap_or(u64::MAX), hard.unwrap_or(u64::MAX));
+            if soft > hard {
+                return Err(refuse("a soft resource limit is above its hard limit"));
+            }
+            let limit = raw::rlimit64 { rlim_cur: soft, rlim_max: hard };
+            limits.push(ResourceLimit { resource: number(*resource), limit });
+        }
+        // A root host that changes the user must not leave its own groups to the job.
+        let drops_groups = (command.uid.is_some() || command.gid.is_some())
+            && rustix::process::geteuid().is_root();
+        let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
+        let programs = candidates(&command.program, variables.get(OsStr::new("PATH")))
+            .into_iter()
+            .map(|path| string(&path, "PATH contains a NUL byte"))
+            .collect::<Result<_>>()?;
+        let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
+        Ok(Self { programs, argv, envp, current_dir, limits, groups })
+    }
+
+    /// What the child is to do: this command with these three streams, in this cgroup.
+    pub(crate) fn plan<'a>(
+        &'a self,
+        command: &Command,
+        streams: [BorrowedFd<'a>; 3],
+        cgroup: Option<BorrowedFd<'a>>,
+    ) -> Plan<'a> {
+        Plan {
+            programs: &self.programs,
+            argv: &self.argv,
+            envp: &self.envp,
+            streams,
+            cgroup,
+            current_dir: self.current_dir.as_deref(),
+            uid: command.uid,
+            gid: command.gid,
+            groups: self.groups.as_deref(),
+            umask: command.umask,
+            limits: &self.limits,
+            no_new_privs: command.no_new_privs,
+            new_session: command.process_group == ProcessGroup::Session,
+            new_process_group: command.process_group == ProcessGroup::Own,
+            parent_death_signal: command.parent_death_signal,
+        }
+    }
+}
+
+/// The job's variables: those of the host if they were asked for, overlaid with the command's.
+fn environment(command: &Command) -> BTreeMap<OsString, OsString> {
+    // The host's own table may hold entries that could not be set, such as an empty name: they are
+    // left out.
+    let proper =
+        |(key, _): &(OsString, OsString)| !key.is_empty() && !key.as_bytes().contains(&b'=');
+    let mut variables: BTreeMap<_, _> =
+        if command.inherit_env { env::vars_os().filter(proper).collect() } else { BTreeMap::new() };
+    for (key, value) in &command.env {
+        match value {
+            Some(value) => variables.insert(key.clone(), value.clone()),
+            None => variables.remove(key),
+        };
+    }
+    variables
+}
+
+/// The paths to try, by the rules that [`Command`] documents.
+fn candidates(program: &OsStr, path: Option<&OsString>) -> Vec<OsString> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let path = path.map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
+    path.split(|byte| *byte == b':')
+        .map(|dir| {
+            // An empty entry stands for the working directory, as in every shell.
+            let dir = if dir.is_empty() { b"." } else { dir };
+            OsString::from_vec([dir, b"/", program.as_bytes()].concat())
+        })
+        .collect()
+}
+
+fn number(resource: Resource) -> u32 {
+    match resource {
+        Resource::Cpu => raw::RLIMIT_CPU,
+        Resource::FileSize => raw::RLIMIT_FSIZE,
+        Resource::Data => raw::RLIMIT_DATA,
+        Resource::Stack => raw::RLIMIT_STACK,
+        Resource::Core => raw::RLIMIT_CORE,
+        Resource::Processes => raw::RLIMIT_NPROC,
+        Resource::OpenFiles => raw::RLIMIT_NOFILE,
+        Resource::LockedMemory => raw::RLIMIT_MEMLOCK,
+        Resource::AddressSpace => raw::RLIMIT_AS,
+        Resource::PendingSignals => raw::RLIMIT_SIGPENDING,
+        Resource::MessageQueues => raw::RLIMIT_MSGQUEUE,
+        Resource::Nice => raw::RLIMIT_NICE,
+        Resource::RealtimePriority => raw::RLIMIT_RTPRIO,
+        Resource::RealtimeTime => raw::RLIMIT_RTTIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_in_the_jobs_path() {
+        let path = |text: &str| OsString::from(text);
+        assert_eq!(candidates(OsStr::new("a/b"), None), ["a/b"]);
+        assert_eq!(candidates(OsStr::new("sh"), Some(&path("/x::/y"))), ["/x/sh", "./sh", "/y/sh"]);
+        assert_eq!(candidates(OsStr::new("sh"), None).len(), DEFAULT_PATH.split(':').count());
+    }
+
+    #[test]
+    fn what_no_kernel_could_run_is_refused() {
+        let reason = |command: &Command| match Prepared::new(command) {
+            Err(Error::InvalidCommand { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(reason(&Command::new("")).contains("empty"));
+        assert!(reason(&Command::new("a\0b")).contains("program contains a NUL"));
+        assert!(reason(Command::new("a").arg("b\0")).contains("argument"));
+        assert!(reason(Command::new("a").env("b", "\0")).contains("environment"));
+        assert!(reason(Command::new("a").env("b=c", "")).contains("'='"));
+        assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
+        assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
+    }
+}

@@ -1,0 +1,547 @@
+//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Tails`] over [`Machine`], a
+//! kernel in memory.
+//!
+//! Invariant: everything but the kernel is the code that a reactor runs. A file is known by its
+//! generation and size alone, for what it holds follows from [`byte`]. Compiled only for the
+//! fuzzer, and for the tests at its foot, which are what the fuzzer has found; knows nothing of
+//! what the fuzzer expects.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+use crate::id::{Key, TailId, Token};
+use crate::log::log::Kernel;
+use crate::log::tail::{Fill, Read, TailOptions, Until};
+use crate::log::tails::{Queue, Tails, Trouble};
+use crate::log::window::PAGE;
+
+/// What a file holds at this offset. No two generations that follow each other have the same byte
+/// anywhere, so that every truncation shows in every byte.
+#[must_use]
+pub fn byte(generation: u64, offset: u64) -> u8 {
+    if offset % 11 == generation * 5 % 11 {
+        return b'\n';
+    }
+    let letter = (offset * 7 + generation / 7 * 13 + offset / 32) % 32;
+    let kind = (generation % 7 + 1) * 32;
+    u8::try_from(kind + letter).unwrap_or(0)
+}
+
+/// What happens just before a call of the kernel takes effect, to the file that it concerns.
+#[derive(Clone, Copy, Debug)]
+pub enum Interference {
+    /// Nothing.
+    Nothing,
+    /// A writer appends so much.
+    Append(u64),
+    /// A writer truncates the file and writes so much.
+    Rewrite(u64),
+    /// A writer truncates the file and writes so much while a read is under way, which has the
+    /// pages of before and the size of after. For any other call it is as `Rewrite`.
+    Overtake(u64),
+    /// The call fails.
+    Fail,
+}
+
+/// A file of the machine.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// How often it was truncated.
+    pub generation: u64,
+    /// How many bytes it holds.
+    pub size: u64,
+    /// Sizes of the generations before.
+    pub past: Vec<u64>,
+    /// How many descriptors are open.
+    pub open: usize,
+    watch: Option<(Key, bool)>,
+    /// An event is queued: many are merged into one.
+    hint: bool,
+}
+
+impl Content {
+    /// Whether it has a watch.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// A writer appends so much.
+    pub fn append(&mut self, amount: u64) {
+        self.size += amount;
+        self.hint |= amount > 0 && self.watch.is_some_and(|(_, armed)| armed);
+    }
+
+    /// A writer truncates the file and writes so much. Truncating an empty file is nothing.
+    pub fn rewrite(&mut self, amount: u64) {
+        if self.size > 0 {
+            self.past.push(self.size);
+            self.generation += 1;
+            self.size = 0;
+            self.hint |= self.watch.is_some_and(|(_, armed)| armed);
+        }
+        self.append(amount);
+    }
+}
+
+/// A kernel in memory.
+#[derive(Debug)]
+pub struct Machine {
+    /// The files, which need not be open.
+    pub files: Vec<Content>,
+    /// What happens within the next calls, one entry for each.
+    pub script: VecDeque<Interference>,
+    /// How many calls have failed.
+    pub failures: u64,
+}
+
+impl Machine {
+    fn called(&mut self, file: usize) -> io::Result<()> {
+        let content = &mut self.files[file];
+        match self.script.pop_front() {
+            None | Some(Interference::Nothing) => {}
+            Some(Interference::Append(amount)) => content.append(amount),
+            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => {
+                content.rewrite(amount);
+            }
+            Some(Interference::Fail) => {
+                self.failures += 1;
+                // EIO.
+                return Err(io::Error::from_raw_os_error(5));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Machine {
+    /// The index of the file.
+    type File = usize;
+
+    fn identity(&self, file: &usize) -> (u64, u64) {
+        (0, *file as u64)
+    }
+
+    fn read_at(&mut self, file: &usize, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let overtaken = matches!(self.script.front(), Some(Interference::Overtake(_)));
+        let (before, held) = (self.files[*file].generation, self.files[*file].size);
+        let cached = if overtaken { held.next_multiple_of(PAGE) } else { 0 };
+        self.called(*file)?;
+        let content = &self.files[*file];
+        let length = content.size.saturating_sub(offset).min(buffer.len() as u64);
+        for (byte, offset) in buffer.iter_mut().zip(offset..offset + length) {
+            *byte = match offset {
+                _ if offset >= cached => self::byte(content.generation, offset),
+                _ if offset < held => self::byte(before, offset),
+                _ => 0,
+            };
+        }
+        Ok(usize::try_from(length).unwrap_or(0))
+    }
+
+    fn size(&mut self, file: &usize) -> io::Result<u64> {
+        self.called(*file)?;
+        Ok(self.files[*file].size)
+    }
+
+    fn set_armed(&mut self, file: &mut usize, log: Key, armed: bool) -> io::Result<()> {
+        self.called(*file)?;
+        self.files[*file].watch = Some((log, armed));
+        Ok(())
+    }
+
+    fn watch_lost(&mut self, _: &mut usize) {}
+
+    fn close(&mut self, file: usize) {
+        let content = &mut self.files[file];
+        content.open -= 1;
+        if content.open == 0 {
+            content.watch = None;
+            content.hint = false;
+        }
+    }
+}
+
+/// Until when a tail is to read.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// Until the job of the log has ended.
+    Job,
+    /// To this offset.
+    Offset(u64),
+    /// For ever.
+    Never,
+}
+
+/// The tails over the machine, as a reactor would drive them.
+#[derive(Debug)]
+pub struct Engine {
+    tails: Tails<Machine>,
+    queue: Queue,
+    now: Instant,
+    /// The log of each file, as a job remembers it: it may be closed.
+    logs: Vec<Option<Key>>,
+}
+
+impl Engine {
+    /// An engine without tails, on this many empty files.
+    #[must_use]
+    pub fn new(files: usize, window_bytes: usize) -> Self {
+        let logs = vec![None; files];
+        let files = (0..files).map(|_| Content::default()).collect();
+        let machine = Machine { files, script: VecDeque::new(), failures: 0 };
+        let tails = Tails::new(machine, window_bytes, Duration::from_micros(200));
+        Self { tails, queue: Queue::new(), now: Instant::now(), logs }
+    }
+
+    /// The kernel.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.tails.kernel
+    }
+
+    /// Opens a tail.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn open(
+        &mut self,
+        file: usize,
+        options: TailOptions,
+        end: End,
+        token: usize,
+    ) -> io::Result<TailId> {
+        self.tails.kernel.files[file].open += 1;
+        let log = self.tails.log_of(file)?;
+        self.logs[file] = Some(log);
+        let until = match end {
+            End::Job => Until::JobEnd,
+            End::Offset(offset) => Until::Offset(offset),
+            End::Never => Until::Never,
+        };
+        self.tails.open(log, options, until, Token(token), &mut self.queue).map_err(trouble)
+    }
+
+    /// Where a tail stands.
+    #[must_use]
+    pub fn position(&self, tail: TailId) -> Option<u64> {
+        self.tails.position(tail)
+    }
+
+    /// Reads as `Reactor::read`.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> io::Result<Read> {
+        self.tails.read(tail, buffer, &mut self.queue).map_err(trouble)
+    }
+
+    /// Shows as `Reactor::fill_buf`.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn fill_buf(&mut self, tail: TailId) -> io::Result<Fill<'_>> {
+        match self.tails.fill(tail, &mut self.queue).map_err(trouble)? {
+            Fill::Data(_) => Ok(Fill::Data(self.tails.shown(tail))),
+            other => Ok(other),
+        }
+    }
+
+    /// Consumes as `Reactor::consume`.
+    pub fn consume(&mut self, tail: TailId, amount: usize) {
+        let _ = self.tails.consume(tail, amount);
+    }
+
+    /// Closes a tail.
+    pub fn close(&mut self, tail: TailId) -> bool {
+        self.tails.close(tail).is_some()
+    }
+
+    /// The job of this log is finished; `None` when nobody has the log open.
+    pub fn finish(&mut self, file: usize) -> Option<io::Result<u64>> {
+        let log = self.log(file)?;
+        Some(self.tails.finish(log, &mut self.queue))
+    }
+
+    /// The job of this log is removed.
+    pub fn remove(&mut self, file: usize) {
+        if let Some(log) = self.log(file) {
+            self.tails.close_tails_of_job(log);
+        }
+    }
+
+    fn log(&self, file: usize) -> Option<Key> {
+        self.logs[file].filter(|log| self.tails.log_exists(*log))
+    }
+
+    /// Tells of what is queued for this file.
+    pub fn deliver(&mut self, file: usize) -> bool {
+        let content = &mut self.tails.kernel.files[file];
+        let told = std::mem::take(&mut content.hint);
+        if told && let Some((log, _)) = content.watch {
+            self.tails.changed(log);
+        }
+        told
+    }
+
+    /// The kernel's queue is lost, and it says so.
+    pub fn overflow(&mut self) {
+        for content in &mut self.tails.kernel.files {
+            content.hint = false;
+        }
+        self.tails.everything_changed();
+    }
+
+    /// The kernel removes the watch of this file and says so.
+    pub fn lose_watch(&mut self, file: usize) {
+        let content = &mut self.tails.kernel.files[file];
+        content.hint = false;
+        if let Some((log, _)) = content.watch.take() {
+            self.tails.watch_lost(log);
+        }
+    }
+
+    /// One turn; `wait`: so long that the pace timer fires if it is set.
+    pub fn turn(&mut self, wait: bool) {
+        let now = self.now;
+        let at = self.tails.pace_at(|| now);
+        self.now += Duration::from_micros(10);
+        if wait && let Some(at) = at {
+            self.now = self.now.max(at);
+        }
+        self.tails.visit_due(self.now, &mut self.queue);
+    }
+
+    /// Time goes by.
+    pub fn sleep(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Whether a turn has something to do, now or when the pace timer fires.
+    pub fn has_work(&mut self) -> bool {
+        let now = self.now;
+        self.tails.has_work() || self.tails.pace_at(|| now).is_some()
+    }
+
+    /// The tails of the queue, oldest first; those closed since included.
+    pub fn queued(&self) -> impl Iterator<Item = TailId> {
+        self.queue.iter().filter_map(|event| match event {
+            Event::Readable { tail, .. } => Some(*tail),
+            _ => None,
+        })
+    }
+
+    /// Takes the next event of the queue as a poll gives it to the host: the token it has.
+    pub fn emit(&mut self) -> Option<(TailId, usize)> {
+        while let Some(event) = self.queue.pop_front() {
+            if let Event::Readable { tail, token } = event
+                && self.tails.take_event(tail)
+            {
+                return Some((tail, token.0));
+            }
+        }
+        None
+    }
+
+    /// How many tails there are.
+    #[must_use]
+    pub fn tails(&self) -> usize {
+        self.tails.len()
+    }
+}
+
+fn trouble(trouble: Trouble) -> io::Error {
+    match trouble {
+        Trouble::Unknown => io::Error::from(io::ErrorKind::NotFound),
+        Trouble::Io(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::tail::Position;
+
+    fn engine(size: u64) -> Engine {
+        let mut engine = Engine::new(1, 32);
+        engine.machine().files[0].append(size);
+        engine
+    }
+
+    fn follow(engine: &mut Engine, position: Position) -> TailId {
+        engine.open(0, TailOptions::new(position), End::Job, 0).unwrap()
+    }
+
+    fn data(generation: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
+        offsets.map(|offset| byte(generation, offset)).collect()
+    }
+
+    /// Reads to the end of what there is: the bytes, and what was said instead of more.
+    fn drain(engine: &mut Engine, tail: TailId) -> (Vec<u8>, io::Result<Read>) {
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 7]);
+        loop {
+            match engine.read(tail, &mut buffer) {
+                Ok(Read::Data(length)) => bytes.extend_from_slice(&buffer[..length]),
+                other => return (bytes, other),
+            }
+        }
+    }
+
+    fn up_to_date(engine: &mut Engine, tail: TailId) -> Vec<u8> {
+        let (bytes, answer) = drain(engine, tail);
+        assert_eq!(answer.unwrap(), Read::UpToDate);
+        bytes
+    }
+
+    fn fail_next(engine: &mut Engine) {
+        engine.machine().script = VecDeque::from([Interference::Fail]);
+    }
+
+    #[test]
+    fn a_host_that_reads_ahead_of_its_events_does_not_fill_the_queue() {
+        let mut engine = engine(0);
+        let tail = follow(&mut engine, Position::Start);
+        for _ in 0..10 {
+            engine.machine().files[0].append(5);
+            engine.deliver(0);
+            engine.turn(true);
+            assert_eq!(up_to_date(&mut engine, tail).len(), 5);
+        }
+        assert_eq!(engine.queued().count(), 1);
+    }
+
+    #[test]
+    fn no_event_comes_after_the_end_even_if_it_was_queued_before() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::Start);
+        engine.finish(0).unwrap().unwrap();
+        assert_eq!(engine.queued().count(), 1);
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..5), Read::Ended));
+        assert_eq!(engine.emit(), None);
+    }
+
+    #[test]
+    fn a_tail_that_has_ended_is_not_told_of_a_later_truncation() {
+        let mut engine = engine(5);
+        let (ended, other) =
+            (follow(&mut engine, Position::Start), follow(&mut engine, Position::Start));
+        engine.finish(0).unwrap().unwrap();
+        assert_eq!(drain(&mut engine, ended).1.unwrap(), Read::Ended);
+        engine.machine().files[0].rewrite(3);
+        follow(&mut engine, Position::End);
+        assert_eq!(engine.read(ended, &mut [0; 9]).unwrap(), Read::Ended);
+        assert_eq!(engine.read(other, &mut [0; 9]).unwrap(), Read::Truncated);
+    }
+
+    #[test]
+    fn a_tail_can_be_read_again_after_a_failure() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::End);
+        fail_next(&mut engine);
+        engine.turn(true);
+        assert!(engine.read(tail, &mut [0; 9]).is_err());
+        engine.machine().files[0].append(4);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 5..9));
+    }
+
+    #[test]
+    fn a_tail_that_is_opened_on_a_log_that_failed_hears_of_it() {
+        let mut engine = engine(5);
+        let first = follow(&mut engine, Position::End);
+        fail_next(&mut engine);
+        engine.turn(true);
+        let second = follow(&mut engine, Position::End);
+        let events: Vec<TailId> = engine.queued().collect();
+        assert_eq!(events, [first, second]);
+    }
+
+    #[test]
+    fn the_end_that_could_not_be_found_is_looked_for_again() {
+        let mut engine = engine(5);
+        let tail = follow(&mut engine, Position::Start);
+        fail_next(&mut engine);
+        assert!(engine.finish(0).unwrap().is_err());
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!(bytes, data(0, 0..5));
+        assert!(answer.is_err(), "{answer:?}");
+        engine.turn(true);
+        assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Ended);
+    }
+
+    #[test]
+    fn a_log_that_was_only_followed_from_its_end_on_is_known_to_be_written_anew() {
+        let mut engine = engine(50);
+        let tail = follow(&mut engine, Position::End);
+        engine.machine().files[0].rewrite(60);
+        engine.turn(true);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), data(1, 0..32));
+    }
+
+    #[test]
+    fn a_tail_behind_the_window_gets_no_byte_of_a_log_that_was_written_anew_until_it_is_told() {
+        for fill in [false, true] {
+            let mut engine = engine(200);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Data(9));
+            engine.machine().files[0].rewrite(300);
+            if fill {
+                assert_eq!(engine.fill_buf(tail).unwrap(), Fill::Truncated);
+            } else {
+                assert_eq!(engine.read(tail, &mut [0; 9]).unwrap(), Read::Truncated);
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_tail_gets_nothing_of_what_the_log_was_before_it() {
+        for position in [Position::Start, Position::End] {
+            let mut engine = engine(50);
+            let old = follow(&mut engine, Position::End);
+            engine.machine().files[0].rewrite(30);
+            let new = follow(&mut engine, position);
+            let expected = if position == Position::Start { data(1, 0..30) } else { Vec::new() };
+            assert_eq!(up_to_date(&mut engine, new), expected);
+            assert_eq!(drain(&mut engine, old).1.unwrap(), Read::Truncated);
+        }
+    }
+
+    #[test]
+    fn a_truncation_that_a_failed_open_has_noticed_is_told_to_those_who_wait() {
+        let mut engine = engine(50);
+        let tail = follow(&mut engine, Position::End);
+        engine.turn(true);
+        engine.machine().script = VecDeque::from([Interference::Rewrite(0), Interference::Fail]);
+        assert!(engine.open(0, TailOptions::new(Position::Start), End::Job, 1).is_err());
+        assert_eq!(engine.queued().collect::<Vec<_>>(), [tail]);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+    }
+
+    #[test]
+    fn an_end_that_was_read_while_the_log_was_written_anew_is_not_taken_for_the_end() {
+        let mut engine = engine(20);
+        let tail = follow(&mut engine, Position::Start);
+        assert_eq!(engine.read(tail, &mut [0; 5]).unwrap(), Read::Data(5));
+        engine.machine().files[0].append(10);
+        engine.machine().script = VecDeque::from([Interference::Overtake(25)]);
+        assert_eq!(engine.finish(0).unwrap().unwrap(), 25);
+        assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(1, 0..25), Read::Ended));
+    }
+
+    #[test]
+    fn a_tail_on_a_finished_job_whose_log_has_shrunk_ends_with_the_log() {
+        let mut engine = engine(40);
+        let tail = engine.open(0, TailOptions::new(Position::Start), End::Offset(60), 0).unwrap();
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..40), Read::Ended));
+    }
+}

@@ -1,0 +1,319 @@
+//! Owns [`Capabilities`]: what this system offers for running jobs, and what to do about what is
+//! missing.
+//!
+//! Invariant: everything is tried, not guessed from version numbers, and nothing is changed.
+
+use std::sync::Arc;
+use std::{fmt, fs};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::cgroup::{Cgroup, Hierarchy, disks_with_bfq, lists, v1_mounts};
+use crate::error::Error;
+use crate::job::test_placement;
+use crate::reactor::config::Config;
+use crate::sys::{Nursery, random_uuid, tells_pidfd_info};
+
+/// What this system offers for running jobs.
+///
+/// ```
+/// use jobworker::Capabilities;
+///
+/// let capabilities = Capabilities::probe();
+/// println!("{capabilities}");
+/// assert!(capabilities.can_run_jobs());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// What was looked at, in an order for reading.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Check {
+    /// What it is.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What it is good for.
+    pub good_for: &'static str,
+    /// What to do when it is missing.
+    pub remedy: &'static str,
+}
+
+/// Whether something is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is.
+    Present,
+    /// It is not, and jobs run without it.
+    Missing,
+    /// It is not, and no job can run in a cgroup without it.
+    Fatal,
+}
+
+impl Verdict {
+    fn present_or(present: bool, otherwise: Self) -> Self {
+        if present { Self::Present } else { otherwise }
+    }
+}
+
+impl Capabilities {
+    /// Looks at this system as a reactor with the default [`Config`] would find it. Blocks for
+    /// about as long as a spawn.
+    #[must_use]
+    pub fn probe() -> Self {
+        Self::probe_with(&Config::new())
+    }
+
+    /// Looks at this system as a reactor with this configuration would find it.
+    #[must_use]
+    pub fn probe_with(config: &Config) -> Self {
+        let mut checks = vec![kernel()];
+        let located = Hierarchy::locate(config.cgroup_parent.as_deref(), None).map(Arc::new);
+        checks.push(tree(located.as_deref()));
+        if let Ok(hierarchy) = &located {
+            checks.extend(in_tree(hierarchy));
+        }
+        checks.extend([pressure(), pidfd_info(), watches(), descriptors()]);
+        Self { checks }
+    }
+
+    /// Whether jobs can be run in cgroups.
+    #[must_use]
+    pub fn can_run_jobs(&self) -> bool {
+        self.checks.iter().all(|check| check.verdict != Verdict::Fatal)
+    }
+}
+
+/// Writes a paragraph for each check.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for check in &self.checks {
+            let mark = match check.verdict {
+                Verdict::Present => "ok     ",
+                Verdict::Missing => "missing",
+                Verdict::Fatal => "FATAL  ",
+            };
+            writeln!(f, "{mark} {}: {}", check.name, check.found)?;
+            writeln!(f, "        good for: {}", check.good_for)?;
+            if check.verdict != Verdict::Present {
+                writeln!(f, "        to do: {}", check.remedy)?;
+            }
+        }
+        let sum = if self.can_run_jobs() { "can" } else { "cannot" };
+        write!(f, "This system {sum} run jobs in cgroups.")
+    }
+}
+
+fn kernel() -> Check {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Check {
+        name: "kernel",
+        verdict: Verdict::present_or(version >= (5, 14), Verdict::Fatal),
+        found: format!("Linux {release} on {}", name.machine().to_string_lossy()),
+        good_for: "clone3 into a cgroup (5.7), close_range (5.9) and cgroup.kill (5.14)",
+        remedy: "update to Linux 5.14 or newer",
+    }
+}
+
+fn tree(located: Result<&Hierarchy, &Error>) -> Check {
+    let v1 = v1_mounts();
+    let kind = if v1.is_empty() {
+        "pure".to_owned()
+    } else {
+        format!("hybrid, beside version 1: {}", v1.join(" "))
+    };
+    Check {
+        name: "cgroup tree",
+        verdict: Verdict::present_or(located.is_ok(), Verdict::Fatal),
+        found: match located {
+            Ok(hierarchy) => {
+                let whose = if hierarchy.is_delegated() {
+                    "delegated by the service manager"
+                } else {
+                    "not delegated"
+                };
+                format!("jobs are made in {} ({whose}; {kind})", hierarchy.path().display())
+            }
+            Err(error) => error.to_string(),
+        },
+        good_for: "holding all processes of a job together, so that none is left behind",
+        remedy: "mount cgroup2 and run as root, or have a cgroup delegated to this user (systemd: Delegate=yes)",
+    }
+}
+
+/// What has to be tried in a group of its own.
+fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let placement =
+        Nursery::new().map_err(Error::event_loop("map a stack")).and_then(|mut nursery| {
+            let placement = test_placement(hierarchy, &mut nursery)?;
+            match placement.misplaced {
+                Some(reason) => Err(Error::NoCgroup { reason }),
+                None => Ok(placement.tells_exit),
+            }
+        });
+    checks.push(Check {
+        name: "placement",
+        verdict: Verdict::present_or(placement.is_ok(), Verdict::Fatal),
+        found: match &placement {
+            Ok(_) => "a child that was cloned into a new cgroup was there".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        good_for: "limits and kill that hold from a job's first instruction on",
+        remedy: "let clone3 pass the seccomp filter of the container; see the message",
+    });
+    let files = random_uuid().and_then(|uuid| {
+        let cgroup = Cgroup::create(hierarchy, &uuid.to_string())?;
+        let has = |file: &str| cgroup.path().join(file).exists();
+        let files = (has("cgroup.kill"), has("cgroup.freeze"), has("cpu.pressure"));
+        cgroup.remove()?;
+        Ok(files)
+    });
+    let (kill, freeze, pressure) = files.unwrap_or_default();
+    let there = |there: bool| if there { "there".to_owned() } else { "not there".to_owned() };
+    checks.push(Check {
+        name: "cgroup.kill",
+        verdict: Verdict::present_or(kill, Verdict::Fatal),
+        found: there(kill),
+        good_for: "ending a job that forks faster than it can be signalled",
+        remedy: "update to Linux 5.14 or newer",
+    });
+    checks.push(Check {
+        name: "cgroup.freeze",
+        verdict: Verdict::present_or(freeze, Verdict::Missing),
+        found: there(freeze),
+        good_for: "Reactor::freeze and thaw",
+        remedy: "update to Linux 5.2 or newer",
+    });
+    checks.push(Check {
+        name: "pressure of a job",
+        verdict: Verdict::present_or(pressure, Verdict::Missing),
+        found: there(pressure),
+        good_for: "Reactor::pressure and watch_pressure",
+        remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
+    });
+    checks.extend(controllers(hierarchy));
+    checks.push(io_weights(hierarchy));
+    checks.push(Check {
+        name: "exit status after reaping",
+        verdict: Verdict::present_or(matches!(placement, Ok(true)), Verdict::Missing),
+        found: there(matches!(placement, Ok(true))),
+        good_for: "the exit status on a host that ignores SIGCHLD or waits for any child",
+        remedy: "update to Linux 6.15 or newer, or leave the jobs' exit statuses alone",
+    });
+    checks
+}
+
+fn controllers(hierarchy: &Hierarchy) -> Vec<Check> {
+    let available = hierarchy.read("cgroup.controllers").unwrap_or_default();
+    let enabled = hierarchy.read("cgroup.subtree_control").unwrap_or_default();
+    let uses = [
+        ("cpu", "cpu.weight, cpu.max, cpu.idle"),
+        ("cpuset", "cpuset.cpus, cpuset.mems"),
+        (
+            "memory",
+            "memory.high, memory.max and the others, memory use, the verdict on kills for want of memory",
+        ),
+        ("io", "io.max, io.weight, io.latency, io use"),
+        ("pids", "pids.max"),
+        ("hugetlb", "hugetlb.*.max"),
+    ];
+    let check = |(name, good_for)| {
+        let (available, enabled) = (lists(&available, name), lists(&enabled, name));
+        Check {
+            name,
+            verdict: Verdict::present_or(available, Verdict::Missing),
+            found: match (available, enabled) {
+                (true, true) => "enabled for jobs".to_owned(),
+                (true, false) => "available; enabled for jobs when a limit needs it".to_owned(),
+                (false, _) => "not available where jobs are made".to_owned(),
+            },
+            good_for,
+            remedy: "enable it in cgroup.subtree_control of every cgroup above; if version 1 holds it, boot with \
+                     systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all",
+        }
+    };
+    uses.into_iter().map(check).collect()
+}
+
+fn io_weights(hierarchy: &Hierarchy) -> Check {
+    let (models, schedulers) = (hierarchy.disks_with_cost_model(), disks_with_bfq());
+    let list =
+        |disks: &[String]| if disks.is_empty() { "no disk".to_owned() } else { disks.join(" ") };
+    Check {
+        name: "io weights",
+        verdict: Verdict::present_or(
+            !models.is_empty() || !schedulers.is_empty(),
+            Verdict::Missing,
+        ),
+        found: format!(
+            "cost model (iocost) on {}; BFQ scheduler on {}",
+            list(&models),
+            list(&schedulers)
+        ),
+        good_for: "io.weight, which has no effect without one of them",
+        remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq to its queue/scheduler",
+    }
+}
+
+fn pressure() -> Check {
+    let there = fs::read_to_string("/proc/pressure/memory").is_ok();
+    Check {
+        name: "pressure of the system",
+        verdict: Verdict::present_or(there, Verdict::Missing),
+        found: if there { "there".to_owned() } else { "/proc/pressure cannot be read".to_owned() },
+        good_for: "Reactor::watch_system_pressure",
+        remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
+    }
+}
+
+fn pidfd_info() -> Check {
+    let there = tells_pidfd_info();
+    Check {
+        name: "PIDFD_GET_INFO",
+        verdict: Verdict::present_or(there, Verdict::Missing),
+        found: if there { "there".to_owned() } else { "not there".to_owned() },
+        good_for: "nothing that jobs need; see the exit status after reaping",
+        remedy: "update to Linux 6.13 or newer",
+    }
+}
+
+fn watches() -> Check {
+    let read = |name: &str| {
+        let value = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap_or_default();
+        value.trim().parse::<u64>().unwrap_or(0)
+    };
+    let (watches, instances) = (read("max_user_watches"), read("max_user_instances"));
+    Check {
+        name: "inotify",
+        verdict: Verdict::present_or(watches >= 1024 && instances >= 8, Verdict::Missing),
+        found: format!(
+            "{watches} watches, {instances} instances and {} queued events per user at most",
+            read("max_queued_events")
+        ),
+        good_for: "one instance per reactor, one watch per log that is followed and per job with the memory controller",
+        remedy: "raise the sysctls fs.inotify.max_user_watches and fs.inotify.max_user_instances",
+    }
+}
+
+fn descriptors() -> Check {
+    let limit = getrlimit(Resource::Nofile).current;
+    Check {
+        name: "file descriptors",
+        verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
+        found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
+        good_for: "three per running job, one per log that is followed, nine for the reactor",
+        remedy: "raise RLIMIT_NOFILE (ulimit -n)",
+    }
+}

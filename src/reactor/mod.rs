@@ -1,0 +1,13 @@
+//! The room of the doors of layer 0, and the loop: wait, gather, settle, emit.
+//!
+//! Knows nothing of threads.
+
+mod capabilities;
+mod config;
+mod nested;
+mod reactor;
+mod resources;
+
+pub use capabilities::{Capabilities, Check, Verdict};
+pub use config::Config;
+pub use reactor::{Census, Reactor};

@@ -1,0 +1,13 @@
+//! The room of raw system calls, and of the child between clone3 and exec: the only unsafe code.
+//!
+//! Knows nothing of policy: what to run and what to do about a failure is decided above.
+
+mod calls;
+mod nursery;
+mod process;
+mod random;
+
+pub(crate) use calls::{Reap, epoll_fd, kill_process_group, tells_pidfd_info};
+pub(crate) use nursery::{CStringArray, Nursery, Placement, Plan, ResourceLimit};
+pub(crate) use process::{Process, send};
+pub(crate) use random::random_uuid;

@@ -1,0 +1,59 @@
+//! Owns [`Process`]: a child of ours by its pidfd, from its birth to its reaping.
+//!
+//! Invariant: a process is only ever named by its pidfd, so a number that was used again is never
+//! hit. Knows nothing of cgroups beyond the descriptor to be born in.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use crate::command::Signal;
+use crate::event::{Exit, Usage};
+use crate::sys::calls::{self, Reap};
+use crate::sys::nursery::{Failure, Nursery, Plan};
+
+/// A child of ours.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Starts the program that a plan describes.
+    pub(crate) fn spawn(nursery: &mut Nursery, plan: &Plan<'_>) -> Result<Self, Failure> {
+        nursery.spawn(plan).map(|(pid, pidfd)| Self { pid, pidfd })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// How it ended and what it used, once it has; see [`Reap`] for what becomes of the zombie.
+    pub(crate) fn wait(&self, reap: Reap) -> io::Result<Option<(Exit, Usage)>> {
+        calls::wait(&self.pidfd, reap)
+    }
+
+    /// How it ended, when somebody else has reaped it.
+    pub(crate) fn exit_after_reap(&self) -> Exit {
+        calls::exit_after_reap(&self.pidfd)
+    }
+
+    /// Sends a signal; a process that has exited is fine.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        send(&self.pidfd, signal)
+    }
+}
+
+/// Sends a signal through a pidfd; a process that has exited is fine.
+pub(crate) fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    match calls::pidfd_send_signal(pidfd, signal) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(()),
+        other => other,
+    }
+}
