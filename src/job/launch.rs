@@ -20,7 +20,7 @@ use crate::error::{Error, Result, Stage};
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::log::LogDirectory;
-use crate::sys::{Nursery, Placement, Process, Reap, random_uuid};
+use crate::sys::{Nurseries, Placement, Process, Reap, random_uuid};
 
 /// What a reactor has ready for every job.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) hierarchy: Option<&'a Arc<Hierarchy>>,
     pub(crate) owner: &'a Owner,
     pub(crate) pool: &'a mut Pool,
-    pub(crate) nursery: &'a mut Nursery,
+    pub(crate) nurseries: &'a Nurseries,
     /// `/dev/null`, for reading and writing.
     pub(crate) null: &'a File,
 }
@@ -113,7 +113,7 @@ impl<'a> Launch<'a> {
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
         let cgroup = made.cgroup.as_ref().map(Cgroup::dir);
         let plan = prepared.plan(command, [input, output, error], cgroup);
-        let process = Process::spawn(ground.nursery, &plan).map_err(|failure| Error::Spawn {
+        let process = ground.nurseries.spawn(&plan).map_err(|failure| Error::Spawn {
             program: command.program.clone(),
             stage: failure.stage,
             path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
@@ -189,14 +189,14 @@ impl Drop for Made<'_> {
 /// zero, and kernels with a bug, have placed it elsewhere or killed it.
 pub(crate) fn test_placement(
     hierarchy: &Arc<Hierarchy>,
-    nursery: &mut Nursery,
+    nurseries: &Nurseries,
 ) -> Result<Placement> {
     let cgroup = Cgroup::create(hierarchy, &random_uuid()?.to_string())?;
     let frozen = cgroup.frozen();
     let found = match frozen {
         Ok(true) => Err(Error::Frozen { path: cgroup.path().to_owned() }),
         Err(error) => Err(error),
-        Ok(false) => nursery.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
+        Ok(false) => nurseries.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
             program: "the placement probe".into(),
             stage: failure.stage,
             path: None,

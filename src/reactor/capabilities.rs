@@ -12,7 +12,7 @@ use crate::cgroup::{Cgroup, Hierarchy, disks_with_bfq, lists, v1_mounts};
 use crate::error::Error;
 use crate::job::test_placement;
 use crate::reactor::config::Config;
-use crate::sys::{Nursery, random_uuid, tells_pidfd_info};
+use crate::sys::{Nurseries, random_uuid, tells_pidfd_info};
 
 /// What this system offers for running jobs.
 ///
@@ -156,8 +156,8 @@ fn tree(located: Result<&Hierarchy, &Error>) -> Check {
 fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
     let mut checks = Vec::new();
     let placement =
-        Nursery::new().map_err(Error::event_loop("map a stack")).and_then(|mut nursery| {
-            let placement = test_placement(hierarchy, &mut nursery)?;
+        Nurseries::new().map_err(Error::event_loop("map a stack")).and_then(|nurseries| {
+            let placement = test_placement(hierarchy, &nurseries)?;
             match placement.misplaced {
                 Some(reason) => Err(Error::NoCgroup { reason }),
                 None => Ok(placement.tells_exit),

@@ -27,7 +27,7 @@ use crate::id::{JobId, TailId, Token};
 use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Source, Surroundings, test_placement};
 use crate::log::{Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
 use crate::reactor::config::Config;
-use crate::sys::{Nursery, random_uuid};
+use crate::sys::{Nurseries, random_uuid};
 
 const WAKER: mio::Token = mio::Token(0);
 const WATCH: mio::Token = mio::Token(1);
@@ -113,7 +113,7 @@ pub struct Reactor {
     pub(super) hierarchy: Option<Arc<Hierarchy>>,
     pub(super) owner: Owner,
     pub(super) pool: Pool,
-    pub(super) nursery: Nursery,
+    pub(super) nurseries: Nurseries,
     pub(super) null: File,
     /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
     pub(super) nested: AtomicBool,
@@ -138,15 +138,15 @@ impl Reactor {
     /// its group; [`Error::LogDirectory`] or [`Error::Path`] when the log directory cannot be
     /// used; [`Error::Loop`] when epoll, inotify, timer or stack cannot be had.
     pub fn with_config(config: &Config) -> Result<Self> {
-        let mut nursery =
-            Nursery::new().map_err(Error::event_loop("map a stack for new processes"))?;
+        let nurseries =
+            Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
         let hierarchy = match config.containment {
             Containment::Cgroup => {
                 let hierarchy = Arc::new(Hierarchy::locate(
                     config.cgroup_parent.as_deref(),
                     config.host_leaf.as_deref(),
                 )?);
-                let placement = test_placement(&hierarchy, &mut nursery)?;
+                let placement = test_placement(&hierarchy, &nurseries)?;
                 if let Some(reason) = placement.misplaced {
                     return Err(Error::NoCgroup { reason });
                 }
@@ -185,7 +185,7 @@ impl Reactor {
             hierarchy,
             owner: Owner::current()?,
             pool: Pool::default(),
-            nursery,
+            nurseries,
             null: File::from(null),
             nested: AtomicBool::new(false),
             nudged: false,
@@ -402,7 +402,7 @@ impl Reactor {
             hierarchy: self.hierarchy.as_ref(),
             owner: &self.owner,
             pool: &mut self.pool,
-            nursery: &mut self.nursery,
+            nurseries: &self.nurseries,
             null: &self.null,
         };
         let mut around = Surroundings {

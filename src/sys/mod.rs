@@ -3,11 +3,13 @@
 //! Knows nothing of policy: what to run and what to do about a failure is decided above.
 
 mod calls;
+mod nurseries;
 mod nursery;
 mod process;
 mod random;
 
 pub(crate) use calls::{Reap, epoll_fd, kill_process_group, tells_pidfd_info};
-pub(crate) use nursery::{CStringArray, Nursery, Placement, Plan, ResourceLimit};
+pub(crate) use nurseries::Nurseries;
+pub(crate) use nursery::{CStringArray, Placement, Plan, ResourceLimit};
 pub(crate) use process::{Process, send};
 pub(crate) use random::random_uuid;

@@ -100,10 +100,10 @@ struct Message {
 /// The memory a child runs on before exec: a stack with a guard page below, and a page for its
 /// message.
 ///
-/// One is enough for a reactor, for the parent waits in clone3 until the child has left it
-/// (`CLONE_VFORK`).
+/// One is enough for each thread that starts processes, because the parent waits in clone3 until the
+/// child has left it (`CLONE_VFORK`).
 #[derive(Debug)]
-pub(crate) struct Nursery {
+pub(super) struct Nursery {
     base: *mut c_void,
     message: *mut Message,
     page: usize,
@@ -119,7 +119,7 @@ static CHANGES_IDS: Mutex<()> = Mutex::new(());
 const STACK_SIZE: usize = 64 * 1024;
 
 impl Nursery {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let page = rustix::param::page_size();
         let length = page + STACK_SIZE;
         // SAFETY: new anonymous mappings touch no memory that is in use.
@@ -168,7 +168,7 @@ impl Nursery {
     }
 
     /// Starts the program that `plan` describes.
-    pub(crate) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
+    pub(super) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
         // Only asked for where the child has to notice the host's death.
         let host = plan
             .parent_death_signal
@@ -209,7 +209,7 @@ impl Nursery {
     /// it was asked?
     ///
     /// `misplaced` says what it found if it was not there.
-    pub(crate) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
+    pub(super) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
         let failure = |errno| Failure { stage: Stage::Clone, errno };
         self.message().length.store(0, Ordering::Relaxed);
         let probe = Probe { cgroup: cgroup.as_raw_fd(), message: self.message };

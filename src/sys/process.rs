@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use crate::command::Signal;
 use crate::event::{Exit, Usage};
 use crate::sys::calls::{self, Reap};
-use crate::sys::nursery::{Failure, Nursery, Plan};
 
 /// A child of ours.
 #[derive(Debug)]
@@ -21,9 +20,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the program that a plan describes.
-    pub(crate) fn spawn(nursery: &mut Nursery, plan: &Plan<'_>) -> Result<Self, Failure> {
-        nursery.spawn(plan).map(|(pid, pidfd)| Self { pid, pidfd })
+    /// A child that was just cloned.
+    pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
     }
 
     pub(crate) fn pid(&self) -> u32 {
