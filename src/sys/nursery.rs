@@ -267,9 +267,8 @@ impl Nursery {
             pidfd: (&raw mut pidfd).addr() as u64,
             child_tid: 0,
             parent_tid: 0,
-            // None: exec makes it SIGCHLD, and a child that never comes so far is nobody's business
-            // but ours. Sent while it is blocked here, it would interrupt some other
-            // thread of the host.
+            // None: exec makes it SIGCHLD, and the host need not hear of a child that never gets so
+            // far, because it is reaped here.
             exit_signal: 0,
             stack: 0,
             stack_size: 0,
@@ -284,18 +283,13 @@ impl Nursery {
             arguments.stack = self.base.addr() as u64 + self.page as u64;
             arguments.stack_size = STACK_SIZE as u64;
         }
-        // A handler of the host must not run in the child, on memory that is the host's: block
-        // everything meanwhile.
-        let all = [u64::MAX; 2];
         let mut before = [0u64; 2];
-        // SAFETY: both sets are larger than the kernel's set, whose size is told.
-        let masked = unsafe { set_signal_mask(&all, Some(&mut before)) };
+        let masked = change_signal_mask(raw::SIG_BLOCK, &BLOCKED_AT_BIRTH, Some(&mut before));
         // SAFETY: the argument block is complete and lives on; stack, entry and data are as the
         // caller promises.
         let result = unsafe { clone3(&arguments, mem::size_of_val(&arguments), entry, data) };
         if masked.is_ok() {
-            // SAFETY: as above.
-            let _ = unsafe { set_signal_mask(&before, None) };
+            let _ = change_signal_mask(raw::SIG_SETMASK, &before, None);
         }
         match u32::try_from(result) {
             // SAFETY: the kernel has just opened this descriptor for us, close-on-exec.
@@ -397,18 +391,38 @@ unsafe fn clone3(
     }
 }
 
-/// # Safety
-/// None beyond the types': the kernel reads and writes no more than its own set's size.
-unsafe fn set_signal_mask(mask: &[u64; 2], before: Option<&mut [u64; 2]>) -> Result<usize, i32> {
+/// The signals that are blocked in the parent and the child around clone3: all but those whose
+/// default action is to do nothing.
+///
+/// No handler of the host ever runs in the child, on memory that is the host's, whatever is
+/// blocked: `CLONE_CLEAR_SIGHAND` has reset all of them before the child's first instruction. What
+/// is left are the default actions. One that stops the child would leave the parent waiting in
+/// clone3, and one that dumps core ends every process that shares the memory before Linux 5.16.
+///
+/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH cannot do either. They have to stay out of the mask
+/// because of SIGCHLD, which the kernel sends when any other job of this thread exits. A signal that
+/// this thread blocks is not discarded, not even when its default action is to do nothing, but
+/// handed to another thread of the host, where it ends an epoll_wait or a sleep with EINTR. In the
+/// parent, a handler for one of them runs as it does at any other time: before clone3, which the
+/// kernel then starts again, or after it.
+const BLOCKED_AT_BIRTH: [u64; 2] = {
+    const fn bit(signal: u32) -> u64 {
+        1 << (signal - 1)
+    }
+    let harmless = bit(raw::SIGCHLD) | bit(raw::SIGCONT) | bit(raw::SIGURG) | bit(raw::SIGWINCH);
+    [!harmless, u64::MAX]
+};
+
+/// Changes the calling thread's signal mask as `how` says, and stores the old one in `before`. The
+/// sets are at least as large as the kernel's on every architecture.
+fn change_signal_mask(how: u32, mask: &[u64; 2], before: Option<&mut [u64; 2]>) -> Result<(), i32> {
     let before = before.map_or(0, |set| set.as_mut_ptr().expose_provenance());
     let size = mem::size_of::<raw::kernel_sigset_t>();
-    // SAFETY: both pointers, where not null, name at least `size` bytes.
-    unsafe {
-        call(
-            raw::__NR_rt_sigprocmask,
-            [raw::SIG_SETMASK as usize, mask.as_ptr().expose_provenance(), before, size, 0, 0],
-        )
-    }
+    const { assert!(mem::size_of::<raw::kernel_sigset_t>() <= mem::size_of::<[u64; 2]>()) };
+    let arguments = [how as usize, mask.as_ptr().expose_provenance(), before, size, 0, 0];
+    // SAFETY: the kernel reads and writes `size` bytes, no more than either set has; the pointer to
+    // the old one may be null.
+    unsafe { call(raw::__NR_rt_sigprocmask, arguments) }.map(drop)
 }
 
 /// What `child_main` is given.
@@ -464,8 +478,7 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
             step(Stage::Signals, raw::__NR_rt_sigaction, arguments)?;
         }
     }
-    // SAFETY: the set is larger than the kernel's.
-    unsafe { set_signal_mask(&[0; 2], None) }.map_err(|errno| (Stage::Signals, errno))?;
+    change_signal_mask(raw::SIG_SETMASK, &[0; 2], None).map_err(|errno| (Stage::Signals, errno))?;
 
     // First lift every source above 2, then put each in its place: no step can overwrite the source
     // of a later one.

@@ -18,4 +18,5 @@ mod process_group;
 mod resources;
 mod smoke;
 mod tails;
+mod threads;
 mod tidy;

@@ -1,0 +1,94 @@
+//! Other threads of the host: what a reactor does on one thread is not felt on another.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+
+use crate::support::{World, alone, rounds, sh};
+
+/// How many jobs are run while the other thread blocks.
+const JOBS: usize = 400;
+
+/// How many of them are started in a row.
+const BATCH: usize = 20;
+
+/// Blocks in epoll_wait until `stop` is readable, and counts how often a signal interrupts that.
+fn count_interruptions(stop: &OwnedFd, ready: &mpsc::Sender<()>, interruptions: &AtomicUsize) {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&epoll, stop, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    ready.send(()).unwrap();
+    let mut events = Vec::with_capacity(1);
+    loop {
+        match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            Ok(_) => return,
+            Err(Errno::INTR) => {
+                interruptions.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Runs jobs while another thread blocks in epoll_wait, and says how often that was interrupted.
+fn interruptions_while_jobs_run(world: &mut World) -> usize {
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let interruptions = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (stop, interruptions) = (&stop, &interruptions);
+        let (sender, ready) = mpsc::channel();
+        scope.spawn(move || count_interruptions(stop, &sender, interruptions));
+        ready.recv().unwrap();
+        // Many at a time, so that some exit while the next is being started.
+        for _ in 0..rounds(JOBS) / BATCH {
+            let jobs: Vec<_> = (0..BATCH).map(|_| world.spawn(&sh("exit 0"))).collect();
+            for job in jobs {
+                world.finish(job);
+                world.reactor.remove(job).unwrap();
+            }
+        }
+        rustix::io::write(stop.as_fd(), &1u64.to_ne_bytes()).unwrap();
+    });
+    interruptions.load(Ordering::Relaxed)
+}
+
+/// Where SIGCHLD has its default action, the kernel discards it, unless the thread that is the
+/// child's parent blocks it at that moment: then it is queued and interrupts another thread.
+#[test]
+fn the_end_of_a_job_does_not_interrupt_a_system_call_of_another_thread() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(interruptions_while_jobs_run(&mut world), 0);
+}
+
+/// Where the host has a handler for SIGCHLD, it is run by the thread that started the job.
+#[test]
+fn the_host_s_own_handler_for_children_runs_on_the_thread_that_started_them() {
+    if !alone!() {
+        return;
+    }
+    let ran = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::clone(&ran)).unwrap();
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(interruptions_while_jobs_run(&mut world), 0);
+    assert!(ran.load(Ordering::Relaxed), "the handler was never run");
+}
+
+/// A host that takes SIGCHLD from a signalfd blocks it in every thread. A start must not unblock it,
+/// not even for a moment.
+#[test]
+fn a_signal_that_the_host_blocks_stays_blocked_while_jobs_are_started() {
+    if !alone!("env", "--block-signal=CHLD") {
+        return;
+    }
+    let ran = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::clone(&ran)).unwrap();
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(interruptions_while_jobs_run(&mut world), 0);
+    assert!(!ran.load(Ordering::Relaxed), "the handler was run");
+}
