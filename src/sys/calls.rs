@@ -1,19 +1,25 @@
 //! Owns the raw system calls that rustix lacks: waitid with resource usage, signals by number, what
-//! a pidfd tells.
+//! a pidfd tells, and those that a child makes before exec.
 //!
-//! Invariant: an errno is returned, never lost. Must not know about jobs, logs or the loop.
+//! Invariant: an errno is returned, never lost; a function is safe only if no argument can make it
+//! touch memory or descriptors that are not its own. Must not know about jobs, logs or the loop.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, c_int, c_long};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
-use std::{io, mem};
+use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
+use linux_raw_sys::prctl::{
+    PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
+};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::command::Signal;
 use crate::event::{Exit, Usage};
+use crate::sys::plan::CStringArray;
 
 unsafe extern "C" {
     /// The C library's door to any system call; std links it anyway. It touches nothing but
@@ -69,7 +75,7 @@ pub(crate) fn wait(pidfd: &OwnedFd, reap: Reap) -> io::Result<Option<(Exit, Usag
         // SAFETY: the kernel writes one siginfo and one rusage to where the pointers say.
         match unsafe { call(raw::__NR_waitid, arguments) } {
             Ok(_) => break,
-            Err(4) => {} // EINTR
+            Err(errno) if errno == Errno::INTR.raw_os_error() => {}
             Err(errno) => return Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -173,5 +179,184 @@ fn usage_of(usage: &raw::rusage) -> Usage {
         blocks_out: count(usage.ru_oublock),
         voluntary_switches: count(usage.ru_nvcsw),
         involuntary_switches: count(usage.ru_nivcsw),
+    }
+}
+
+// What a child does to itself before exec, and its parent around clone3. These functions allocate
+// nothing, take no lock and cannot panic. They act on the calling thread alone where the kernel
+// does, unlike those of the C library, which change the ids of every thread.
+
+/// Changes the calling thread's signal mask as `how` says, and stores the old one in `before`. The
+/// sets are at least as large as the kernel's on every architecture.
+pub(super) fn change_signal_mask(
+    how: u32,
+    mask: &[u64; 2],
+    before: Option<&mut [u64; 2]>,
+) -> Result<(), i32> {
+    let before = before.map_or(0, |set| set.as_mut_ptr().expose_provenance());
+    let size = mem::size_of::<raw::kernel_sigset_t>();
+    const { assert!(mem::size_of::<raw::kernel_sigset_t>() <= mem::size_of::<[u64; 2]>()) };
+    let arguments = [how as usize, mask.as_ptr().expose_provenance(), before, size, 0, 0];
+    // SAFETY: the kernel reads and writes `size` bytes, no more than either set has; the pointer to
+    // the old one may be null.
+    unsafe { call(raw::__NR_rt_sigprocmask, arguments) }.map(drop)
+}
+
+/// Sets the action of a signal in the calling process to `SIG_DFL` or, with `ignore`, to `SIG_IGN`,
+/// which discards the signal if it is pending.
+pub(super) fn set_signal_action(signal: u32, ignore: bool) -> Result<(), i32> {
+    // The kernel's structure begins with the handler, except on MIPS, where the flags come first;
+    // `SIG_DFL` and no flags are all zero.
+    const SIG_IGN: usize = 1;
+    let mut action = [0usize; 8];
+    action[usize::from(cfg!(any(target_arch = "mips", target_arch = "mips64")))] =
+        usize::from(ignore) * SIG_IGN;
+    let size = mem::size_of::<raw::kernel_sigset_t>();
+    let arguments = [signal as usize, action.as_ptr().expose_provenance(), 0, size, 0, 0];
+    // SAFETY: the kernel reads one structure, which is smaller than the array; neither action has a
+    // handler that could be called.
+    unsafe { call(raw::__NR_rt_sigaction, arguments) }.map(drop)
+}
+
+/// setsid(2).
+pub(super) fn set_session() -> Result<(), i32> {
+    // SAFETY: the call takes no argument.
+    unsafe { call(raw::__NR_setsid, [0; 6]) }.map(drop)
+}
+
+/// setpgid(2): the calling process becomes the leader of a new process group.
+pub(super) fn set_process_group() -> Result<(), i32> {
+    // SAFETY: two integers.
+    unsafe { call(raw::__NR_setpgid, [0; 6]) }.map(drop)
+}
+
+/// fcntl(2) with `F_DUPFD`: a duplicate of a descriptor that is not below `least` and stays open at
+/// exec. It is owned by nobody.
+pub(super) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<RawFd, i32> {
+    let (fd, least) = (fd.as_raw_fd().unsigned_abs(), least.unsigned_abs());
+    let arguments = [fd as usize, raw::F_DUPFD as usize, least as usize, 0, 0, 0];
+    // SAFETY: three integers; the call closes nothing.
+    let fd = unsafe { call(raw::__NR_fcntl, arguments) }?;
+    RawFd::try_from(fd).map_err(|_| Errno::BADF.raw_os_error())
+}
+
+/// dup3(2) without flags: `target` becomes a duplicate of `source` that stays open at exec.
+///
+/// # Safety
+/// `source` must be open, and nobody may rely on what `target` has been until now: it is closed.
+pub(super) unsafe fn duplicate_onto(source: RawFd, target: RawFd) -> Result<(), i32> {
+    let (source, target) = (source.unsigned_abs() as usize, target.unsigned_abs() as usize);
+    // SAFETY: three integers; the caller vouches for what is closed.
+    unsafe { call(raw::__NR_dup3, [source, target, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// close_range(2): closes every descriptor from `first` on.
+///
+/// # Safety
+/// Nobody may rely on any of them.
+pub(super) unsafe fn close_from(first: u32) -> Result<(), i32> {
+    let arguments = [first as usize, u32::MAX as usize, 0, 0, 0, 0];
+    // SAFETY: three integers; the caller vouches for what is closed.
+    unsafe { call(raw::__NR_close_range, arguments) }.map(drop)
+}
+
+/// umask(2).
+pub(super) fn set_umask(mask: u32) -> Result<(), i32> {
+    // SAFETY: one integer.
+    unsafe { call(raw::__NR_umask, [mask as usize, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// prlimit(2) on the calling process.
+pub(super) fn set_resource_limit(resource: u32, limit: &raw::rlimit64) -> Result<(), i32> {
+    let limit = ptr::from_ref(limit).expose_provenance();
+    // SAFETY: the kernel reads one structure; there is no pointer to store the old limit at.
+    unsafe { call(raw::__NR_prlimit64, [0, resource as usize, limit, 0, 0, 0]) }.map(drop)
+}
+
+/// setgroups(2).
+pub(super) fn set_groups(groups: &[u32]) -> Result<(), i32> {
+    let arguments = [groups.len(), groups.as_ptr().expose_provenance(), 0, 0, 0, 0];
+    // SAFETY: the kernel reads as many ids as the slice has.
+    unsafe { call(raw::__NR_setgroups, arguments) }.map(drop)
+}
+
+/// setresgid(2) with the same id three times.
+pub(super) fn set_group_id(id: u32) -> Result<(), i32> {
+    let id = id as usize;
+    // SAFETY: three integers.
+    unsafe { call(raw::__NR_setresgid, [id, id, id, 0, 0, 0]) }.map(drop)
+}
+
+/// setresuid(2) with the same id three times.
+pub(super) fn set_user_id(id: u32) -> Result<(), i32> {
+    let id = id as usize;
+    // SAFETY: three integers.
+    unsafe { call(raw::__NR_setresuid, [id, id, id, 0, 0, 0]) }.map(drop)
+}
+
+/// prctl(2) with `PR_SET_NO_NEW_PRIVS`.
+pub(super) fn set_no_new_privs() -> Result<(), i32> {
+    // SAFETY: two integers, and zeros as the kernel wants them.
+    unsafe { call(raw::__NR_prctl, [PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// prctl(2) with `PR_SET_PDEATHSIG`.
+pub(super) fn set_parent_death_signal(signal: Signal) -> Result<(), i32> {
+    let signal = signal.as_raw().unsigned_abs() as usize;
+    // SAFETY: two integers.
+    unsafe { call(raw::__NR_prctl, [PR_SET_PDEATHSIG as usize, signal, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// prctl(2) with `PR_GET_DUMPABLE`.
+pub(super) fn is_dumpable() -> bool {
+    // SAFETY: one integer.
+    let flag = unsafe { call(raw::__NR_prctl, [PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]) };
+    flag == Ok(1)
+}
+
+/// prctl(2) with `PR_SET_DUMPABLE` and 1, with which it cannot fail.
+pub(super) fn set_dumpable() {
+    // SAFETY: two integers.
+    let _ = unsafe { call(raw::__NR_prctl, [PR_SET_DUMPABLE as usize, 1, 0, 0, 0, 0]) };
+}
+
+/// getppid(2).
+pub(super) fn parent() -> Result<usize, i32> {
+    // SAFETY: the call takes no argument.
+    unsafe { call(raw::__NR_getppid, [0; 6]) }
+}
+
+/// chdir(2).
+pub(super) fn change_directory(path: &CStr) -> Result<(), i32> {
+    // SAFETY: the path ends with a NUL.
+    unsafe { call(raw::__NR_chdir, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// execve(2); gives the errno of its failure, for otherwise it does not return.
+pub(super) fn execute(program: &CStr, argv: &CStringArray, envp: &CStringArray) -> i32 {
+    let arguments = [
+        program.as_ptr().expose_provenance(),
+        argv.as_ptr().expose_provenance(),
+        envp.as_ptr().expose_provenance(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path ends with a NUL, and a `CStringArray` is a null-terminated array of pointers
+    // to strings that do as well.
+    unsafe { call(raw::__NR_execve, arguments) }.err().unwrap_or(0)
+}
+
+/// sched_yield(2), which cannot fail.
+pub(super) fn yield_processor() {
+    // SAFETY: the call takes no argument.
+    let _ = unsafe { call(raw::__NR_sched_yield, [0; 6]) };
+}
+
+/// exit_group(2): ends the process without running anything of the host's.
+pub(super) fn exit(code: u32) -> ! {
+    loop {
+        // SAFETY: one integer.
+        let _ = unsafe { call(raw::__NR_exit_group, [code as usize, 0, 0, 0, 0, 0]) };
     }
 }

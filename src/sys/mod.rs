@@ -3,13 +3,16 @@
 //! Knows nothing of policy: what to run and what to do about a failure is decided above.
 
 mod calls;
+mod child;
 mod nurseries;
 mod nursery;
+mod plan;
 mod process;
 mod random;
 
 pub(crate) use calls::{Reap, epoll_fd, kill_process_group, tells_pidfd_info};
 pub(crate) use nurseries::Nurseries;
-pub(crate) use nursery::{CStringArray, Placement, Plan, ResourceLimit};
+pub(crate) use nursery::Placement;
+pub(crate) use plan::{CStringArray, Plan, ResourceLimit};
 pub(crate) use process::{Process, send};
 pub(crate) use random::random_uuid;

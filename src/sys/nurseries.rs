@@ -9,7 +9,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Stage;
-use crate::sys::nursery::{Failure, Nursery, Placement, Plan};
+use crate::sys::nursery::{Nursery, Placement};
+use crate::sys::plan::{Failure, Plan};
 use crate::sys::process::Process;
 
 /// How many nurseries are kept for later. Each holds about 70 KiB of address space and three
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
     use crate::event::Exit;
     use crate::sys::calls::Reap;
-    use crate::sys::nursery::CStringArray;
+    use crate::sys::plan::CStringArray;
 
     fn strings(words: &[&str]) -> Vec<CString> {
         words.iter().map(|word| CString::new(*word).unwrap()).collect()

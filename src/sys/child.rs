@@ -1,0 +1,196 @@
+//! Owns what a child does on the memory of the host, from its first instruction until it becomes
+//! another program or exits.
+//!
+//! Invariant: it allocates nothing, takes no lock and cannot panic; all that it needs lies ready in
+//! a [`Plan`], and all that it has to tell goes into a [`Message`]. Knows nothing of how it was
+//! cloned.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use linux_raw_sys::general as raw;
+use rustix::io::Errno;
+
+use crate::error::Stage;
+use crate::sys::calls;
+use crate::sys::plan::{Plan, ResourceLimit};
+
+/// What the child tells the parent, on memory that both see whether or not they share an address
+/// space.
+#[repr(C)]
+pub(super) struct Message {
+    /// Zero, or the stage that failed.
+    pub(super) stage: AtomicU32,
+    pub(super) errno: AtomicI32,
+    /// For the placement probe: how much of `members` was read, or a negative errno.
+    pub(super) length: AtomicI32,
+    pub(super) members: [u8; 64],
+}
+
+/// What [`child_main`] is given.
+pub(super) struct Child<'a> {
+    pub(super) plan: &'a Plan<'a>,
+    /// The host's process id, to notice its death.
+    pub(super) host: i32,
+    pub(super) message: *mut Message,
+}
+
+/// The child, on its own stack, until it becomes another program. `data` must point to a [`Child`].
+pub(super) extern "C" fn child_main(data: *const c_void) -> ! {
+    // SAFETY: `Nursery::spawn` passes a `Child` that lives until the parent runs on.
+    let child = unsafe { &*data.cast::<Child<'_>>() };
+    let Err((stage, errno)) = become_program(child);
+    // SAFETY: the page is mapped in the child as well, and its fields are atomic.
+    let message = unsafe { &*child.message };
+    message.errno.store(errno, Ordering::Relaxed);
+    message.stage.store(stage as u32, Ordering::Relaxed);
+    calls::exit(127)
+}
+
+/// Every step from clone3 to exec, in order; returns only when one has failed.
+fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
+    let plan = child.plan;
+    let at = |stage: Stage| move |errno: i32| (stage, errno);
+
+    if plan.new_session {
+        calls::set_session().map_err(at(Stage::ProcessGroup))?;
+    } else if plan.new_process_group {
+        calls::set_process_group().map_err(at(Stage::ProcessGroup))?;
+    }
+
+    // CLONE_CLEAR_SIGHAND has reset the handlers, but it leaves alone what the host ignores, and a
+    // Rust host ignores SIGPIPE.
+    for signal in 1..=64u32 {
+        if signal != raw::SIGKILL && signal != raw::SIGSTOP {
+            calls::set_signal_action(signal, false).map_err(at(Stage::Signals))?;
+        }
+    }
+    calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None).map_err(at(Stage::Signals))?;
+
+    connect_streams(plan).map_err(at(Stage::StandardStreams))?;
+
+    if let Some(mask) = plan.umask {
+        calls::set_umask(mask).map_err(at(Stage::ResourceLimits))?;
+    }
+    for ResourceLimit { resource, limit } in plan.limits {
+        calls::set_resource_limit(*resource, limit).map_err(at(Stage::ResourceLimits))?;
+    }
+    if let Some(groups) = plan.groups {
+        calls::set_groups(groups).map_err(at(Stage::Groups))?;
+    }
+    if let Some(gid) = plan.gid {
+        calls::set_group_id(gid).map_err(at(Stage::GroupId))?;
+    }
+    if let Some(uid) = plan.uid {
+        calls::set_user_id(uid).map_err(at(Stage::UserId))?;
+    }
+    if plan.no_new_privs {
+        calls::set_no_new_privs().map_err(at(Stage::NoNewPrivileges))?;
+    }
+    if let Some(dir) = plan.current_dir {
+        calls::change_directory(dir).map_err(at(Stage::CurrentDirectory))?;
+    }
+    if let Some(signal) = plan.parent_death_signal {
+        // After the change of ids, which would clear it. A host that died before this line never
+        // sends it.
+        calls::set_parent_death_signal(signal).map_err(at(Stage::ParentDeathSignal))?;
+        let parent = calls::parent().map_err(at(Stage::ParentDeathSignal))?;
+        if parent != child.host.unsigned_abs() as usize {
+            calls::exit(127);
+        }
+    }
+    // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it uses from
+    // here on are the standard streams.
+    unsafe { calls::close_from(3) }.map_err(at(Stage::CloseDescriptors))?;
+
+    Err((Stage::Exec, execute(plan)))
+}
+
+/// Makes the plan's streams 0, 1 and 2.
+fn connect_streams(plan: &Plan<'_>) -> Result<(), i32> {
+    // First lift every source above 2, then put each in its place: no step can overwrite the source
+    // of a later one.
+    let mut sources: [RawFd; 3] = [0; 3];
+    for (source, stream) in sources.iter_mut().zip(plan.streams) {
+        *source = match stream.as_raw_fd() {
+            0..=2 => calls::duplicate_above(stream, 3)?,
+            above => above,
+        };
+    }
+    for (target, source) in (0..).zip(sources) {
+        // SAFETY: the source is open, as the plan borrows it or it was made above. The child has a
+        // descriptor table of its own, in which nothing else uses the standard streams.
+        unsafe { calls::duplicate_onto(source, target) }?;
+    }
+    Ok(())
+}
+
+/// Executes the first of the programs that can be; returns the errno that tells most about why none
+/// could.
+fn execute(plan: &Plan<'_>) -> i32 {
+    // As integers: the conversion into an `Errno` checks its range, and could panic.
+    const ENOENT: i32 = Errno::NOENT.raw_os_error();
+    const EACCES: i32 = Errno::ACCESS.raw_os_error();
+    const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
+    const ETXTBSY: i32 = Errno::TXTBSY.raw_os_error();
+
+    let mut verdict = ENOENT;
+    for program in plan.programs {
+        // Another thread of the host that forks while the program file is being written holds it
+        // open for writing until that child executes: yield to it, a bounded number of times.
+        let mut errno = ETXTBSY;
+        for _ in 0..16 {
+            errno = calls::execute(program, plan.argv, plan.envp);
+            if errno != ETXTBSY {
+                break;
+            }
+            calls::yield_processor();
+        }
+        match errno {
+            ENOENT => {}
+            // A wrong entry of PATH is passed over; of a path that was given it is the cause.
+            ENOTDIR if plan.programs.len() > 1 => {}
+            EACCES => verdict = errno,
+            _ => return errno,
+        }
+    }
+    verdict
+}
+
+/// What [`probe_main`] is given.
+pub(super) struct Probe {
+    pub(super) cgroup: RawFd,
+    pub(super) message: *mut Message,
+}
+
+/// The placement probe's child: reads the members of the group it should be in, and exits.
+/// `data` must point to a [`Probe`].
+pub(super) extern "C" fn probe_main(data: *const c_void) -> ! {
+    // SAFETY: `Nursery::probe` passes a `Probe` that lives until the parent runs on.
+    let probe = unsafe { &*data.cast::<Probe>() };
+    let message = probe.message;
+    // SAFETY: the path is a literal with a NUL; the buffer is in the message page, which only this
+    // child uses now.
+    let read = unsafe {
+        let dir = probe.cgroup.unsigned_abs() as usize;
+        let path = c"cgroup.procs".as_ptr().expose_provenance();
+        calls::call(
+            raw::__NR_openat,
+            [dir, path, (raw::O_RDONLY | raw::O_CLOEXEC) as usize, 0, 0, 0],
+        )
+        .and_then(|fd| {
+            let buffer = (&raw mut (*message).members).expose_provenance();
+            calls::call(raw::__NR_read, [fd, buffer, 64, 0, 0, 0])
+        })
+    };
+    // SAFETY: the field is atomic, and the page is mapped here as well.
+    let length = unsafe { &(*message).length };
+    length.store(
+        read.map_or_else(|errno| -errno, |bytes| i32::try_from(bytes).unwrap_or(0)),
+        Ordering::Relaxed,
+    );
+    calls::exit(127)
+}

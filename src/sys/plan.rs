@@ -1,0 +1,72 @@
+//! Owns [`Plan`]: everything that a child does between clone3 and exec, in the form in which the
+//! kernel takes it.
+//!
+//! Invariant: plain data that the child only reads, so that it has nothing to allocate. Knows
+//! nothing of how the child is made.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use linux_raw_sys::general as raw;
+
+use crate::command::Signal;
+use crate::error::Stage;
+
+/// A list of strings in the form that execve takes.
+#[derive(Debug)]
+pub(crate) struct CStringArray {
+    /// Owns what `pointers` point to: heap blocks, which do not move when the vector does.
+    _strings: Vec<CString>,
+    /// One pointer for each of the strings, then a null pointer.
+    pointers: Vec<*const c_char>,
+}
+
+impl CStringArray {
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { _strings: strings, pointers }
+    }
+
+    /// The array, null-terminated; valid for as long as `self`.
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// A resource limit in the kernel's terms.
+#[derive(Debug)]
+pub(crate) struct ResourceLimit {
+    pub(crate) resource: u32,
+    pub(crate) limit: raw::rlimit64,
+}
+
+/// Everything the child does between clone3 and exec, made ready beforehand.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// Paths to execute: the first that can be wins.
+    pub(crate) programs: &'a [CString],
+    pub(crate) argv: &'a CStringArray,
+    pub(crate) envp: &'a CStringArray,
+    /// What becomes 0, 1 and 2.
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// The directory of the cgroup to be born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) current_dir: Option<&'a CStr>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) groups: Option<&'a [u32]>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) limits: &'a [ResourceLimit],
+    pub(crate) no_new_privs: bool,
+    pub(crate) new_session: bool,
+    pub(crate) new_process_group: bool,
+    pub(crate) parent_death_signal: Option<Signal>,
+}
+
+/// Where and why a start failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) stage: Stage,
+    pub(crate) errno: i32,
+}
