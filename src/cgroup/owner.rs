@@ -17,6 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fsetxattr, getxattr, openat};
 use crate::cgroup::group::Cgroup;
 use crate::cgroup::tree::Hierarchy;
 use crate::error::{Error, Result};
+use crate::sys::Stat;
 
 /// The extended attribute that names the owner. cgroup2 has those of users since Linux 5.7.
 const ATTRIBUTE: &str = "user.jobworker.owner";
@@ -41,12 +42,12 @@ impl Owner {
         let namespace = "/proc/self/ns/pid";
         let pid_namespace = fs::read_link(namespace).map_err(Error::path("read", namespace))?;
         let pid = std::process::id();
-        let stat = read("/proc/self/stat")?;
+        let stat = Stat::of_self().map_err(Error::path("read", "/proc/self/stat"))?;
         Ok(Self {
             boot: read("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned(),
             pid_namespace: pid_namespace.display().to_string(),
             pid,
-            start: start_time(&stat).unwrap_or(0),
+            start: stat.start_time,
         })
     }
 
@@ -86,17 +87,9 @@ impl Owner {
             // Its number means nothing here.
             return false;
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid));
-        match stat {
-            Ok(stat) => start_time(&stat) != Some(self.start),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
+        // Where nothing can be read, nothing is known.
+        Stat::of(self.pid).is_ok_and(|stat| stat.map(|stat| stat.start_time) != Some(self.start))
     }
-}
-
-/// The 22nd field of /proc/pid/stat; the second, a name in parentheses, may contain anything.
-fn start_time(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// Removes the groups of dead owners; see [`Reactor::sweep`](crate::Reactor::sweep).

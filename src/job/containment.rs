@@ -15,7 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::command::Signal;
 use crate::error::{Error, Result};
 use crate::sys;
-use crate::sys::{Process, send};
+use crate::sys::{Process, Stat, send};
 
 /// How a reactor holds the processes of a job together.
 ///
@@ -197,37 +197,12 @@ fn living_members(group: u32) -> Result<Vec<Pid>> {
     Ok(members)
 }
 
-/// Whether a process belongs to a group and has not exited. One that has gone meanwhile is none of
-/// the living.
+/// Whether a process belongs to a group and has not exited. One that is gone counts as exited.
 ///
 /// Not by getpgid(2), which answers 0 for a group whose leader is outside of our PID namespace:
 /// rustix has no such number.
 fn is_living_member(pid: Pid, group: u32) -> bool {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
-    let found = stat.as_deref().and_then(parse_stat);
-    found.is_some_and(|(state, process_group)| {
-        process_group == group && !matches!(state, b'Z' | b'X')
-    })
-}
-
-/// State and process group out of /proc/pid/stat; the name before them may contain anything, a `)`
-/// included.
-fn parse_stat(stat: &[u8]) -> Option<(u8, u32)> {
-    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
-    let rest = std::str::from_utf8(stat.get(after_name..)?).ok()?;
-    let mut fields = rest.split_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    Some((state, group))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_does_not_confuse_the_parser() {
-        assert_eq!(parse_stat(b"42 (a) Z 7) S 1 99 99 0 -1"), Some((b'S', 99)));
-        assert_eq!(parse_stat(b"42 (sh"), None);
-    }
+    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+    let stat = Stat::of(pid).ok().flatten();
+    stat.is_some_and(|stat| stat.process_group == group && !matches!(stat.state, b'Z' | b'X'))
 }

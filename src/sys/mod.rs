@@ -9,6 +9,7 @@ mod nursery;
 mod plan;
 mod process;
 mod random;
+mod stat;
 
 pub(crate) use calls::{Reap, epoll_fd, kill_process_group, tells_pidfd_info};
 pub(crate) use nurseries::Nurseries;
@@ -16,3 +17,4 @@ pub(crate) use nursery::Placement;
 pub(crate) use plan::{CStringArray, Plan, ResourceLimit};
 pub(crate) use process::{Process, send};
 pub(crate) use random::random_uuid;
+pub(crate) use stat::Stat;

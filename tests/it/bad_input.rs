@@ -676,3 +676,14 @@ fn a_job_whose_group_was_removed_by_somebody_finishes_all_the_same() {
     // The next job is not concerned.
     assert_eq!(world.run(&sh("echo next")).0, "next\n");
 }
+
+/// The name of a program is cut off after 15 bytes, which can be in the middle of a character.
+#[test]
+fn a_host_whose_name_is_not_utf_8_can_have_a_reactor() {
+    if !alone!() {
+        return;
+    }
+    std::fs::write("/proc/self/comm", b"a) Z 1 \xc3").unwrap();
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(world.run(&sh("echo there")).0, "there\n");
+}
