@@ -14,8 +14,8 @@ use std::{fs, io};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fsetxattr, getxattr, openat};
 
-use crate::cgroup::group::Cgroup;
-use crate::cgroup::tree::Hierarchy;
+use crate::cgroup::group::Group;
+use crate::cgroup::tree::Tree;
 use crate::error::{Error, Result};
 use crate::sys::Stat;
 
@@ -93,8 +93,8 @@ impl Owner {
 }
 
 /// Removes the groups of dead owners; see [`Reactor::sweep`](crate::Reactor::sweep).
-pub(crate) fn sweep(hierarchy: &Arc<Hierarchy>, here: &Owner) -> Result<Vec<PathBuf>> {
-    let parent = hierarchy.path();
+pub(crate) fn sweep(tree: &Arc<Tree>, here: &Owner) -> Result<Vec<PathBuf>> {
+    let parent = tree.path();
     let mut swept = Vec::new();
     for entry in fs::read_dir(parent).map_err(Error::path("list", parent))? {
         let Ok(entry) = entry else { continue };
@@ -104,15 +104,15 @@ pub(crate) fn sweep(hierarchy: &Arc<Hierarchy>, here: &Owner) -> Result<Vec<Path
             continue;
         }
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let cgroup = Cgroup::open(hierarchy, name)?;
-        if cgroup.populated()? {
+        let group = Group::named(tree, name);
+        if group.populated()? {
             if detached {
                 continue;
             }
-            cgroup.kill()?;
-            await_empty(&cgroup)?;
+            group.kill()?;
+            await_empty(&group)?;
         }
-        cgroup.remove()?;
+        group.remove()?;
         swept.push(path);
     }
     Ok(swept)
@@ -120,15 +120,15 @@ pub(crate) fn sweep(hierarchy: &Arc<Hierarchy>, here: &Owner) -> Result<Vec<Path
 
 /// Waits, for a bounded time, until a killed group is empty. cgroup.events raises a priority event
 /// when it changes.
-fn await_empty(cgroup: &Cgroup) -> Result<()> {
-    let path = cgroup.path().join("cgroup.events");
+fn await_empty(group: &Group) -> Result<()> {
+    let path = group.path().join("cgroup.events");
     let events = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::path("watch", &path))?;
     let until = Instant::now() + DEATH_TIMEOUT;
-    while cgroup.populated()? {
+    while group.populated()? {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::path("empty cgroup", cgroup.path())(io::Error::from(
+            return Err(Error::path("empty cgroup", group.path())(io::Error::from(
                 io::ErrorKind::TimedOut,
             )));
         }

@@ -3,13 +3,14 @@
 //! Invariant: no process was ever in a group of the pool, and each is given out once. Dropping the
 //! pool removes what was not given out.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::cgroup::group::Cgroup;
+use crate::cgroup::group::Group;
 use crate::cgroup::owner::Owner;
-use crate::cgroup::tree::Hierarchy;
+use crate::cgroup::tree::Tree;
 use crate::command::{Limits, Setting};
 use crate::error::Result;
 use crate::sys::random_uuid;
@@ -18,14 +19,14 @@ use crate::sys::random_uuid;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     limits: Limits,
-    ready: Vec<(Uuid, Cgroup)>,
+    ready: Vec<(Uuid, Group)>,
 }
 
 impl Pool {
     /// Makes groups until there are `count` with these limits; those with others are removed.
     pub(crate) fn fill(
         &mut self,
-        hierarchy: &Arc<Hierarchy>,
+        tree: &Arc<Tree>,
         owner: &Owner,
         limits: &Limits,
         settings: &[Setting],
@@ -37,26 +38,26 @@ impl Pool {
         }
         while self.ready.len() < count {
             let uuid = random_uuid()?;
-            let cgroup = Cgroup::create(hierarchy, &uuid.to_string())?;
-            owner.mark(cgroup.dir(), false);
-            if let Err(error) = cgroup.apply(settings) {
-                let _ = cgroup.remove();
+            let group = Group::create(tree, uuid.to_string())?;
+            let marked = group.open_dir().map(|dir| owner.mark(dir.as_fd(), false));
+            if let Err(error) = marked.and_then(|()| group.apply(settings)) {
+                let _ = group.remove();
                 return Err(error);
             }
-            self.ready.push((uuid, cgroup));
+            self.ready.push((uuid, group));
         }
         Ok(())
     }
 
     /// A group with exactly these limits, if there is one.
-    pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Uuid, Cgroup)> {
+    pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Uuid, Group)> {
         if self.limits == *limits { self.ready.pop() } else { None }
     }
 
     fn clear(&mut self) {
-        for (_, cgroup) in self.ready.drain(..) {
+        for (_, group) in self.ready.drain(..) {
             // A group that was never used is empty; one that somebody removed is fine.
-            let _ = cgroup.remove();
+            let _ = group.remove();
         }
     }
 }

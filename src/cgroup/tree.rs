@@ -1,6 +1,6 @@
-//! Owns [`Hierarchy`]: the cgroup under which jobs are made, found, and checked to be one.
+//! Owns [`Tree`]: the cgroup under which jobs are made, found, and checked to be one.
 //!
-//! Invariant: a `Hierarchy` is a directory of a cgroup2 file system that may hold jobs and that we
+//! Invariant: a `Tree` is a directory of a cgroup2 file system that may hold jobs and that we
 //! may write to. Knows nothing of any one job.
 
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The parent of the jobs' cgroups.
 #[derive(Debug)]
-pub(crate) struct Hierarchy {
+pub(crate) struct Tree {
     path: PathBuf,
     dir: OwnedFd,
     /// Whether the jobs' groups have the memory controller, as far as we know.
@@ -30,7 +30,7 @@ pub(crate) struct Hierarchy {
     accounts: AtomicBool,
 }
 
-impl Hierarchy {
+impl Tree {
     /// The parent that the host names, or the place that fits this system: the host's own cgroup if
     /// that was delegated, the root of the tree where that may be written to, otherwise the
     /// host's own cgroup.
@@ -45,11 +45,11 @@ impl Hierarchy {
                 if writable(&mount) && !delegated(&own) { mount } else { own }
             }
         };
-        let hierarchy = Self::open(&path)?;
+        let tree = Self::open(&path)?;
         if let Some(leaf) = leaf {
             move_host(&own_cgroup(&mount_point()?)?, leaf)?;
         }
-        Ok(hierarchy)
+        Ok(tree)
     }
 
     fn open(path: &Path) -> Result<Self> {

@@ -4,14 +4,16 @@
 //! Invariant: a process-group job keeps its main process as a zombie until the group is drained, so
 //! that the group's number cannot become somebody else's. Knows nothing of the job's state.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::Group;
 use crate::command::Signal;
 use crate::error::{Error, Result};
 use crate::sys;
@@ -47,7 +49,7 @@ pub enum Containment {
 /// The processes of one job.
 #[derive(Debug)]
 pub(crate) enum Contained {
-    Cgroup(Cgroup),
+    Cgroup(Group),
     /// The number of the group, which is that of its leader, the job's main process.
     ProcessGroup(u32),
 }
@@ -58,7 +60,7 @@ impl Contained {
         matches!(self, Self::ProcessGroup(_))
     }
 
-    pub(crate) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Cgroup(cgroup) => Some(cgroup.path()),
             Self::ProcessGroup(_) => None,
@@ -110,17 +112,18 @@ impl Contained {
         };
         // A process that was forked after a list was read is found by the next one. A job that
         // forks faster than it can be listed is ended by the kill that follows a stop.
-        let mut signalled: Vec<Pid> = Vec::new();
+        let mut signalled: HashSet<Pid> = HashSet::new();
         for _ in 0..4 {
-            let mut fresh = group.members()?;
-            fresh.retain(|(pid, _)| !signalled.contains(pid));
-            if fresh.is_empty() {
+            let before = signalled.len();
+            group.for_each_member(|pid, pidfd| {
+                if signalled.insert(pid) {
+                    send_and_continue(&pidfd, signal)
+                        .map_err(Error::path("signal a process of", group.path()))?;
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if signalled.len() == before {
                 break;
-            }
-            for (pid, pidfd) in fresh {
-                send_and_continue(&pidfd, signal)
-                    .map_err(Error::path("signal a process of", group.path()))?;
-                signalled.push(pid);
             }
         }
         if !signalled.iter().any(|pid| pid.as_raw_nonzero().get().unsigned_abs() == main.pid()) {
@@ -130,15 +133,21 @@ impl Contained {
         Ok(())
     }
 
-    /// A pidfd of each process that is left, but an exited leader.
-    pub(crate) fn survivors(&self) -> Result<Vec<OwnedFd>> {
+    /// A pidfd of each process that is left, but an exited leader; of `most` at most.
+    pub(crate) fn survivors(&self, most: usize) -> Result<Vec<OwnedFd>> {
         match self {
             Self::Cgroup(cgroup) => {
-                Ok(cgroup.members()?.into_iter().map(|(_, pidfd)| pidfd).collect())
+                let mut pidfds = Vec::new();
+                cgroup.for_each_member(|_, pidfd| {
+                    pidfds.push(pidfd);
+                    let enough = pidfds.len() >= most;
+                    Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                })?;
+                Ok(pidfds)
             }
             Self::ProcessGroup(group) => {
                 let mut pidfds = Vec::new();
-                for pid in living_members(*group)? {
+                for pid in living_members(*group)?.into_iter().take(most) {
                     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
                     // The number may have changed hands before it was opened, but not since.
                     if is_living_member(pid, *group) {

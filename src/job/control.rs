@@ -13,7 +13,7 @@ use mio::unix::SourceFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::cgroup::{Cgroup, Hierarchy, Trigger};
+use crate::cgroup::{Group, Tree, Trigger};
 use crate::command::Limits;
 use crate::error::{Error, Result};
 use crate::event::{Event, OomCause, Pressure, Stall, Stallable, Stats, keyed};
@@ -49,7 +49,7 @@ const SETTABLE: [&str; 22] = [
 
 impl Jobs {
     /// The cgroup of a job that is not finished.
-    fn cgroup(&self, id: JobId) -> Result<&Cgroup> {
+    fn cgroup(&self, id: JobId) -> Result<&Group> {
         match self.live(id)? {
             Some(Live { contained: Contained::Cgroup(cgroup), .. }) => Ok(cgroup),
             Some(_) => Err(Error::NotInCgroup(id)),
@@ -62,7 +62,7 @@ impl Jobs {
         &self,
         id: JobId,
         limits: &Limits,
-        hierarchy: Option<&Hierarchy>,
+        hierarchy: Option<&Tree>,
     ) -> Result<()> {
         let cgroup = self.cgroup(id)?;
         let told = |source| Error::InvalidLimit { program: id.to_string().into(), source };
@@ -117,7 +117,7 @@ impl Jobs {
         let (slot, token) = self.slot_and_token(id)?;
         let cgroup = self.cgroup(id)?;
         let path = cgroup.path().join(resource.file());
-        let trigger = arm(cgroup.dir(), resource.file(), stall, path)?;
+        let trigger = arm(cgroup.open_dir()?.as_fd(), resource.file(), stall, path)?;
         let place =
             self.watch(Watched { trigger, job: Some((slot, id)), token, resource }, around)?;
         if let Some(live) = self.live_at(slot) {
@@ -230,7 +230,7 @@ impl Jobs {
         let Some(path) = live.contained.path() else { return };
         // Not counted anew for each job: what was met above before this job may at worst be taken
         // for a cause later.
-        let above = known.unwrap_or_else(|| limits_met_above(path));
+        let above = known.unwrap_or_else(|| limits_met_above(&path));
         live.limits_met.above = above;
         // Without the file, or a watch to be had, there is no verdict.
         live.memory_watch = around.tails.kernel.add_memory(&path.join("memory.events"), slot).ok();
@@ -248,7 +248,7 @@ impl Jobs {
         let kills = keyed(&events, "oom_kill");
         let Some(new) = kills.checked_sub(live.oom_kills).filter(|new| *new > 0) else { return };
         // A limit that was met since the last kill that was told is the cause.
-        let met = LimitsMet { own: keyed(&events, "oom"), above: limits_met_above(cgroup.path()) };
+        let met = LimitsMet { own: keyed(&events, "oom"), above: limits_met_above(&cgroup.path()) };
         let cause = if met.own > live.limits_met.own {
             OomCause::Job
         } else if met.above > live.limits_met.above {

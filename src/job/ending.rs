@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use mio::unix::SourceFd;
@@ -168,7 +167,7 @@ impl Jobs {
             return Ok(true);
         }
         let most = if watched { SURVIVORS_AWAITED } else { usize::MAX };
-        for pidfd in live.contained.survivors()?.into_iter().take(most) {
+        for pidfd in live.contained.survivors(most)? {
             let place = self.survivors.vacant_key();
             match register(around.registry, &pidfd, survivor_token(place)) {
                 Ok(()) => {
@@ -228,7 +227,7 @@ impl Jobs {
                 if left { Ok(false) } else { live.contained.remove().map(|()| true) }
             });
             if !matches!(removed, Ok(true)) {
-                cgroup_left = live.contained.path().map(Path::to_owned);
+                cgroup_left = live.contained.path();
             }
             job.problems.extend(removed.err());
         }

@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -457,7 +456,7 @@ impl Jobs {
             frozen: job.live.as_ref().is_some_and(|live| live.frozen),
             started: job.started,
             elapsed: job.exit.map_or_else(|| job.spawned.elapsed(), |(.., wall)| wall),
-            cgroup: job.live.as_ref().and_then(|live| live.contained.path()).map(Path::to_owned),
+            cgroup: job.live.as_ref().and_then(|live| live.contained.path()),
             output: path(output),
             error: path(error),
             report: job.report.clone(),

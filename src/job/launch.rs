@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use uuid::Uuid;
 
-use crate::cgroup::{Cgroup, Hierarchy, Owner, Pool};
+use crate::cgroup::{Group, Owner, Pool, Tree};
 use crate::command::{Command, Output, ProcessGroup, Setting, Signal, Stdin};
 use crate::error::{Error, Result, Stage};
 use crate::job::containment::Contained;
@@ -26,7 +27,7 @@ use crate::sys::{Nurseries, Placement, Process, Reap, random_uuid};
 #[derive(Debug)]
 pub(crate) struct Ground<'a> {
     /// Where to make cgroups; `None` when jobs are contained by process group.
-    pub(crate) hierarchy: Option<&'a Arc<Hierarchy>>,
+    pub(crate) hierarchy: Option<&'a Arc<Tree>>,
     pub(crate) owner: &'a Owner,
     pub(crate) pool: &'a mut Pool,
     pub(crate) nurseries: &'a Nurseries,
@@ -58,7 +59,7 @@ struct Made<'a> {
     uuid: Uuid,
     directory: &'a LogDirectory,
     names: [Option<String>; 2],
-    cgroup: Option<Cgroup>,
+    cgroup: Option<Group>,
 }
 
 /// How long a failed start may take to see its own processes die.
@@ -76,6 +77,7 @@ impl<'a> Launch<'a> {
         let stdin = open_stdin(&command.stdin)?;
 
         let mut made = Made { uuid: random_uuid()?, directory, names: [None, None], cgroup: None };
+        let mut dir = None;
         if let Some(hierarchy) = ground.hierarchy {
             let cgroup = match ground.pool.take(&command.limits) {
                 Some((uuid, cgroup)) => {
@@ -83,16 +85,17 @@ impl<'a> Launch<'a> {
                     settings.clear();
                     made.cgroup.insert(cgroup)
                 }
-                None => made.cgroup.insert(Cgroup::create(hierarchy, &made.uuid.to_string())?),
+                None => made.cgroup.insert(Group::create(hierarchy, made.uuid.to_string())?),
             };
-            ground.owner.mark(cgroup.dir(), command.detached);
+            let opened = dir.insert(cgroup.open_dir()?);
+            ground.owner.mark(opened.as_fd(), command.detached);
             cgroup.apply(&settings)?;
             if command.accounting == Some(true) {
                 hierarchy.enable_accounting();
             }
             // Checked on the new group itself, which inherits the state of every group above it.
             if cgroup.frozen()? {
-                return Err(Error::Frozen { path: cgroup.path().to_owned() });
+                return Err(Error::Frozen { path: cgroup.path() });
             }
         }
         let owner = (command.uid, command.gid);
@@ -111,8 +114,8 @@ impl<'a> Launch<'a> {
         };
         let output = output.as_ref().map_or(null, OwnedFd::as_fd);
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
-        let cgroup = made.cgroup.as_ref().map(Cgroup::dir);
-        let plan = prepared.plan(command, [input, output, error], cgroup);
+        let dir = dir.as_ref().map(OwnedFd::as_fd);
+        let plan = prepared.plan(command, [input, output, error], dir);
         let process = ground.nurseries.spawn(&plan).map_err(|failure| Error::Spawn {
             program: command.program.clone(),
             stage: failure.stage,
@@ -148,11 +151,12 @@ impl<'a> Launch<'a> {
         let _ = self.process.wait(Reap::Block);
         let until = Instant::now() + ABANDON_TIMEOUT;
         while cgroup.populated().unwrap_or(false) && Instant::now() < until {
-            for (_, pidfd) in cgroup.members().unwrap_or_default() {
+            let _ = cgroup.for_each_member(|_, pidfd| {
                 let left = until.saturating_duration_since(Instant::now());
                 let _ =
                     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
-            }
+                Ok(ControlFlow::Continue(()))
+            });
         }
     }
 }
@@ -187,20 +191,19 @@ impl Drop for Made<'_> {
 
 /// Clones a child into a new group and sees whether it is there: libraries that define the flag as
 /// zero, and kernels with a bug, have placed it elsewhere or killed it.
-pub(crate) fn test_placement(
-    hierarchy: &Arc<Hierarchy>,
-    nurseries: &Nurseries,
-) -> Result<Placement> {
-    let cgroup = Cgroup::create(hierarchy, &random_uuid()?.to_string())?;
+pub(crate) fn test_placement(hierarchy: &Arc<Tree>, nurseries: &Nurseries) -> Result<Placement> {
+    let cgroup = Group::create(hierarchy, random_uuid()?.to_string())?;
     let frozen = cgroup.frozen();
     let found = match frozen {
-        Ok(true) => Err(Error::Frozen { path: cgroup.path().to_owned() }),
+        Ok(true) => Err(Error::Frozen { path: cgroup.path() }),
         Err(error) => Err(error),
-        Ok(false) => nurseries.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
-            program: "the placement probe".into(),
-            stage: failure.stage,
-            path: None,
-            source: io::Error::from_raw_os_error(failure.errno),
+        Ok(false) => cgroup.open_dir().and_then(|dir| {
+            nurseries.probe(dir.as_fd()).map_err(|failure| Error::Spawn {
+                program: "the placement probe".into(),
+                stage: failure.stage,
+                path: None,
+                source: io::Error::from_raw_os_error(failure.errno),
+            })
         }),
     };
     let removed = cgroup.remove();
@@ -210,10 +213,7 @@ pub(crate) fn test_placement(
 }
 
 /// Checks the limits, and that what holds the job can hold it as the command wants.
-fn check_containment(
-    command: &Command,
-    hierarchy: Option<&Arc<Hierarchy>>,
-) -> Result<Vec<Setting>> {
+fn check_containment(command: &Command, hierarchy: Option<&Arc<Tree>>) -> Result<Vec<Setting>> {
     let program = || command.program.clone();
     let mut settings = command
         .limits

@@ -8,7 +8,7 @@ use std::{fmt, fs};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::cgroup::{Cgroup, Hierarchy, disks_with_bfq, lists, v1_mounts};
+use crate::cgroup::{Group, Tree, disks_with_bfq, lists, v1_mounts};
 use crate::error::Error;
 use crate::job::test_placement;
 use crate::reactor::config::Config;
@@ -76,10 +76,10 @@ impl Capabilities {
     #[must_use]
     pub fn probe_with(config: &Config) -> Self {
         let mut checks = vec![kernel()];
-        let located = Hierarchy::locate(config.cgroup_parent.as_deref(), None).map(Arc::new);
-        checks.push(tree(located.as_deref()));
-        if let Ok(hierarchy) = &located {
-            checks.extend(in_tree(hierarchy));
+        let located = Tree::locate(config.cgroup_parent.as_deref(), None).map(Arc::new);
+        checks.push(cgroup_tree(located.as_deref()));
+        if let Ok(tree) = &located {
+            checks.extend(in_tree(tree));
         }
         checks.extend([pressure(), pidfd_info(), watches(), descriptors()]);
         Self { checks }
@@ -126,7 +126,7 @@ fn kernel() -> Check {
     }
 }
 
-fn tree(located: Result<&Hierarchy, &Error>) -> Check {
+fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
     let v1 = v1_mounts();
     let kind = if v1.is_empty() {
         "pure".to_owned()
@@ -137,13 +137,13 @@ fn tree(located: Result<&Hierarchy, &Error>) -> Check {
         name: "cgroup tree",
         verdict: Verdict::present_or(located.is_ok(), Verdict::Fatal),
         found: match located {
-            Ok(hierarchy) => {
-                let whose = if hierarchy.is_delegated() {
+            Ok(tree) => {
+                let whose = if tree.is_delegated() {
                     "delegated by the service manager"
                 } else {
                     "not delegated"
                 };
-                format!("jobs are made in {} ({whose}; {kind})", hierarchy.path().display())
+                format!("jobs are made in {} ({whose}; {kind})", tree.path().display())
             }
             Err(error) => error.to_string(),
         },
@@ -153,11 +153,11 @@ fn tree(located: Result<&Hierarchy, &Error>) -> Check {
 }
 
 /// What has to be tried in a group of its own.
-fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
+fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
     let mut checks = Vec::new();
     let placement =
         Nurseries::new().map_err(Error::event_loop("map a stack")).and_then(|nurseries| {
-            let placement = test_placement(hierarchy, &nurseries)?;
+            let placement = test_placement(tree, &nurseries)?;
             match placement.misplaced {
                 Some(reason) => Err(Error::NoCgroup { reason }),
                 None => Ok(placement.tells_exit),
@@ -174,7 +174,7 @@ fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
         remedy: "let clone3 pass the seccomp filter of the container; see the message",
     });
     let files = random_uuid().and_then(|uuid| {
-        let cgroup = Cgroup::create(hierarchy, &uuid.to_string())?;
+        let cgroup = Group::create(tree, uuid.to_string())?;
         let has = |file: &str| cgroup.path().join(file).exists();
         let files = (has("cgroup.kill"), has("cgroup.freeze"), has("cpu.pressure"));
         cgroup.remove()?;
@@ -203,8 +203,8 @@ fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
         good_for: "Reactor::pressure and watch_pressure",
         remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
     });
-    checks.extend(controllers(hierarchy));
-    checks.push(io_weights(hierarchy));
+    checks.extend(controllers(tree));
+    checks.push(io_weights(tree));
     checks.push(Check {
         name: "exit status after reaping",
         verdict: Verdict::present_or(matches!(placement, Ok(true)), Verdict::Missing),
@@ -215,9 +215,9 @@ fn in_tree(hierarchy: &Arc<Hierarchy>) -> Vec<Check> {
     checks
 }
 
-fn controllers(hierarchy: &Hierarchy) -> Vec<Check> {
-    let available = hierarchy.read("cgroup.controllers").unwrap_or_default();
-    let enabled = hierarchy.read("cgroup.subtree_control").unwrap_or_default();
+fn controllers(tree: &Tree) -> Vec<Check> {
+    let available = tree.read("cgroup.controllers").unwrap_or_default();
+    let enabled = tree.read("cgroup.subtree_control").unwrap_or_default();
     let uses = [
         ("cpu", "cpu.weight, cpu.max, cpu.idle"),
         ("cpuset", "cpuset.cpus, cpuset.mems"),
@@ -247,8 +247,8 @@ fn controllers(hierarchy: &Hierarchy) -> Vec<Check> {
     uses.into_iter().map(check).collect()
 }
 
-fn io_weights(hierarchy: &Hierarchy) -> Check {
-    let (models, schedulers) = (hierarchy.disks_with_cost_model(), disks_with_bfq());
+fn io_weights(tree: &Tree) -> Check {
+    let (models, schedulers) = (tree.disks_with_cost_model(), disks_with_bfq());
     let list =
         |disks: &[String]| if disks.is_empty() { "no disk".to_owned() } else { disks.join(" ") };
     Check {
@@ -313,7 +313,7 @@ fn descriptors() -> Check {
         name: "file descriptors",
         verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
         found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
-        good_for: "three per running job, one per log that is followed, nine for the reactor",
+        good_for: "one per running job, one per log that is followed, nine for the reactor",
         remedy: "raise RLIMIT_NOFILE (ulimit -n)",
     }
 }

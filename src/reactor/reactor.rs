@@ -18,7 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::cgroup::{Hierarchy, Owner, Pool};
+use crate::cgroup::{Owner, Pool, Tree};
 use crate::command::{Command, Signal};
 use crate::driver::{Change, LogFile, Target, Timer, Waker, Watch};
 use crate::error::{Error, Result};
@@ -110,7 +110,7 @@ pub struct Reactor {
     pub(super) jobs: Jobs,
     pub(super) queue: VecDeque<Event>,
     pub(super) logs: LogDirectory,
-    pub(super) hierarchy: Option<Arc<Hierarchy>>,
+    pub(super) hierarchy: Option<Arc<Tree>>,
     pub(super) owner: Owner,
     pub(super) pool: Pool,
     pub(super) nurseries: Nurseries,
@@ -142,7 +142,7 @@ impl Reactor {
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
         let hierarchy = match config.containment {
             Containment::Cgroup => {
-                let hierarchy = Arc::new(Hierarchy::locate(
+                let hierarchy = Arc::new(Tree::locate(
                     config.cgroup_parent.as_deref(),
                     config.host_leaf.as_deref(),
                 )?);

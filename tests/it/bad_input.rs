@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jobworker::{
     ByteSize, Command, Containment, Error, Exit, InvalidLimit, Limits, Output, Position,
@@ -485,6 +486,26 @@ impl Exhausted {
         self.set(false);
         result
     }
+}
+
+#[test]
+fn a_job_with_more_processes_than_the_host_has_descriptors_is_signalled_all_the_same() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    // Exits only once the signal has ended all of its children.
+    let script = "trap : TERM; i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; \
+                  echo ready; until wait; do :; done; exit 7";
+    let job = world.spawn(sh(script).grace(Duration::from_secs(3600)));
+    let tail = world.tail(job, Position::Start);
+    world.until("all children are there", |world| world.text(tail).contains("ready\n"));
+    let mut exhausted = Exhausted::new();
+    // The directory, its list of processes, and one process.
+    exhausted.fillers.truncate(exhausted.fillers.len() - 3);
+    exhausted.with(|| world.reactor.stop(job)).unwrap();
+    drop(exhausted);
+    assert_eq!(world.finish(job).exit, Exit::Code(7));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use jobworker::{
     Command, EndPolicy, Error, Event, Exit, JobId, Output, Phase, Position, Reactor, Signal,
     StopCause, TailOptions, Token,
 };
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::support::{
@@ -595,6 +596,30 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
         assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
         assert!(!group.exists() && processes.iter().all(is_dead));
     }
+}
+
+#[test]
+fn groups_nested_deeper_than_a_path_can_name_are_emptied_and_removed() {
+    let Some(mut world) = World::new() else { return };
+    // Exits by itself only once the signal has reached its child.
+    let script = "trap : TERM; sleep 1000 & echo $!; echo ready; until wait; do :; done; exit 7";
+    let (job, child) = spawn_until_ready(&mut world, sh(script).grace(LONG));
+    let group = cgroup(&world, job);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = openat(CWD, &group, flags, Mode::empty()).unwrap();
+    // A path has at most 4096 bytes.
+    for _ in 0..500 {
+        mkdirat(&dir, "nested-group", Mode::RWXU).unwrap();
+        dir = openat(&dir, "nested-group", flags, Mode::empty()).unwrap();
+    }
+    let procs = openat(&dir, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    rustix::io::write(procs.unwrap(), child.trim_end().as_bytes()).unwrap();
+    drop(dir);
+    world.reactor.stop(job).unwrap();
+    let report = world.finish(job);
+    assert_eq!(report.exit, Exit::Code(7));
+    assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
+    assert!(!group.exists());
 }
 
 #[test]
