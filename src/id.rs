@@ -1,5 +1,5 @@
-//! Owns the names of things: [`Token`], [`JobId`], [`TailId`], and [`Slots`], the table that makes
-//! ids generational.
+//! Owns the names of things: [`Token`], [`JobId`], [`Stream`], [`TailId`], and [`Slots`], the table
+//! that makes ids generational.
 //!
 //! Invariant: an id that was given out once never names anything else, however often its slot is
 //! used again. Knows nothing of what the slots hold.
@@ -62,6 +62,28 @@ impl fmt::Display for JobId {
 impl fmt::Debug for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JobId({})", self.uuid)
+    }
+}
+
+/// Which of a job's logs to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stream {
+    /// The log of both streams, or that of standard output when there are two.
+    #[default]
+    Output,
+    /// The log of standard error, when that is a log of its own
+    /// ([`Output::Split`](crate::Output::Split)).
+    Error,
+}
+
+/// Writes `standard output` or `standard error`.
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Output => "standard output",
+            Self::Error => "standard error",
+        })
     }
 }
 

@@ -130,14 +130,17 @@ pub use crate::command::{
     Resource, Signal,
 };
 pub use crate::driver::Waker;
-pub use crate::error::{Error, InvalidLimit, Result, Stage};
+pub use crate::error::{
+    Error, ErrorKind, InvalidLimit, JobError, LimitsError, Result, SpawnError, Stage, SystemError,
+    TailError,
+};
 pub use crate::event::{
     CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
     PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Usage,
 };
-pub use crate::id::{JobId, TailId, Token};
+pub use crate::id::{JobId, Stream, TailId, Token};
 pub use crate::job::Containment;
-pub use crate::log::{Fill, Position, Read, Stream, TailOptions};
+pub use crate::log::{Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 
 mod cgroup;

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::tree::Hierarchy;
 use crate::command::{Kept, Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, LimitsError, Result};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -68,10 +68,11 @@ impl Cgroup {
             match write_file(&self.dir, file, value) {
                 Err(error) if *optional && gone(&error) => continue,
                 Err(error) if gone(&error) && self.lacks(file) => {
-                    return Err(Error::LimitUnavailable {
+                    return Err(LimitsError::Unavailable {
                         file: file.clone(),
                         path: self.path.clone(),
-                    });
+                    }
+                    .into());
                 }
                 written => written.map_err(Error::path("set", &path))?,
             }
@@ -80,12 +81,13 @@ impl Cgroup {
             }
             let found = read_file(&self.dir, file).map_err(Error::path("read back", path))?;
             if !kept.shows(&found) {
-                return Err(Error::LimitNotKept {
+                return Err(LimitsError::NotKept {
                     file: file.clone(),
                     path: self.path.clone(),
                     wrote: value.clone(),
                     found: found.trim_end().to_owned(),
-                });
+                }
+                .into());
             }
         }
         Ok(())

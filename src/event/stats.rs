@@ -131,7 +131,9 @@ impl Stats {
         };
         let io =
             read("io.stat")?.map(|content| content.lines().filter_map(IoStats::parse).collect());
-        let mut pressure = |file| Ok(read(file)?.and_then(|content| content.parse().ok()));
+        let mut pressure = |file| -> Result<Option<Pressure>> {
+            Ok(read(file)?.and_then(|content| content.parse().ok()))
+        };
         let (cpu_pressure, memory_pressure) =
             (pressure("cpu.pressure")?, pressure("memory.pressure")?);
         let io_pressure = pressure("io.pressure")?;

@@ -22,14 +22,14 @@ use uuid::Uuid;
 use crate::cgroup::Trigger;
 use crate::command::{Command, EndPolicy, Signal};
 use crate::driver::Watch;
-use crate::error::{Error, Result};
+use crate::error::{Error, JobError, Result, SystemError, TailError};
 use crate::event::{Event, Exit, OomCause, Report, Stallable, Status, StopCause, Usage};
-use crate::id::{JobId, Key, Token};
+use crate::id::{JobId, Key, Stream, Token};
 use crate::job::containment::Contained;
 use crate::job::deadlines::Deadlines;
 use crate::job::launch::{Ground, Launch, Launched};
 use crate::job::life::{Action, Input, State, next};
-use crate::log::{LogDirectory, Stream, Tails};
+use crate::log::{LogDirectory, Tails};
 use crate::sys::Process;
 
 /// The parts of a reactor that jobs use.
@@ -219,7 +219,7 @@ impl Jobs {
         let slot = id.slot() as usize;
         match self.jobs.get(slot) {
             Some(job) if job.id == id => Ok(slot),
-            _ => Err(Error::UnknownJob(id)),
+            _ => Err(JobError::Unknown(id).into()),
         }
     }
 
@@ -249,9 +249,9 @@ impl Jobs {
             });
         let number = match watched {
             Ok(number) => number,
-            Err(source) => {
+            Err(cause) => {
                 launch.abandon();
-                return Err(Error::Loop { operation: "watch the new process", source });
+                return Err(SystemError::Loop { operation: "watch the new process", cause }.into());
             }
         };
         let Launched { uuid, process, contained, names } = launch.succeeded();
@@ -376,9 +376,9 @@ impl Jobs {
             job.problems.push(error);
         }
         if job.exit.is_none()
-            && let Err(source) = live.process.signal(Signal::KILL)
+            && let Err(cause) = live.process.signal(Signal::KILL)
         {
-            job.problems.push(Error::Loop { operation: "kill a main process", source });
+            job.problems.push(SystemError::Loop { operation: "kill a main process", cause }.into());
         }
     }
 
@@ -390,7 +390,7 @@ impl Jobs {
         around: &mut Surroundings<'_>,
     ) -> Result<()> {
         let slot = self.slot(id)?;
-        let Some(job) = self.jobs.get_mut(slot) else { return Err(Error::UnknownJob(id)) };
+        let Some(job) = self.jobs.get_mut(slot) else { return Err(JobError::Unknown(id).into()) };
         let stopping = matches!(job.state, State::Stopping | State::Leaving);
         if stopping {
             let sooner = grace.and_then(|grace| Instant::now().checked_add(grace));
@@ -434,12 +434,12 @@ impl Jobs {
         let job = &self.jobs[self.slot(id)?];
         match &job.live {
             Some(live) if main_only && job.exit.is_none() => {
-                let told = |source| Error::Loop { operation: "signal a main process", source };
+                let told = Error::event_loop("signal a main process");
                 live.process.signal(signal).map_err(told)
             }
             Some(live) if !main_only => live.contained.signal(signal, &live.process),
-            Some(_) => Err(Error::Exited(id)),
-            None if main_only => Err(Error::Exited(id)),
+            Some(_) => Err(JobError::Exited(id).into()),
+            None if main_only => Err(JobError::Exited(id).into()),
             None => Ok(()),
         }
     }
@@ -468,11 +468,11 @@ impl Jobs {
     pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<Source<'_>> {
         let job = &self.jobs[self.slot(id)?];
         let [output, error] = &job.logs;
-        let (log, name) = match stream {
-            Stream::Output => (output, "standard output"),
-            Stream::Error => (error, "standard error"),
+        let log = match stream {
+            Stream::Output => output,
+            Stream::Error => error,
         };
-        let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
+        let log = log.as_ref().ok_or(TailError::NoLog { job: id, stream })?;
         Ok(Source {
             name: &log.name,
             open: log.open,
@@ -498,7 +498,7 @@ impl Jobs {
     pub(crate) fn remove(&mut self, id: JobId, around: &mut Surroundings<'_>) -> Result<()> {
         let slot = self.slot(id)?;
         if self.jobs[slot].state != State::Finished {
-            return Err(Error::NotFinished(id));
+            return Err(JobError::NotFinished(id).into());
         }
         let job = self.jobs.remove(slot);
         // Events of a job that is gone would confuse: it was told all but these.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::cgroup::{Cgroup, Hierarchy, Owner, Pool};
 use crate::command::{Command, Output, ProcessGroup, Setting, Signal, Stdin};
-use crate::error::{Error, Result, Stage};
+use crate::error::{Error, LimitsError, Result, SpawnError, Stage};
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::log::LogDirectory;
@@ -92,7 +92,7 @@ impl<'a> Launch<'a> {
             }
             // Checked on the new group itself, which inherits the state of every group above it.
             if cgroup.frozen()? {
-                return Err(Error::Frozen { path: cgroup.path().to_owned() });
+                return Err(SpawnError::Frozen { path: cgroup.path().to_owned() }.into());
             }
         }
         let owner = (command.uid, command.gid);
@@ -113,12 +113,16 @@ impl<'a> Launch<'a> {
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
         let cgroup = made.cgroup.as_ref().map(Cgroup::dir);
         let plan = prepared.plan(command, [input, output, error], cgroup);
-        let process = Process::spawn(ground.nursery, &plan).map_err(|failure| Error::Spawn {
-            program: command.program.clone(),
-            stage: failure.stage,
-            path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
-            source: io::Error::from_raw_os_error(failure.errno),
-        })?;
+        let process =
+            Process::spawn(ground.nursery, &plan).map_err(|failure| SpawnError::Failed {
+                program: command.program.clone(),
+                stage: failure.stage,
+                path: command
+                    .current_dir
+                    .clone()
+                    .filter(|_| failure.stage == Stage::CurrentDirectory),
+                cause: io::Error::from_raw_os_error(failure.errno),
+            })?;
         Ok(Self { made, process })
     }
 
@@ -194,13 +198,12 @@ pub(crate) fn test_placement(
     let cgroup = Cgroup::create(hierarchy, &random_uuid()?.to_string())?;
     let frozen = cgroup.frozen();
     let found = match frozen {
-        Ok(true) => Err(Error::Frozen { path: cgroup.path().to_owned() }),
+        Ok(true) => Err(SpawnError::Frozen { path: cgroup.path().to_owned() }.into()),
         Err(error) => Err(error),
-        Ok(false) => nursery.probe(cgroup.dir()).map_err(|failure| Error::Spawn {
-            program: "the placement probe".into(),
-            stage: failure.stage,
-            path: None,
-            source: io::Error::from_raw_os_error(failure.errno),
+        Ok(false) => nursery.probe(cgroup.dir()).map_err(|failure| {
+            let cause = io::Error::from_raw_os_error(failure.errno);
+            SpawnError::Placement { path: cgroup.path().to_owned(), stage: failure.stage, cause }
+                .into()
         }),
     };
     let removed = cgroup.remove();
@@ -214,17 +217,15 @@ fn check_containment(
     command: &Command,
     hierarchy: Option<&Arc<Hierarchy>>,
 ) -> Result<Vec<Setting>> {
-    let program = || command.program.clone();
-    let mut settings = command
-        .limits
-        .check()
-        .map_err(|source| Error::InvalidLimit { program: program(), source })?;
+    let mut settings = command.limits.check()?;
     match hierarchy {
         Some(hierarchy) => hierarchy.require(&mut settings)?,
-        None if !settings.is_empty() => return Err(Error::LimitsNeedCgroup { program: program() }),
+        None if !settings.is_empty() => return Err(LimitsError::NeedCgroup.into()),
         None if command.process_group == ProcessGroup::Host => {
             let reason = "a job contained by process group cannot stay in the host's";
-            return Err(Error::InvalidCommand { program: program(), reason });
+            return Err(
+                SpawnError::InvalidCommand { program: command.program.clone(), reason }.into()
+            );
         }
         None => {}
     }

@@ -3,7 +3,7 @@
 //!
 //! Plain data; knows nothing of the log behind it.
 
-use crate::id::{Key, Token};
+use crate::id::{Key, Stream, Token};
 
 /// Where a tail begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,18 +21,6 @@ pub enum Position {
     /// Opening the tail reads the log backwards until it has found them: the cost grows with their
     /// length.
     LastLines(u64),
-}
-
-/// Which of a job's logs to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stream {
-    /// The log of both streams, or that of standard output when there are two.
-    #[default]
-    Output,
-    /// The log of standard error, when that is a log of its own
-    /// ([`Output::Split`](crate::Output::Split)).
-    Error,
 }
 
 /// How to open a tail; a [`Position`] alone will do.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jobworker::{
     Command, EndPolicy, Error, Event, Events, Exit, Fill, JobId, Output, Position, Read, Report,
-    Stream, TailId, TailOptions, Token,
+    Stream, TailError, TailId, TailOptions, Token,
 };
 
 use crate::support::{PATIENCE, World, end_group, has_exited, is_dead, pidfd, rounds, sh};
@@ -479,7 +479,7 @@ fn a_job_without_output_has_no_log_and_says_so() {
             TailOptions::new(Position::Start).stream(stream),
             Token(0),
         );
-        assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Tail(TailError::NoLog { .. }))), "{refused:?}");
     }
     let report = library.finish(job);
     assert_eq!((report.exit, report.output_bytes, report.error_bytes), (Exit::Code(3), 0, 0));
@@ -493,7 +493,7 @@ fn a_job_without_output_has_no_log_and_says_so() {
         TailOptions::new(Position::Start).stream(Stream::Error),
         Token(0),
     );
-    assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Tail(TailError::NoLog { .. }))), "{refused:?}");
     library.finish(job);
 }
 

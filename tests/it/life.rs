@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    Command, EndPolicy, Error, Event, Exit, JobId, Output, Phase, Position, Reactor, Signal,
-    StopCause, TailOptions, Token,
+    Command, EndPolicy, Error, Event, Exit, JobError, JobId, Output, Phase, Position, Reactor,
+    Signal, SpawnError, StopCause, TailError, TailOptions, Token,
 };
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -261,13 +261,13 @@ fn the_main_process_of_a_job_cannot_be_signalled_once_it_is_gone() {
     let job = world.spawn(sh("sleep 1000 & exit 0").end_policy(EndPolicy::WaitAll));
     world.until("the main process is gone", |world| world.exited.contains_key(&job));
     assert!(
-        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job)
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id))) if id == job)
     );
     world.reactor.signal(job, Signal::TERM).unwrap();
     let report = world.finish(job);
     assert_eq!((report.exit, report.stopped_by, report.killed), (Exit::Code(0), None, false));
     assert!(
-        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Exited(id)) if id == job)
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id))) if id == job)
     );
 }
 
@@ -406,7 +406,7 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     // It takes the slot of the old one.
     let new = world.spawn(&sleeper());
     let stale = |result: Result<(), Error>| {
-        assert!(matches!(result, Err(Error::UnknownJob(id)) if id == old));
+        assert!(matches!(result, Err(Error::Job(JobError::Unknown(id))) if id == old));
     };
     stale(world.reactor.stop(old));
     stale(world.reactor.stop_within(old, Duration::ZERO));
@@ -416,7 +416,10 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     stale(world.reactor.remove(old));
     stale(world.reactor.status(old).map(drop));
     stale(world.reactor.tail(old, Position::Start, Token(0)).map(drop));
-    assert!(matches!(world.reactor.read(tail, &mut [0; 1]), Err(Error::UnknownTail)));
+    assert!(matches!(
+        world.reactor.read(tail, &mut [0; 1]),
+        Err(Error::Tail(TailError::Unknown(_)))
+    ));
     assert_eq!(world.reactor.find(old.uuid()), None);
     assert_eq!(world.reactor.find(new.uuid()), Some(new));
     world.turn(Some(Duration::ZERO));
@@ -424,7 +427,7 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     // A job of another reactor is no job of this one.
     let Some(mut other) = World::new() else { return };
     stale(other.reactor.kill(old));
-    assert!(matches!(other.reactor.kill(new), Err(Error::UnknownJob(_))));
+    assert!(matches!(other.reactor.kill(new), Err(Error::Job(JobError::Unknown(_)))));
     world.reactor.kill(new).unwrap();
     world.finish(new);
 }
@@ -434,10 +437,12 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(sh("printf text; exec sleep 1000").grace(LONG));
     let following = world.tail(job, Position::Start);
-    assert!(matches!(world.reactor.remove(job), Err(Error::NotFinished(id)) if id == job));
+    assert!(
+        matches!(world.reactor.remove(job), Err(Error::Job(JobError::NotFinished(id))) if id == job)
+    );
     world.until("the text is there", |world| world.text(following) == "text");
     world.reactor.stop(job).unwrap();
-    assert!(matches!(world.reactor.remove(job), Err(Error::NotFinished(_))));
+    assert!(matches!(world.reactor.remove(job), Err(Error::Job(JobError::NotFinished(_)))));
     world.finish(job);
     // Following or not, a tail on a finished job ends.
     for options in
@@ -455,7 +460,10 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
     assert!(!log.exists());
     for tail in [following, open, unread] {
         assert!(
-            matches!(world.reactor.read(tail, &mut [0; 8]), Err(Error::UnknownTail)),
+            matches!(
+                world.reactor.read(tail, &mut [0; 8]),
+                Err(Error::Tail(TailError::Unknown(_)))
+            ),
             "the job is removed"
         );
     }
@@ -667,7 +675,10 @@ fn a_host_that_ignores_the_death_of_children_runs_jobs_like_any_other() {
     let job = world.spawn(&sleeper());
     world.reactor.stop(job).unwrap();
     assert_eq!(world.finish(job).exit, expected(by(Signal::TERM)));
-    assert!(matches!(world.try_spawn(&Command::new("/no/such/program")), Err(Error::Spawn { .. })));
+    assert!(matches!(
+        world.try_spawn(&Command::new("/no/such/program")),
+        Err(Error::Spawn(SpawnError::Failed { .. }))
+    ));
 }
 
 #[test]
@@ -752,7 +763,10 @@ fn removing_a_job_before_its_last_events_were_taken_withdraws_them() {
     world.reactor.remove(job).unwrap();
     world.reactor.poll(&mut events, Some(Duration::ZERO)).unwrap();
     assert!(events.is_empty(), "{events:?}");
-    assert!(matches!(world.reactor.read(tail, &mut [0; 1]), Err(Error::UnknownTail)));
+    assert!(matches!(
+        world.reactor.read(tail, &mut [0; 1]),
+        Err(Error::Tail(TailError::Unknown(_)))
+    ));
 }
 
 /// The clock once started when the spawn had returned, and so missed the start of the program.

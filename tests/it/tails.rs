@@ -11,7 +11,7 @@ use std::time::Duration;
 use inotify::{EventMask, Inotify, WatchMask};
 use jobworker::{
     Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read,
-    Stream, TailId, TailOptions, Token,
+    Stream, TailError, TailId, TailOptions, Token,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -143,7 +143,7 @@ fn each_stream_of_a_split_job_has_tails_of_its_own() {
     let job = world.spawn(&sh("echo both"));
     let options = TailOptions::new(Position::Start).stream(Stream::Error);
     let refused = world.reactor.tail(job, options, Token(0)).unwrap_err();
-    assert!(matches!(refused, Error::NoLog { .. }), "{refused:?}");
+    assert!(matches!(refused, Error::Tail(TailError::NoLog { .. })), "{refused:?}");
     assert!(refused.to_string().contains("no log for standard error"), "{refused}");
     world.finish(job);
 }
@@ -270,7 +270,7 @@ fn the_log_of_a_job_can_be_followed_as_a_file_beyond_the_end_of_the_job() {
     world.until("the late tail has ended", |world| world.transcripts[&late].ended);
     assert_eq!((world.text(by_job).as_str(), world.text(late).as_str()), ("job\n", "job\n"));
     world.reactor.remove(job).unwrap();
-    assert!(matches!(world.reactor.position(late), Err(Error::UnknownTail)));
+    assert!(matches!(world.reactor.position(late), Err(Error::Tail(TailError::Unknown(_)))));
     assert_eq!(world.reactor.position(by_path).unwrap(), 9);
     assert!(!path.exists());
 }
@@ -427,7 +427,7 @@ fn a_closed_tail_is_gone_at_once_with_its_events() {
         world.reactor.close(closed),
     ] {
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::UnknownTail), "{error:?}");
+        assert!(matches!(error, Error::Tail(TailError::Unknown(_))), "{error:?}");
         assert!(error.to_string().contains("no such tail"), "{error}");
     }
 }
@@ -438,7 +438,10 @@ fn a_tail_of_one_reactor_is_unknown_to_another() {
     let (path, other_path) = (file_with(&one, "one"), file_with(&other, "other"));
     let tail = one.tail_file(path, Position::Start);
     other.tail_file(other_path, Position::Start);
-    assert!(matches!(other.reactor.read(tail, &mut [0; 8]), Err(Error::UnknownTail)));
+    assert!(matches!(
+        other.reactor.read(tail, &mut [0; 8]),
+        Err(Error::Tail(TailError::Unknown(_)))
+    ));
 }
 
 #[test]
