@@ -117,7 +117,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 Fill::UpToDate => readable = false,
                 Fill::Ended => (readable, ended) = (false, true),
                 // The job has emptied its log: what it writes now follows.
-                _ => {}
+                Fill::Truncated => {}
             }
         }
     }

@@ -30,17 +30,17 @@
 //! let tail = reactor.tail(job, Position::Start, Token(2))?;
 //!
 //! let mut events = Events::with_capacity(128);
-//! let mut buffer = [0; 8192];
 //! let mut output = Vec::new();
 //! let report = 'running: loop {
 //!     // Sleeps in the kernel until there is something to tell.
 //!     reactor.poll(&mut events, None)?;
 //!     for event in &events {
 //!         match event {
-//!             // Edge-triggered: read until the tail is up to date, or at its end.
+//!             // Edge-triggered: read until the tail has nothing more. Should the job truncate its
+//!             // log, a chunk says so, and the loop goes on with what it writes next.
 //!             Event::Readable { tail, .. } => {
-//!                 while let Read::Data(length) = reactor.read(*tail, &mut buffer)? {
-//!                     output.write_all(&buffer[..length])?;
+//!                 while let Some(chunk) = reactor.next_chunk(*tail)? {
+//!                     output.write_all(chunk.bytes)?;
 //!                 }
 //!             }
 //!             // The last event of a job: every process is gone, the log is final, the cgroup is removed.
@@ -50,7 +50,7 @@
 //!     }
 //! };
 //! // All bytes were announced before `Finished`, so the tail has been read to its end.
-//! assert_eq!(reactor.read(tail, &mut buffer)?, Read::Ended);
+//! assert_eq!(reactor.read(tail, &mut [0; 1])?, Read::Ended);
 //! assert_eq!(output, b"working\ndone\n");
 //! assert!(report.exit.success());
 //!
@@ -62,8 +62,9 @@
 //!
 //! # What is promised
 //! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting
-//!   offset on, once, in order, then [`Read::Ended`], once. If the job truncates its own log, the
-//!   tail is told ([`Read::Truncated`]).
+//!   offset on, once, in order, then [`Read::Ended`]. If the job truncates its own log, each tail
+//!   is told so ([`Read::Truncated`], [`Chunk::truncated`]) and goes on with what is written
+//!   next.
 //! * **The end is the end.** A job is finished when no process of it is left that could write, not
 //!   when its main process exits, and not after a pause. [`EndPolicy`] says what becomes of
 //!   processes that the main one leaves behind.
@@ -140,7 +141,7 @@ pub use crate::event::{
 };
 pub use crate::id::{JobId, Stream, TailId, Token};
 pub use crate::job::Containment;
-pub use crate::log::{Fill, Position, Read, TailOptions};
+pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 
 mod cgroup;

@@ -428,7 +428,6 @@ impl World {
                 self.up_to_date(token);
                 false
             }
-            Ok(other) => panic!("{other:?}"),
             Err(_) => self.failed(token),
         };
         self.check_position(token);
@@ -466,7 +465,6 @@ impl World {
                 self.up_to_date(token);
                 false
             }
-            Ok(other) => panic!("{other:?}"),
             Err(_) => self.failed(token),
         };
         self.check_position(token);

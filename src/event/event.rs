@@ -21,9 +21,12 @@ use crate::id::{JobId, TailId, Token};
 pub enum Event {
     /// A tail has something to read: bytes, the end, or the news that the log was truncated.
     ///
-    /// Edge-triggered: it comes when a tail is opened on a log that already has bytes, and after
-    /// each [`Read::UpToDate`](crate::Read::UpToDate) once there is more. So read until
-    /// `UpToDate`, `Ended` or an error.
+    /// Read on until there is nothing more: while
+    /// [`Reactor::next_chunk`](crate::Reactor::next_chunk) gives chunks, or until
+    /// [`Reactor::read`](crate::Reactor::read) returns [`Read::UpToDate`](crate::Read::UpToDate)
+    /// or `Ended`, and past `Truncated`. It is edge-triggered: it comes when a tail is opened on a
+    /// log that already has bytes, and then only after `UpToDate` was returned, once there is
+    /// more.
     Readable {
         /// The tail.
         tail: TailId,
@@ -95,6 +98,61 @@ pub enum Event {
     },
     /// A [`Waker`](crate::Waker) was used since the last poll, once or many times.
     Woken,
+}
+
+impl Event {
+    /// The job it is about, or `None` for events of tails, of the system and of wakers.
+    ///
+    /// ```
+    /// use jobworker::{Command, Events, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(&Command::new("true"), Token(7))?;
+    /// let mut events = Events::with_capacity(64);
+    /// reactor.poll(&mut events, None)?;
+    /// for event in &events {
+    ///     assert_eq!((event.job(), event.token()), (Some(job), Some(Token(7))));
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Exited { job, .. }
+            | Self::Finished { job, .. }
+            | Self::Pressure { job, .. }
+            | Self::Oom { job, .. }
+            | Self::Frozen { job, .. }
+            | Self::Thawed { job, .. } => Some(*job),
+            Self::Readable { .. } | Self::SystemPressure { .. } | Self::Woken => None,
+        }
+    }
+
+    /// The token that the host gave for what it is about, or `None` for
+    /// [`Woken`](Self::Woken).
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Self::Readable { token, .. }
+            | Self::Exited { token, .. }
+            | Self::Finished { token, .. }
+            | Self::Pressure { token, .. }
+            | Self::SystemPressure { token, .. }
+            | Self::Oom { token, .. }
+            | Self::Frozen { token, .. }
+            | Self::Thawed { token, .. } => Some(*token),
+            Self::Woken => None,
+        }
+    }
+
+    /// The tail that has something to read, of a [`Readable`](Self::Readable).
+    #[must_use]
+    pub fn tail(&self) -> Option<TailId> {
+        match self {
+            Self::Readable { tail, .. } => Some(*tail),
+            _ => None,
+        }
+    }
 }
 
 /// The host's buffer for events, filled by [`Reactor::poll`](crate::Reactor::poll).

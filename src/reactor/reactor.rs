@@ -26,7 +26,7 @@ use crate::error::{Error, Result, SystemError, TailError};
 use crate::event::{Event, Events, Status};
 use crate::id::{JobId, TailId, Token};
 use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Source, Surroundings, test_placement};
-use crate::log::{Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
+use crate::log::{Chunk, Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
 use crate::reactor::config::Config;
 use crate::sys::{Nursery, random_uuid};
 
@@ -68,31 +68,31 @@ enum Wait {
 /// each readiness poll once with a timeout of zero.
 ///
 /// # What is not promised
-/// * A poll may return no events before its timeout only when [`Event::Woken`] is among them; but
-///   readiness of the descriptor may turn out to be housekeeping without an event for the host.
+/// * That the descriptor is readable does not mean that there is an event: it may be internal work,
+///   after which a poll with a timeout of zero returns no events. A poll with a longer timeout
+///   returns none only once that has passed.
 /// * Events of different jobs come in no particular order.
 /// * It is not `Sync`: only a [`Waker`] may be used from other threads.
 ///
 /// # Examples
 ///
 /// ```
-/// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+/// use jobworker::{Command, Event, Events, Position, Reactor, Token};
 ///
 /// let mut reactor = Reactor::new()?;
 /// let job = reactor.spawn(Command::new("echo").arg("hello"), Token(1))?;
-/// let tail = reactor.tail(job, Position::Start, Token(2))?;
-/// let (mut events, mut output, mut buffer) = (Events::with_capacity(64), Vec::new(), [0; 4096]);
+/// reactor.tail(job, Position::Start, Token(2))?;
+/// let (mut events, mut output) = (Events::with_capacity(64), Vec::new());
 /// 'job: loop {
 ///     reactor.poll(&mut events, None)?;
 ///     for event in &events {
 ///         match event {
-///             Event::Readable { tail, .. } => loop {
-///                 match reactor.read(*tail, &mut buffer)? {
-///                     Read::Data(n) => output.extend_from_slice(&buffer[..n]),
-///                     Read::Ended => break 'job,
-///                     _ => break,
+///             Event::Readable { tail, .. } => {
+///                 while let Some(chunk) = reactor.next_chunk(*tail)? {
+///                     output.extend_from_slice(chunk.bytes);
 ///                 }
-///             },
+///             }
+///             Event::Finished { .. } => break 'job,
 ///             _ => {}
 ///         }
 ///     }
@@ -518,7 +518,52 @@ impl Reactor {
         Ok(tail)
     }
 
+    /// Takes the next piece of a tail where it lies, without a copy as long as the tail keeps up;
+    /// `None` when there is nothing more for now, or at the end.
+    ///
+    /// This is the shortest way to read: a loop `while let Some(chunk)` gets every byte, in order,
+    /// across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
+    /// [`Event::Readable`] comes when there is more. At the end it stays `None`; for a job,
+    /// [`Event::Finished`] comes after the last `Readable`. Call [`read`](Self::read) to tell an
+    /// end from a pause.
+    ///
+    /// A chunk is of a bounded size, but a job that writes without a pause can keep such a loop
+    /// going: bound the number of chunks per turn if other work must not wait, and come back for
+    /// the rest without waiting for an event. Does not block, but may read the file.
+    ///
+    /// ```
+    /// use jobworker::{Position, Reactor, TailOptions, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let options = TailOptions::new(Position::Start).snapshot();
+    /// let tail = reactor.tail_file("/etc/passwd", options, Token(0))?;
+    /// let mut copy = Vec::new();
+    /// while let Some(chunk) = reactor.next_chunk(tail)? {
+    ///     copy.extend_from_slice(chunk.bytes);
+    /// }
+    /// assert_eq!(copy, std::fs::read("/etc/passwd").unwrap());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn next_chunk(&mut self, tail: TailId) -> Result<Option<Chunk<'_>>> {
+        let found = self.tails.fill(tail, &mut self.queue);
+        self.tell_host()?;
+        match found {
+            Ok(Fill::Data(_)) => {
+                Ok(Some(Chunk { bytes: self.tails.take_shown(tail), truncated: false }))
+            }
+            Ok(Fill::Truncated) => Ok(Some(Chunk { bytes: &[], truncated: true })),
+            Ok(Fill::UpToDate | Fill::Ended) => Ok(None),
+            Err(trouble) => Err(self.tail_error(tail, trouble)),
+        }
+    }
+
     /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
+    ///
+    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`] no event
+    /// announces the bytes that follow.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:

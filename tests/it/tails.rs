@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
 use jobworker::{
-    Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read,
-    Stream, TailError, TailId, TailOptions, Token,
+    Command, Containment, EndPolicy, Error, Event, Events, Fill, JobId, Output, Position, Reactor,
+    Read, Stream, TailError, TailId, TailOptions, Token,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -682,6 +682,59 @@ fn a_job_that_truncates_its_own_log_is_followed_all_the_same() {
     assert_eq!(world.text(tail), "before\nafter\n");
     assert_eq!(world.transcripts[&tail].truncated_at, [7]);
     assert_eq!(report.output_bytes, 6);
+}
+
+#[test]
+fn the_loop_of_the_guide_reads_on_behind_a_truncation() {
+    for window in [16, 64 * 1024] {
+        let Some(mut world) = World::with(|config| {
+            config.window_bytes(window);
+        }) else {
+            return;
+        };
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (mut input, mut asked) = (Some(File::from(write)), false);
+        let before = String::from_utf8(noise(100)).unwrap();
+        let script =
+            format!("printf {before}; read line; : > /dev/stderr; printf after; read line");
+        let reactor = &mut world.reactor;
+        let job = reactor.spawn(sh(&script).stdin_fd(read), Token(1)).unwrap();
+        reactor.tail(job, Position::Start, Token(2)).unwrap();
+
+        let mut events = Events::with_capacity(16);
+        let (mut output, mut truncated_at) = (Vec::new(), Vec::new());
+        let report = 'running: loop {
+            reactor.poll(&mut events, Some(PATIENCE)).unwrap();
+            assert!(!events.is_empty(), "waited in vain after {} bytes", output.len());
+            for event in &events {
+                match event {
+                    Event::Readable { tail, .. } => {
+                        while let Some(chunk) = reactor.next_chunk(*tail).unwrap() {
+                            if chunk.truncated {
+                                truncated_at.push(output.len());
+                            }
+                            output.extend_from_slice(chunk.bytes);
+                        }
+                    }
+                    Event::Finished { report, .. } => break 'running report.clone(),
+                    _ => {}
+                }
+            }
+            match output.len() {
+                // It has the first part: the job may truncate its log.
+                100 if !asked => {
+                    asked = true;
+                    input.as_mut().unwrap().write_all(b"go\n").unwrap();
+                }
+                // It has the second one, for which no end of the job has woken it.
+                105 => input = None,
+                _ => {}
+            }
+        };
+        assert_eq!(output, format!("{before}after").as_bytes());
+        assert_eq!(truncated_at, [100]);
+        assert_eq!(report.output_bytes, 5);
+    }
 }
 
 /// Sets a sysctl for as long as it lives; only one of them lives at a time, whatever the number of
