@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((arguments, clone), (ErrorKind::InvalidInput, ErrorKind::Unsupported));
         let [.., path, _] = kinds(Errno::NOSPC);
         assert_eq!(path, ErrorKind::LimitReached);
-        let job = JobId::new(uuid::Uuid::nil(), 0);
+        let job = JobId::new(uuid::Uuid::nil());
         for (error, kind) in [
             (Error::from(JobError::Unknown(job)), ErrorKind::StaleId),
             (JobError::NotFinished(job).into(), ErrorKind::State),

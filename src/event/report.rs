@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn the_status_block_is_the_seeds_and_names_a_signal() {
         let mut status = Status {
-            id: JobId::new(uuid::Uuid::nil(), 0),
+            id: JobId::new(uuid::Uuid::nil()),
             pid: 42,
             phase: Phase::Running,
             exit: None,

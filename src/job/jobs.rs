@@ -6,7 +6,7 @@
 //! process is reaped, for the kernel would report it again. Nothing that fails here is lost: it
 //! goes to the caller or into the job's report.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -148,6 +148,8 @@ impl Watched {
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     pub(super) jobs: Slab<Job>,
+    /// Where in `jobs` each of them is.
+    slots: HashMap<JobId, usize>,
     /// Processes that are waited for besides the main ones: the job's slot, and the pidfd.
     pub(super) survivors: Slab<(usize, OwnedFd)>,
     pub(super) deadlines: Deadlines,
@@ -216,16 +218,12 @@ impl Jobs {
     }
 
     pub(super) fn slot(&self, id: JobId) -> Result<usize> {
-        let slot = id.slot() as usize;
-        match self.jobs.get(slot) {
-            Some(job) if job.id == id => Ok(slot),
-            _ => Err(JobError::Unknown(id).into()),
-        }
+        self.slots.get(&id).copied().ok_or_else(|| JobError::Unknown(id).into())
     }
 
-    /// The job with this UUID: a pass over all jobs.
+    /// The job with this UUID.
     pub(crate) fn find(&self, uuid: Uuid) -> Option<JobId> {
-        self.jobs.iter().map(|(_, job)| job.id).find(|id| id.uuid() == uuid)
+        Some(JobId::new(uuid)).filter(|id| self.slots.contains_key(id))
     }
 
     /// Starts a command; on failure nothing of the attempt is left.
@@ -242,20 +240,14 @@ impl Jobs {
         let launch = Launch::start(command, ground, around.logs)?;
         let entry = self.jobs.vacant_entry();
         let slot = entry.key();
-        let watched =
-            u32::try_from(slot).map_err(|_| io::Error::other("too many jobs")).and_then(|number| {
-                register(around.registry, launch.process().pidfd(), main_token(slot))
-                    .map(|()| number)
-            });
-        let number = match watched {
-            Ok(number) => number,
-            Err(cause) => {
-                launch.abandon();
-                return Err(SystemError::Loop { operation: "watch the new process", cause }.into());
-            }
-        };
+        let watched = register(around.registry, launch.process().pidfd(), main_token(slot));
+        if let Err(cause) = watched {
+            launch.abandon();
+            return Err(SystemError::Loop { operation: "watch the new process", cause }.into());
+        }
         let Launched { uuid, process, contained, names } = launch.succeeded();
-        let id = JobId::new(uuid, number);
+        let id = JobId::new(uuid);
+        self.slots.insert(id, slot);
         entry.insert(Job {
             id,
             token,
@@ -501,16 +493,9 @@ impl Jobs {
             return Err(JobError::NotFinished(id).into());
         }
         let job = self.jobs.remove(slot);
+        self.slots.remove(&id);
         // Events of a job that is gone would confuse: it was told all but these.
-        around.queue.retain(|event| match event {
-            Event::Exited { job, .. }
-            | Event::Finished { job, .. }
-            | Event::Pressure { job, .. }
-            | Event::Oom { job, .. }
-            | Event::Frozen { job, .. }
-            | Event::Thawed { job, .. } => *job != id,
-            Event::Readable { .. } | Event::SystemPressure { .. } | Event::Woken => true,
-        });
+        around.queue.retain(|event| event.job() != Some(id));
         job.discard_logs(around)
     }
 
@@ -532,6 +517,7 @@ impl Jobs {
 
     /// Forgets every job; the logs of the finished ones go unless they are to be kept.
     pub(crate) fn discard_all(&mut self, around: &mut Surroundings<'_>) {
+        self.slots.clear();
         for job in self.jobs.drain() {
             if job.state == State::Finished && !job.detached {
                 let _ = job.discard_logs(around);

@@ -788,7 +788,7 @@ impl Reactor {
         self.with_jobs(|jobs, around| jobs.remove(job, around))
     }
 
-    /// The job with this UUID, if it was not removed. Costs a pass over all jobs.
+    /// The job with this UUID, if it was not removed.
     #[must_use]
     pub fn find(&self, uuid: Uuid) -> Option<JobId> {
         self.jobs.find(uuid)
