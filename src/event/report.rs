@@ -85,8 +85,6 @@ pub enum Phase {
 }
 
 /// What is known of a job now.
-///
-/// Its `Display` is the "Job Status" block of the examples.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -115,27 +113,25 @@ pub struct Status {
     pub report: Option<Arc<Report>>,
 }
 
-/// Writes the block below, with tabs; as long as the main process runs, the exit code is 0. A death
-/// by signal is written as 128 plus its number, and named in a line of its own.
-///
-/// ```text
-/// Job Status
-///     ID       ca7181f4-7c76-4850-b48c-f66b4e35f9e2
-///     PID      1138790
-///     Running  true
-///     ExitCode 0
-/// ```
+/// Writes one line that says how far the job has come, such as
+/// `job 67e55044-10b1-426f-9247-bb680e5fe0c8: running as pid 42 for 1.234s` or, at its end,
+/// `job 67e55044-10b1-426f-9247-bb680e5fe0c8: finished after 1.234s: exit code 3`.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Job Status")?;
-        writeln!(f, "\tID\t {}", self.id)?;
-        writeln!(f, "\tPID\t {}", self.pid)?;
-        writeln!(f, "\tRunning\t {}", self.exit.is_none())?;
-        write!(f, "\tExitCode {}", self.exit.map_or(0, Exit::shell_code))?;
-        match self.exit {
-            Some(exit @ Exit::Signal { .. }) => write!(f, "\n\tSignal\t {exit}"),
-            _ => Ok(()),
+        let elapsed =
+            Duration::from_millis(u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX));
+        write!(f, "job {}: ", self.id)?;
+        match (self.phase, self.exit) {
+            (Phase::Running, _) => write!(f, "running as pid {} for {elapsed:?}", self.pid)?,
+            (Phase::Stopping, _) => write!(f, "stopping pid {} after {elapsed:?}", self.pid)?,
+            (Phase::Exited, Some(exit)) => {
+                write!(f, "main process exited after {elapsed:?}: {exit}; others are left")?;
+            }
+            (Phase::Exited, None) => write!(f, "main process exited; others are left")?,
+            (Phase::Finished, Some(exit)) => write!(f, "finished after {elapsed:?}: {exit}")?,
+            (Phase::Finished, None) => write!(f, "finished")?,
         }
+        if self.frozen { f.write_str(" (frozen)") } else { Ok(()) }
     }
 }
 
@@ -145,26 +141,32 @@ mod tests {
     use crate::command::Signal;
 
     #[test]
-    fn the_status_block_is_the_seeds_and_names_a_signal() {
+    fn a_status_is_one_line_that_says_no_more_than_is_known() {
         let mut status = Status {
             id: JobId::new(uuid::Uuid::nil()),
             pid: 42,
             phase: Phase::Running,
             exit: None,
-            frozen: false,
+            frozen: true,
             started: SystemTime::UNIX_EPOCH,
-            elapsed: Duration::ZERO,
+            elapsed: Duration::from_micros(1_234_567),
             cgroup: None,
             output: None,
             error: None,
             report: None,
         };
-        let running = "Job Status\n\tID\t 00000000-0000-0000-0000-000000000000\n\tPID\t 42\n\tRunning\t true\n\tExitCode 0";
-        assert_eq!(status.to_string(), running);
+        let line = |status: &Status| {
+            let text = status.to_string();
+            text.strip_prefix(&format!("job {}: ", status.id)).unwrap().to_owned()
+        };
+        assert_eq!(line(&status), "running as pid 42 for 1.234s (frozen)");
+        status.frozen = false;
+        status.phase = Phase::Stopping;
+        assert_eq!(line(&status), "stopping pid 42 after 1.234s");
+        status.phase = Phase::Exited;
         status.exit = Some(Exit::Signal { signal: Signal::KILL, core_dumped: false });
-        let killed = running
-            .replace("true", "false")
-            .replace("ExitCode 0", "ExitCode 137\n\tSignal\t SIGKILL");
-        assert_eq!(status.to_string(), killed);
+        assert_eq!(line(&status), "main process exited after 1.234s: SIGKILL; others are left");
+        (status.phase, status.exit) = (Phase::Finished, Some(Exit::Code(3)));
+        assert_eq!(line(&status), "finished after 1.234s: exit code 3");
     }
 }
