@@ -253,7 +253,7 @@ impl World {
         };
         let mut options = TailOptions::new(position);
         if !follow {
-            options = options.snapshot();
+            options.snapshot();
         }
         let (generation, size) = (self.content(file).generation, self.content(file).size);
         let finished = self.finished[file].filter(|_| of_job);

@@ -26,14 +26,15 @@ pub enum Position {
 /// How to open a tail; a [`Position`] alone will do.
 ///
 /// ```
-/// use jobworker::{Position, Stream, TailOptions};
+/// use jobworker::{Command, Position, Reactor, TailOptions, Token};
 ///
-/// let options = TailOptions::new(Position::LastLines(10)).snapshot().stream(Stream::Error);
-/// assert_eq!(TailOptions::from(Position::End), TailOptions::new(Position::End));
-/// # let _ = options;
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+/// reactor.tail(job, TailOptions::new(Position::LastLines(10)).snapshot(), Token(2))?;
+/// reactor.tail(job, Position::End, Token(3))?;
+/// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
 pub struct TailOptions {
     pub(crate) position: Position,
     pub(crate) follow: bool,
@@ -42,20 +43,35 @@ pub struct TailOptions {
 
 impl TailOptions {
     /// Begins at `position` and follows the log as it grows.
+    #[must_use]
     pub fn new(position: Position) -> Self {
         Self { position, follow: true, stream: Stream::Output }
     }
 
     /// Ends where the log ends when the tail is opened, instead of following it.
-    pub fn snapshot(mut self) -> Self {
+    pub fn snapshot(&mut self) -> &mut Self {
         self.follow = false;
         self
     }
 
     /// Reads this log of the job.
-    pub fn stream(mut self, stream: Stream) -> Self {
+    pub fn stream(&mut self, stream: Stream) -> &mut Self {
         self.stream = stream;
         self
+    }
+}
+
+/// For a call that ends in a setter.
+impl From<&mut TailOptions> for TailOptions {
+    fn from(options: &mut TailOptions) -> Self {
+        *options
+    }
+}
+
+/// For options that are used more than once.
+impl From<&TailOptions> for TailOptions {
+    fn from(options: &TailOptions) -> Self {
+        *options
     }
 }
 

@@ -535,8 +535,8 @@ impl Reactor {
     /// use jobworker::{Position, Reactor, TailOptions, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let options = TailOptions::new(Position::Start).snapshot();
-    /// let tail = reactor.tail_file("/etc/passwd", options, Token(0))?;
+    /// let mut options = TailOptions::new(Position::Start);
+    /// let tail = reactor.tail_file("/etc/passwd", options.snapshot(), Token(0))?;
     /// let mut copy = Vec::new();
     /// while let Some(chunk) = reactor.next_chunk(tail)? {
     ///     copy.extend_from_slice(chunk.bytes);

@@ -447,7 +447,7 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
     world.finish(job);
     // Following or not, a tail on a finished job ends.
     for options in
-        [TailOptions::new(Position::Start), TailOptions::new(Position::Offset(2)).snapshot()]
+        [TailOptions::new(Position::Start), *TailOptions::new(Position::Offset(2)).snapshot()]
     {
         let late = world.tail(job, options);
         world.until("the late tail is at its end", |world| world.transcripts[&late].ended);

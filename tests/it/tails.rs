@@ -118,7 +118,7 @@ fn a_tail_begins_where_it_was_told_to_on_a_finished_job() {
         let past =
             [(Position::Offset(text.len() as u64 + 1), ""), (Position::Offset(u64::MAX), "")];
         for (position, rest) in positions(text).into_iter().chain(past) {
-            for options in [TailOptions::new(position), TailOptions::new(position).snapshot()] {
+            for options in [TailOptions::new(position), *TailOptions::new(position).snapshot()] {
                 let tail = world.tail(job, options);
                 world.until("the tail has ended", |world| world.transcripts[&tail].ended);
                 assert_eq!(world.text(tail), rest, "{options:?}");
@@ -141,7 +141,7 @@ fn each_stream_of_a_split_job_has_tails_of_its_own() {
     assert_eq!((report.output_bytes, report.error_bytes), (4, 4));
 
     let job = world.spawn(&sh("echo both"));
-    let options = TailOptions::new(Position::Start).stream(Stream::Error);
+    let options = *TailOptions::new(Position::Start).stream(Stream::Error);
     let refused = world.reactor.tail(job, options, Token(0)).unwrap_err();
     assert!(matches!(refused, Error::Tail(TailError::NoLog { .. })), "{refused:?}");
     assert!(refused.to_string().contains("no log for standard error"), "{refused}");
