@@ -11,9 +11,9 @@ use rustix::io::Errno;
 ///
 /// | kind | what a host can do |
 /// |---|---|
-/// | [`InvalidInput`](Self::InvalidInput) | mend the command, limit or configuration; the same call fails again |
+/// | [`InvalidInput`](Self::InvalidInput) | correct the command, limit or configuration |
 /// | [`NotFound`](Self::NotFound) | check the program, path or stream that is named |
-/// | [`PermissionDenied`](Self::PermissionDenied) | run with more privileges, or have the cgroup delegated |
+/// | [`PermissionDenied`](Self::PermissionDenied) | get more privileges, or a delegated cgroup |
 /// | [`Unsupported`](Self::Unsupported) | do without the feature, or configure the system for it |
 /// | [`LimitReached`](Self::LimitReached) | release something, or raise the limit, and try again |
 /// | [`State`](Self::State) | wait for the event that changes the state, and try again |

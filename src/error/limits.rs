@@ -131,7 +131,8 @@ pub enum InvalidLimit {
     /// The text is not digits with at most one of the suffixes K, M, G and T, or does not fit into
     /// 64 bits.
     #[error(
-        "{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as in 100M"
+        "{text:?} is not a size: write bytes as digits, with K, M, G or T for powers of 1024, as \
+         in 100M"
     )]
     #[non_exhaustive]
     Size {
@@ -163,7 +164,8 @@ pub enum InvalidLimit {
     /// The name of an interface file that leads out of the cgroup, is none, or is not for setting
     /// limits.
     #[error(
-        "{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash"
+        "{file:?} is not the name of a limit's file: it has to be of the form controller.name, \
+         without a slash"
     )]
     #[non_exhaustive]
     File {
@@ -172,7 +174,8 @@ pub enum InvalidLimit {
     },
     /// The text is not the number of a block device.
     #[error(
-        "{text:?} is not the number of a block device: write it as in /proc/partitions, with a colon, such as 259:0"
+        "{text:?} is not the number of a block device: write it as in /proc/partitions, with a \
+         colon, such as 259:0"
     )]
     #[non_exhaustive]
     Device {
@@ -181,20 +184,20 @@ pub enum InvalidLimit {
     },
 }
 
-/// What it takes to have an interface file, by the version of Linux that brought it or its
+/// What an interface file needs to exist, by the version of Linux that brought it or its
 /// configuration.
 fn feature(file: &str) -> &'static str {
     match file {
-        "cpu.max" => "it takes CONFIG_CFS_BANDWIDTH",
-        "cpu.max.burst" => "it takes Linux 5.14 and CONFIG_CFS_BANDWIDTH",
-        "cpu.idle" => "it takes Linux 5.15",
-        "memory.swap.max" => "it takes CONFIG_SWAP",
-        "memory.zswap.max" => "it takes Linux 5.19 and CONFIG_ZSWAP",
-        "memory.oom.group" => "it takes Linux 4.19",
-        "io.weight" => "it takes CONFIG_BLK_CGROUP_IOCOST",
-        "io.bfq.weight" => "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
-        "io.max" => "it takes CONFIG_BLK_DEV_THROTTLING",
-        "io.latency" => "it takes CONFIG_BLK_CGROUP_IOLATENCY",
+        "cpu.max" => "it needs CONFIG_CFS_BANDWIDTH",
+        "cpu.max.burst" => "it needs Linux 5.14 and CONFIG_CFS_BANDWIDTH",
+        "cpu.idle" => "it needs Linux 5.15",
+        "memory.swap.max" => "it needs CONFIG_SWAP",
+        "memory.zswap.max" => "it needs Linux 5.19 and CONFIG_ZSWAP",
+        "memory.oom.group" => "it needs Linux 4.19",
+        "io.weight" => "it needs CONFIG_BLK_CGROUP_IOCOST",
+        "io.bfq.weight" => "it needs the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
+        "io.max" => "it needs CONFIG_BLK_DEV_THROTTLING",
+        "io.latency" => "it needs CONFIG_BLK_CGROUP_IOLATENCY",
         _ if file.starts_with("hugetlb.") => {
             "/sys/kernel/mm/hugepages lists the page sizes of this machine"
         }
@@ -206,13 +209,14 @@ fn feature(file: &str) -> &'static str {
 fn blocked(cause: &io::Error) -> &'static str {
     match Errno::from_io_error(cause) {
         Some(Errno::BUSY) => {
-            " (processes live in that cgroup itself, and a group with processes cannot pass controllers on: move them \
-             into a group below it, for the host's own see Config::host_leaf)"
+            " (processes live in that cgroup itself, and a group with processes cannot pass \
+             controllers on: move them into a group below it, for the host's own see \
+             Config::host_leaf)"
         }
         Some(Errno::ACCESS | Errno::PERM) => " (not delegated to this user; systemd: Delegate=yes)",
         Some(Errno::OPNOTSUPP) => {
-            " (the cgroup is threaded, or would be because of the processes in it: move them into a group below it, for \
-             the host's own see Config::host_leaf)"
+            " (the cgroup is threaded, or would be because of the processes in it: move them into \
+             a group below it, for the host's own see Config::host_leaf)"
         }
         _ => "",
     }
@@ -230,8 +234,8 @@ fn enable(controller: &str, in_v1: bool) -> String {
         )
     } else {
         format!(
-            "To enable it, write \"+{controller}\" to cgroup.subtree_control of each cgroup from the root down to that \
-             one, or delegate it (systemd: Delegate=yes)"
+            "To enable it, write \"+{controller}\" to cgroup.subtree_control of each cgroup from \
+             the root down to that one, or delegate it (systemd: Delegate=yes)"
         )
     }
 }

@@ -152,20 +152,24 @@ impl Stage {
         let Some(errno) = Errno::from_io_error(cause) else { return "" };
         match (self, errno) {
             (Self::Clone, Errno::BUSY) => {
-                " (controllers are enabled for the children of the job's cgroup, so it cannot hold a process itself)"
+                " (controllers are enabled for the children of the job's cgroup, so it cannot hold \
+                 a process itself)"
             }
             (Self::Clone, Errno::OPNOTSUPP) => {
-                " (the job's cgroup is threaded or \"domain invalid\": read cgroup.type of its parent)"
+                " (the job's cgroup is threaded or \"domain invalid\": read cgroup.type of its \
+                 parent)"
             }
             (Self::Clone, Errno::ACCESS) => {
-                " (write access to cgroup.procs of the common ancestor of the host's and the job's cgroup is needed)"
+                " (write access to cgroup.procs of the common ancestor of the host's and the job's \
+                 cgroup is needed)"
             }
             (Self::Clone, Errno::NODEV) => " (the job's cgroup was removed by somebody else)",
             (Self::Clone, Errno::AGAIN) => {
                 " (pids.max of a cgroup or the user's process limit is reached)"
             }
             (Self::Clone, Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL) => {
-                " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that lets it through)"
+                " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
+                 it)"
             }
             (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"

@@ -12,7 +12,7 @@ use crate::event::exit::{Exit, Usage};
 use crate::event::stats::Stats;
 use crate::id::JobId;
 
-/// Why a job was stopped from outside.
+/// What stopped a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopCause {
@@ -26,19 +26,19 @@ pub enum StopCause {
     Drop,
 }
 
-/// Whose want of memory made the kernel kill.
+/// Whose memory limit was exceeded when the kernel killed processes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OomCause {
-    /// The job's own limit, or that of a group it made below its own.
+    /// The job's own limit, or that of a cgroup that it made below its own.
     Job,
-    /// The limit of a group above the job's.
+    /// The limit of a cgroup above the job's.
     Ancestor,
-    /// The whole system had no memory left, or somebody asked for the kill.
+    /// None: the whole system ran out of memory, or an administrator requested the kill.
     System,
 }
 
-/// What is known of a job at its end; it comes with [`Event::Finished`](crate::Event::Finished).
+/// How a job ended and what it used, reported with [`Event::Finished`](crate::Event::Finished).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -48,25 +48,25 @@ pub struct Report {
     pub wall: Duration,
     /// What the main process used.
     pub usage: Usage,
-    /// Who stopped the job, or `None` when it ended by itself. The first request counts.
+    /// What stopped the job, or `None` when it ended by itself. The first request counts.
     pub stopped_by: Option<StopCause>,
-    /// Whether anything of the job had to be killed: the grace period was over, `kill` was called,
-    /// or the main process left something behind under
+    /// Whether processes of the job were killed: the grace period was over, `kill` was called, or
+    /// the main process left others behind under
     /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
     pub killed: bool,
-    /// Why the kernel killed processes of the job for want of memory, if it did.
+    /// Whose memory limit was exceeded, if the kernel killed processes of the job for that.
     pub oom: Option<OomCause>,
-    /// What all processes of the job have used, read when the last was gone; `None` without a
+    /// What all processes of the job have used, read after the last was gone; `None` without a
     /// cgroup or without [`accounting`](crate::Command::accounting).
     pub stats: Option<Stats>,
-    /// Bytes in the job's log, or in the one of standard output: where tails end.
+    /// Size in bytes of the job's log, or of the one of standard output: where tails end.
     pub output_bytes: u64,
-    /// Bytes in the log of standard error, when that is a log of its own.
+    /// Size in bytes of the log of standard error, if that is separate.
     pub error_bytes: u64,
-    /// The cgroup that was left behind because processes run on in it
+    /// The job's cgroup, if it was left behind because processes are still running in it
     /// ([`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest)) or because it could not be removed.
     pub cgroup_left: Option<PathBuf>,
-    /// What went wrong while the job was cleaned up; empty as a rule.
+    /// What failed while the job was stopped and cleaned up; usually empty.
     pub problems: Vec<Error>,
 }
 
@@ -74,13 +74,13 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The main process runs.
+    /// The main process is running.
     Running,
-    /// The main process runs, and was told to stop or was killed.
+    /// The main process was told to stop, or was killed, and has not exited yet.
     Stopping,
-    /// The main process is gone; others of the job are not.
+    /// The main process has exited; other processes of the job have not.
     Exited,
-    /// Nothing of the job is left but its log.
+    /// Every process of the job is gone; only its log is left.
     Finished,
 }
 
@@ -90,13 +90,13 @@ pub enum Phase {
 pub struct Status {
     /// The job.
     pub id: JobId,
-    /// The process id of the main process. Once that has exited, the number may be another's.
+    /// The process id of the main process. The kernel may reuse it once that has exited.
     pub pid: u32,
     /// How far the job has come.
     pub phase: Phase,
     /// How the main process ended, once it has.
     pub exit: Option<Exit>,
-    /// Whether the job was told to freeze and not to thaw since.
+    /// Whether the job was told to freeze, and not told to thaw since.
     pub frozen: bool,
     /// When the job was spawned, by the wall clock.
     pub started: SystemTime,
@@ -107,7 +107,7 @@ pub struct Status {
     pub cgroup: Option<PathBuf>,
     /// The log of both streams, or of standard output.
     pub output: Option<PathBuf>,
-    /// The log of standard error, when that is a log of its own.
+    /// The log of standard error, if that is separate.
     pub error: Option<PathBuf>,
     /// The final report, once the job is finished.
     pub report: Option<Arc<Report>>,
