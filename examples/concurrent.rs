@@ -134,7 +134,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                     }
                 }
                 // The job has emptied its log: what it writes now follows.
-                _ => readable.push_back(index),
+                Fill::Truncated => readable.push_back(index),
             }
         }
     }

@@ -15,8 +15,8 @@ use indicatif::{
     HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
 };
 use jobworker::{
-    Event, Events, Exit, Fill, JobId, Position, Pressure, Reactor, Stall, Stallable, Stalled,
-    Stats, TailOptions, Token,
+    Event, Events, Exit, JobId, Position, Pressure, Reactor, Stall, Stallable, Stalled, Stats,
+    TailOptions, Token,
 };
 use signal_hook::consts::SIGPIPE;
 
@@ -151,10 +151,8 @@ fn last_lines(reactor: &mut Reactor, job: JobId) -> anyhow::Result<Vec<String>> 
     let begin = fs::metadata(path)?.len().saturating_sub(4096);
     let tail = reactor.tail(job, TailOptions::new(Position::Offset(begin)).snapshot(), Token(0))?;
     let mut bytes = Vec::new();
-    while let Fill::Data(more) = reactor.fill_buf(tail)? {
-        let length = more.len();
-        bytes.extend(more);
-        reactor.consume(tail, length)?;
+    while let Some(chunk) = reactor.next_chunk(tail)? {
+        bytes.extend(chunk.bytes);
     }
     reactor.close(tail)?;
     let text = String::from_utf8_lossy(&bytes);

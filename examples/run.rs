@@ -4,16 +4,16 @@
 //! `cargo run --release --example run -- bash -c 'while true; do echo hello; sleep 2; done'`, then
 //! Ctrl-C.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jobworker::{Containment, Event, Events, Fill, Position, Status, StopCause, Token};
+use jobworker::{Containment, Event, Events, Fill, Position, StopCause, Token};
 use signal_hook::consts::SIGPIPE;
 
 use crate::common::{Host, failed, say};
 use crate::job::JobFlags;
 use crate::report::Form;
+use crate::status::block;
 
 mod common;
 #[path = "common/job.rs"]
@@ -22,6 +22,8 @@ mod job;
 mod limits;
 #[path = "common/report.rs"]
 mod report;
+#[path = "common/status.rs"]
+mod status;
 
 /// Runs CMD as a job in its own cgroup.
 ///
@@ -68,7 +70,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let tail = host.reactor.tail(job, Position::Start, Token(0))?;
     let status = host.reactor.status(job)?;
     let cgroup = status.cgroup.clone();
-    say(block(&status, cgroup.as_deref(), options.job.keep_log));
+    let log = status.output.clone().filter(|_| options.job.keep_log);
+    say(block(&status, cgroup.as_deref(), log.as_deref()));
 
     let mut events = Events::with_capacity(16);
     let (mut readable, mut ended, mut broken_pipe) = (false, false, false);
@@ -85,7 +88,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 // may still be unread.
                 Event::Finished { report, .. } => {
                     exit = Some(report.exit);
-                    say(block(&host.reactor.status(job)?, cgroup.as_deref(), options.job.keep_log));
+                    say(block(&host.reactor.status(job)?, cgroup.as_deref(), log.as_deref()));
                     if options.report.is_none() {
                         for problem in &report.problems {
                             say(format_args!("run: {problem}"));
@@ -117,7 +120,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 Fill::UpToDate => readable = false,
                 Fill::Ended => (readable, ended) = (false, true),
                 // The job has emptied its log: what it writes now follows.
-                _ => {}
+                Fill::Truncated => {}
             }
         }
     }
@@ -125,16 +128,4 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let code =
         if broken_pipe { 128 + SIGPIPE } else { exit.map_or(125, jobworker::Exit::shell_code) };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
-}
-
-/// The job's status, with the places that are worth knowing.
-fn block(status: &Status, cgroup: Option<&Path>, with_log: bool) -> String {
-    let mut text = status.to_string();
-    let log = status.output.as_deref().filter(|_| with_log);
-    for (name, path) in [("Cgroup", cgroup), ("Log", log)] {
-        if let Some(path) = path {
-            text += &format!("\n\t{name}\t {}", path.display());
-        }
-    }
-    text
 }

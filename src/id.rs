@@ -1,10 +1,11 @@
-//! Owns the names of things: [`Token`], [`JobId`], [`TailId`], and [`Slots`], the table that makes
-//! ids generational.
+//! Owns the names of things: [`Token`], [`JobId`], [`Stream`], [`TailId`], and [`Slots`], the table
+//! that makes ids generational.
 //!
 //! Invariant: an id that was given out once never names anything else, however often its slot is
 //! used again. Knows nothing of what the slots hold.
 
 use std::fmt;
+use std::str::FromStr;
 
 use slab::Slab;
 use uuid::Uuid;
@@ -19,49 +20,94 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub usize);
 
-/// Names one job of one reactor; a UUID to the outside.
+/// Names one job: a random UUID (version 4), which also names its cgroup and its log file.
 ///
 /// It goes stale when the job is [removed](crate::Reactor::remove); a stale id is an error, never
-/// another job.
+/// another job. An id can be written down and parsed again; whether there is such a job is found
+/// out when it is used.
 ///
 /// ```
-/// # fn show(job: jobworker::JobId) {
-/// println!("{job}"); // 67e55044-10b1-426f-9247-bb680e5fe0c8
-/// let _name: uuid::Uuid = job.uuid();
-/// # }
+/// use jobworker::{Command, JobId, Reactor, Token};
+///
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+/// let text = job.to_string(); // such as 67e55044-10b1-426f-9247-bb680e5fe0c8
+/// assert_eq!(text.parse(), Ok(job));
+/// assert!("job 1".parse::<JobId>().is_err());
+/// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId {
-    uuid: Uuid,
-    slot: u32,
-}
+pub struct JobId(Uuid);
 
 impl JobId {
-    /// The UUID, a random one (version 4): the name of the job's cgroup and of its log file.
+    /// The UUID.
     #[must_use]
     pub fn uuid(self) -> Uuid {
-        self.uuid
+        self.0
     }
 
-    pub(crate) fn new(uuid: Uuid, slot: u32) -> Self {
-        Self { uuid, slot }
+    pub(crate) fn new(uuid: Uuid) -> Self {
+        Self(uuid)
     }
+}
 
-    pub(crate) fn slot(self) -> u32 {
-        self.slot
+impl From<JobId> for Uuid {
+    fn from(job: JobId) -> Self {
+        job.0
     }
+}
+
+/// Parses a UUID, with or without hyphens.
+impl FromStr for JobId {
+    type Err = InvalidJobId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidJobId> {
+        let invalid = |_| InvalidJobId { text: text.to_owned() };
+        Uuid::try_parse(text).map(Self).map_err(invalid)
+    }
+}
+
+/// A text that is not the id of a job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not the id of a job: it has to be a UUID")]
+#[non_exhaustive]
+pub struct InvalidJobId {
+    /// The text.
+    pub text: String,
 }
 
 /// Writes the UUID.
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.uuid, f)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
 impl fmt::Debug for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JobId({})", self.uuid)
+        write!(f, "JobId({})", self.0)
+    }
+}
+
+/// Which of a job's logs to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stream {
+    /// The log of both streams, or that of standard output when there are two.
+    #[default]
+    Output,
+    /// The log of standard error, when that is a log of its own
+    /// ([`Output::Split`](crate::Output::Split)).
+    Error,
+}
+
+/// Writes `standard output` or `standard error`.
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Output => "standard output",
+            Self::Error => "standard error",
+        })
     }
 }
 

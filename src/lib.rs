@@ -2,15 +2,15 @@
 //! losing a byte.
 //!
 //! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms,
-//! supervisors. One single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes
-//! any number of readers the moment a job's log grows or the job ends. Nothing polls, nothing
-//! sleeps, there is no hidden thread, no signal handler and no global state. The output never
-//! passes through the host: a job writes to a file, at full speed, and a reader that is
-//! slow, or gone, holds up nobody.
+//! supervisors. A single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes any
+//! number of readers as soon as a job's log grows or the job ends. It never polls a file or sleeps
+//! and retries, and it has no background thread, no signal handler and no global state. Output does
+//! not pass through the host: a job writes to a file at full speed, and a slow reader blocks
+//! neither the job nor other readers.
 //!
 //! # A guide in one program
 //! A small supervisor: it runs a command, copies its output as it appears, stops it when it takes
-//! too long, and tells how it ended.
+//! too long, and reports how it ended.
 //!
 //! ```
 //! use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
@@ -21,36 +21,36 @@
 //! // The reactor owns everything: processes, cgroups, logs, tails. Dropping it cleans up.
 //! let mut reactor = Reactor::new()?;
 //!
-//! // A command is plain data. The environment starts empty, the limits are those you ask for.
+//! // A command is plain data. By default its environment is empty, and it has no limits.
 //! let mut command = Command::new("sh");
 //! command.args(["-c", "echo working; echo done"]).time_limit(Duration::from_secs(10));
 //!
-//! // Tokens are your own words; events bring them back. The job is running when `spawn` returns.
+//! // You choose the tokens; events carry them. The job is running when `spawn` returns.
 //! let job = reactor.spawn(&command, Token(1))?;
 //! let tail = reactor.tail(job, Position::Start, Token(2))?;
 //!
 //! let mut events = Events::with_capacity(128);
-//! let mut buffer = [0; 8192];
 //! let mut output = Vec::new();
 //! let report = 'running: loop {
-//!     // Sleeps in the kernel until there is something to tell.
+//!     // Blocks until there is at least one event.
 //!     reactor.poll(&mut events, None)?;
 //!     for event in &events {
 //!         match event {
-//!             // Edge-triggered: read until the tail is up to date, or at its end.
+//!             // Edge-triggered: read until the tail has nothing more. Should the job truncate its
+//!             // log, a chunk says so, and the loop goes on with what it writes next.
 //!             Event::Readable { tail, .. } => {
-//!                 while let Read::Data(length) = reactor.read(*tail, &mut buffer)? {
-//!                     output.write_all(&buffer[..length])?;
+//!                 while let Some(chunk) = reactor.next_chunk(*tail)? {
+//!                     output.write_all(chunk.bytes)?;
 //!                 }
 //!             }
-//!             // The last event of a job: every process is gone, the log is final, the cgroup is removed.
+//!             // The last event of a job: its processes are gone, and its log is final.
 //!             Event::Finished { report, .. } => break 'running report.clone(),
 //!             _ => {}
 //!         }
 //!     }
 //! };
 //! // All bytes were announced before `Finished`, so the tail has been read to its end.
-//! assert_eq!(reactor.read(tail, &mut buffer)?, Read::Ended);
+//! assert_eq!(reactor.read(tail, &mut [0; 1])?, Read::Ended);
 //! assert_eq!(output, b"working\ndone\n");
 //! assert!(report.exit.success());
 //!
@@ -60,35 +60,35 @@
 //! # }
 //! ```
 //!
-//! # What is promised
+//! # What is guaranteed
 //! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting
-//!   offset on, once, in order, then [`Read::Ended`], once. If the job truncates its own log, the
-//!   tail is told ([`Read::Truncated`]).
-//! * **The end is the end.** A job is finished when no process of it is left that could write, not
-//!   when its main process exits, and not after a pause. [`EndPolicy`] says what becomes of
-//!   processes that the main one leaves behind.
-//! * **Nothing waits that need not.** Growth after a pause is delivered at once; a job's end comes
-//!   with its exit.
-//! * **Cost follows what is ready.** One watch and one read per growth of a log serve all of its
-//!   tails; idle jobs and tails cost nothing.
-//! * **Nothing is left behind.** After a failed spawn there is no cgroup, file, descriptor, process
-//!   or watch; after a job is removed, neither.
+//!   offset on, once, in order, then [`Read::Ended`]. If the job truncates its own log, each tail
+//!   is told so ([`Read::Truncated`], [`Chunk::truncated`]) and goes on with what is written
+//!   next.
+//! * **A finished log is complete.** A job is finished when no process is left that could write to
+//!   its log, not when its main process exits, and not after a delay. [`EndPolicy`] decides what
+//!   happens to processes that the main process leaves behind.
+//! * **No needless delays.** Growth after a pause is delivered at once, and so is the end of a job.
+//! * **Work is proportional to what is ready.** One watch and one read per growth of a log serve
+//!   all of its tails; idle jobs and tails cost no CPU time.
+//! * **No leaks.** A failed spawn leaves no cgroup, file, descriptor, process or watch behind, and
+//!   neither does a job that was removed.
 //!
-//! # What is not
-//! * The log is a file: the disk it lies on is the limit, and its owner can change it in place
-//!   unnoticed. A truncation is noticed by the length, or by the last 16 bytes that were read: a
-//!   log that is truncated and has the same 16 bytes in the same place again at the next look is
-//!   taken for one that has grown.
+//! # What is not guaranteed
+//! * A log is a file. The disk it is on can be full, and its owner can change it in place without
+//!   being noticed. A truncation is noticed by the length, or by the last 16 bytes that were read:
+//!   a log that was truncated and has the same 16 bytes at the same offset again by the next read
+//!   is taken for one that has grown.
 //! * A privileged process can leave its cgroup, and so the job.
-//! * A write of the job can be seen in two pieces, where it crosses a page of the file: data may
-//!   end within a line.
+//! * A write that crosses a page boundary of the file can be seen in two pieces, so data may end in
+//!   the middle of a line.
 //!
-//! # What it needs
+//! # Requirements
 //! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable
 //! cgroup2 tree: as root on any system that mounts one, alone or beside version 1 hierarchies, or
 //! below a cgroup that was delegated to the user. A host without one can choose
 //! [`Containment::ProcessGroup`], which cannot hold a process that leaves its group. Limits need
-//! their controllers; without, they are an error that says what is missing, never a silent success.
+//! their controllers; a limit that cannot be enforced is an error that names what is missing.
 //!
 //! # Architecture
 //! ```text
@@ -130,14 +130,17 @@ pub use crate::command::{
     Resource, Signal,
 };
 pub use crate::driver::Waker;
-pub use crate::error::{Error, InvalidLimit, Result, Stage};
+pub use crate::error::{
+    Error, ErrorKind, InvalidLimit, JobError, LimitsError, Result, SpawnError, Stage, SystemError,
+    TailError,
+};
 pub use crate::event::{
     CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
     PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Usage,
 };
-pub use crate::id::{JobId, TailId, Token};
+pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::Containment;
-pub use crate::log::{Fill, Position, Read, Stream, TailOptions};
+pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 
 mod cgroup;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use jobworker::{Command, Config, Error, Events, JobId, Phase, Reactor, Stage};
+use jobworker::{Command, Config, Error, Events, JobId, Phase, Reactor, SpawnError, Stage};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -238,12 +238,14 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
         None => say(format_args!("{name}: {error:#}")),
     }
     ExitCode::from(match known {
-        Some(Error::Spawn { stage: Stage::Exec, source, .. })
-            if source.kind() == ErrorKind::NotFound =>
+        Some(Error::Spawn(SpawnError::Failed { stage: Stage::Exec, cause, .. }))
+            if cause.kind() == ErrorKind::NotFound =>
         {
             127
         }
-        Some(Error::Spawn { stage: Stage::Exec, .. } | Error::InvalidCommand { .. }) => 126,
+        Some(Error::Spawn(
+            SpawnError::Failed { stage: Stage::Exec, .. } | SpawnError::InvalidCommand { .. },
+        )) => 126,
         _ => 125,
     })
 }

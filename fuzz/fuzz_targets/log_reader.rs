@@ -253,7 +253,7 @@ impl World {
         };
         let mut options = TailOptions::new(position);
         if !follow {
-            options = options.snapshot();
+            options.snapshot();
         }
         let (generation, size) = (self.content(file).generation, self.content(file).size);
         let finished = self.finished[file].filter(|_| of_job);
@@ -428,7 +428,6 @@ impl World {
                 self.up_to_date(token);
                 false
             }
-            Ok(other) => panic!("{other:?}"),
             Err(_) => self.failed(token),
         };
         self.check_position(token);
@@ -466,7 +465,6 @@ impl World {
                 self.up_to_date(token);
                 false
             }
-            Ok(other) => panic!("{other:?}"),
             Err(_) => self.failed(token),
         };
         self.check_position(token);

@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::tree::Tree;
 use crate::cgroup::walk::Walk;
 use crate::command::{Kept, Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, LimitsError, Result};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -86,7 +86,9 @@ impl Group {
             match self.write_file(file, value) {
                 Err(error) if *optional && gone(&error) => continue,
                 Err(error) if gone(&error) && self.lacks(file) => {
-                    return Err(Error::LimitUnavailable { file: file.clone(), path: self.path() });
+                    return Err(
+                        LimitsError::Unavailable { file: file.clone(), path: self.path() }.into()
+                    );
                 }
                 written => written.map_err(Error::path("set", &path))?,
             }
@@ -95,12 +97,13 @@ impl Group {
             }
             let found = self.read_file(file).map_err(Error::path("read back", path))?;
             if !kept.shows(&found) {
-                return Err(Error::LimitNotKept {
+                return Err(LimitsError::NotKept {
                     file: file.clone(),
                     path: self.path(),
                     wrote: value.clone(),
                     found: found.trim_end().to_owned(),
-                });
+                }
+                .into());
             }
         }
         Ok(())

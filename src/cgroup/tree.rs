@@ -14,7 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr
 use rustix::io::Errno;
 
 use crate::command::{Kept, Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, LimitsError, Result, SystemError};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
@@ -55,8 +55,9 @@ impl Tree {
     fn open(path: &Path) -> Result<Self> {
         // The host may change its working directory later.
         let path = &std::path::absolute(path).map_err(Error::path("find", path))?;
-        let refuse =
-            |reason: String| Error::NoCgroup { reason: format!("{} {reason}", path.display()) };
+        let refuse = |reason: String| -> Error {
+            SystemError::NoCgroup { reason: format!("{} {reason}", path.display()) }.into()
+        };
         let dir =
             openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| {
@@ -161,7 +162,7 @@ impl Tree {
                 .is_ok_and(|list| lists(&list, controller))
         };
         let Some(levels) = groups().position(has) else {
-            return Err(Error::ControllerUnavailable {
+            return Err(LimitsError::ControllerUnavailable {
                 file: file.to_owned(),
                 controller: controller.to_owned(),
                 path: self.path.clone(),
@@ -171,7 +172,8 @@ impl Tree {
                     .map(str::to_owned)
                     .collect(),
                 in_v1: bound_to_v1(controller),
-            });
+            }
+            .into());
         };
         let write = |path: &Path, sign: char| {
             fs::write(path.join("cgroup.subtree_control"), format!("{sign}{controller}"))
@@ -183,8 +185,8 @@ impl Tree {
         for path in way_down {
             match write(path, '+') {
                 Ok(()) => done.push(path),
-                Err(source) => {
-                    refused = Some((path, source));
+                Err(cause) => {
+                    refused = Some((path, cause));
                     break;
                 }
             }
@@ -195,12 +197,13 @@ impl Tree {
         if refused.is_none() && !matches!(kind.trim_end(), "" | "domain") {
             refused = Some((&self.path, Errno::OPNOTSUPP.into()));
         }
-        let Some((path, source)) = refused else { return Ok(()) };
+        let Some((path, cause)) = refused else { return Ok(()) };
         for path in done.into_iter().rev() {
             let _ = write(path, '-');
         }
         let (file, controller) = (file.to_owned(), controller.to_owned());
-        Err(Error::ControllerBlocked { file, controller, path: path.to_owned(), source })
+        Err(LimitsError::ControllerBlocked { file, controller, path: path.to_owned(), cause }
+            .into())
     }
 
     /// The numbers of the disks that have the cost model enabled.
@@ -224,11 +227,9 @@ impl Tree {
             return Ok(());
         }
         if disks_with_bfq().is_empty() {
-            return Err(Error::LimitIneffective {
-                file: setting.file.clone(),
-                reason: "no disk has the cost model enabled (io.cost.qos of the root cgroup) or the BFQ scheduler \
-                         (/sys/block/*/queue/scheduler)",
-            });
+            let reason = "no disk has the cost model enabled (io.cost.qos of the root cgroup) or \
+                          the BFQ scheduler (/sys/block/*/queue/scheduler)";
+            return Err(LimitsError::Ineffective { file: setting.file.clone(), reason }.into());
         }
         setting.file = "io.bfq.weight".to_owned();
         // BFQ shows the default as a bare number or with its name, by version.
@@ -248,8 +249,9 @@ impl Tree {
 fn mount_point() -> Result<PathBuf> {
     let path = "/proc/self/mountinfo";
     let table = fs::read(path).map_err(Error::path("read", path))?;
-    parse_mount_point(&table)
-        .ok_or_else(|| Error::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() })
+    parse_mount_point(&table).ok_or_else(|| {
+        SystemError::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() }.into()
+    })
 }
 
 /// The host's own cgroup, from /proc/self/cgroup; it is told relative to the root of the mount.
@@ -259,7 +261,7 @@ fn own_cgroup(mount: &Path) -> Result<PathBuf> {
     let own = table
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::/"))
-        .ok_or_else(|| Error::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
+        .ok_or_else(|| SystemError::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
     Ok(mount.join(OsString::from_vec(own.to_vec())))
 }
 
@@ -280,9 +282,10 @@ fn move_host(own: &Path, leaf: &str) -> Result<()> {
         return Ok(());
     }
     if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
-        return Err(Error::NoCgroup {
+        return Err(SystemError::NoCgroup {
             reason: format!("{leaf:?} is not a name for the host's cgroup"),
-        });
+        }
+        .into());
     }
     let path = own.join(leaf);
     match fs::create_dir(&path) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::command::limits::Limits;
 use crate::command::signal::Signal;
 
-/// Where a program name without a slash is looked for when the job's environment has no `PATH`.
+/// Where a program name without a slash is searched for if the job's environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program to run as a job, with everything the job starts with.
@@ -23,25 +23,26 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 ///
 /// # Defaults
 /// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
-/// share one log, the working directory is the host's, the job leads a process group of its own, no
-/// limits, no time limit, stop signal SIGTERM with a grace period of ten seconds, and the end of
-/// the main process ends the job.
+/// share one log, and the working directory is the host's. The job leads a process group of its own
+/// and has no limits and no time limit. Its stop signal is SIGTERM, with a grace period of ten
+/// seconds, and it ends with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
-/// descriptor of the host is open but 0, 1 and 2.
+/// descriptors are open except 0, 1 and 2.
 ///
-/// # Where the program is looked for
+/// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
-/// looked for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] when that has none;
-/// as with execvp(3), a file that may not be executed does not end the search, but makes the error
-/// `EACCES` instead of `ENOENT` when nothing else is found.
+/// searched for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] if that has none.
+/// As with execvp(3), a file that may not be executed does not end the search, but makes the error
+/// `EACCES` instead of `ENOENT` if nothing else is found.
 ///
 /// ```
 /// use jobworker::Command;
 /// use std::time::Duration;
 ///
 /// let mut command = Command::new("sh");
-/// command.args(["-c", "echo $GREETING"]).env("GREETING", "hello").time_limit(Duration::from_secs(5));
+/// command.args(["-c", "echo $GREETING"]).env("GREETING", "hello");
+/// command.time_limit(Duration::from_secs(5));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a command does nothing until it is spawned"]
@@ -49,7 +50,7 @@ pub struct Command {
     pub(crate) program: OsString,
     pub(crate) args: Vec<OsString>,
     pub(crate) inherit_env: bool,
-    /// `None` takes a variable of the host out again.
+    /// `None` removes a variable of the host.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) current_dir: Option<PathBuf>,
     pub(crate) stdin: Stdin,
@@ -69,7 +70,7 @@ pub struct Command {
     pub(crate) grace: Duration,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) limits: Limits,
-    /// `None`: if there are limits.
+    /// `None` means: if there are limits.
     pub(crate) accounting: Option<bool>,
 }
 
@@ -97,9 +98,9 @@ pub enum Output {
     /// mode.
     #[default]
     Combined,
-    /// A log for each. Which of two writes to different streams came first is then not recorded.
+    /// A log for each. The order of writes to different streams is then not recorded.
     Split,
-    /// Neither is kept: both are `/dev/null`, and the job has no log to tail.
+    /// Both are discarded (`/dev/null`), and the job has no log to tail.
     Null,
 }
 
@@ -107,7 +108,7 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProcessGroup {
-    /// A new process group of which the job is the leader, in the host's session.
+    /// A new process group led by the job, in the host's session.
     #[default]
     Own,
     /// A new session, and so a new process group, without a controlling terminal.
@@ -116,7 +117,7 @@ pub enum ProcessGroup {
     Host,
 }
 
-/// What ends a job: what becomes of the processes that the main process leaves behind.
+/// When a job ends, and what happens to the processes that its main process leaves behind.
 ///
 /// ```
 /// use jobworker::{Command, EndPolicy};
@@ -128,28 +129,29 @@ pub enum ProcessGroup {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndPolicy {
-    /// The main process ends the job; what it leaves behind is killed at once, then the job is
-    /// finished.
+    /// The job ends with its main process. What that leaves behind is killed at once, then the job
+    /// is finished.
     #[default]
     KillRest,
-    /// The job goes on, and its tails follow, until the last process of the job is gone.
+    /// The job continues, and its tails follow it, until its last process is gone.
     WaitAll,
-    /// The main process ends the job; what it leaves behind runs on in the job's cgroup, which is
-    /// then not removed.
+    /// The job ends with its main process. What that leaves behind keeps running in the job's
+    /// cgroup, which is then not removed.
     ///
-    /// The log ends for every tail at the size it has when the job finishes: what the rest writes
-    /// afterwards is in the file, but is not this job's output. A
-    /// [`stop`](crate::Reactor::stop) or a time limit stops the rest as well.
+    /// For every tail the log ends at the size that it has when the job finishes. What is written
+    /// afterwards is in the file, but is not part of this job's output. A
+    /// [`stop`](crate::Reactor::stop) or a time limit stops those processes as well.
     LeaveRest,
 }
 
-/// A resource of which the kernel limits the use per process; see getrlimit(2).
+/// A resource whose use the kernel limits per process; see getrlimit(2).
 ///
 /// ```
 /// use jobworker::{Command, Resource};
 ///
 /// let mut command = Command::new("cc");
-/// command.rlimit(Resource::OpenFiles, Some(1024), Some(4096)).rlimit(Resource::Core, Some(0), None);
+/// command.rlimit(Resource::OpenFiles, Some(1024), Some(4096));
+/// command.rlimit(Resource::Core, Some(0), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(alias = "RLIMIT_NOFILE")]
@@ -215,7 +217,7 @@ impl Command {
         }
     }
 
-    /// Adds one argument. It is passed as it is: no shell looks at it.
+    /// Adds one argument. It is passed as it is, without a shell.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
         self.args.push(arg.as_ref().to_owned());
         self
@@ -250,20 +252,19 @@ impl Command {
         self
     }
 
-    /// Takes a variable out of the job's environment, be it set here or inherited.
+    /// Removes a variable from the job's environment, whether it was set here or is inherited.
     pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
         self.env.insert(key.as_ref().to_owned(), None);
         self
     }
 
-    /// Starts from the host's environment, as it is when the job is spawned, instead of from an
-    /// empty one.
+    /// Starts from the host's environment at the time of the spawn, instead of from an empty one.
     pub fn inherit_env(&mut self) -> &mut Self {
         self.inherit_env = true;
         self
     }
 
-    /// The job's working directory. It is entered with the job's own user and groups.
+    /// Sets the job's working directory. It is entered with the job's own user and groups.
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.current_dir = Some(dir.as_ref().to_owned());
         self
@@ -277,14 +278,14 @@ impl Command {
 
     /// Reads standard input from this file descriptor, such as one end of a pipe.
     ///
-    /// Jobs spawned from one command, and its clones, share the descriptor; it is closed with the
-    /// last of them.
+    /// All jobs that are spawned from this command and its clones share the descriptor. It is
+    /// closed when the last of these commands is dropped.
     pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
         self.stdin = Stdin::Fd(Arc::new(fd.into()));
         self
     }
 
-    /// Where standard output and standard error go.
+    /// Sets where standard output and standard error go.
     pub fn output(&mut self, output: Output) -> &mut Self {
         self.output = output;
         self
@@ -320,15 +321,15 @@ impl Command {
         self
     }
 
-    /// The job's file mode creation mask; only the lowest nine bits count.
+    /// Sets the job's file mode creation mask; only the lowest nine bits count.
     pub fn umask(&mut self, mask: u32) -> &mut Self {
         self.umask = Some(mask);
         self
     }
 
-    /// Limits a resource of the job's processes, one by one; `None` is no limit.
+    /// Limits a resource for each of the job's processes; `None` is no limit.
     ///
-    /// Limits are set before the user changes, so that a privileged host may raise them.
+    /// Limits are set before the user changes, so a privileged host can raise them.
     #[doc(alias = "setrlimit")]
     pub fn rlimit(
         &mut self,
@@ -340,15 +341,15 @@ impl Command {
         self
     }
 
-    /// Bars the job and its children from gaining privileges by exec, such as through a set-user-ID
-    /// file.
+    /// Prevents the job and its children from gaining privileges by exec, such as through a
+    /// set-user-ID file.
     #[doc(alias = "PR_SET_NO_NEW_PRIVS")]
     pub fn no_new_privs(&mut self, on: bool) -> &mut Self {
         self.no_new_privs = on;
         self
     }
 
-    /// Which process group and session the job starts in.
+    /// Sets the process group and session in which the job starts.
     #[doc(alias = "setsid")]
     #[doc(alias = "setpgid")]
     pub fn process_group(&mut self, group: ProcessGroup) -> &mut Self {
@@ -356,40 +357,42 @@ impl Command {
         self
     }
 
-    /// A signal that the kernel sends to the main process when the host dies, whatever way it dies.
+    /// Sets a signal that the kernel sends to the main process when the host dies, for any reason.
     ///
     /// # Kernel trap
-    /// "The host" is the **thread** that called [`spawn`](crate::Reactor::spawn): the signal comes
-    /// when that thread ends, even if the process lives on. The kernel clears the setting when
-    /// the job executes a set-user-ID program. See `PR_SET_PDEATHSIG` in prctl(2).
+    /// "The host" is the **thread** that called [`spawn`](crate::Reactor::spawn): the signal is
+    /// sent when that thread exits, even if the process does not. The kernel clears the setting
+    /// when the job executes a set-user-ID program. See `PR_SET_PDEATHSIG` in prctl(2).
     #[doc(alias = "PR_SET_PDEATHSIG")]
     pub fn parent_death_signal(&mut self, signal: Signal) -> &mut Self {
         self.parent_death_signal = Some(signal);
         self
     }
 
-    /// Lets the job run on, with its cgroup and its log, when the reactor is dropped.
+    /// Keeps the job running, with its cgroup and its log, when the reactor is dropped.
     ///
-    /// It stays a child of the host's process: if that lives on, nobody reaps the job when it
-    /// exits.
+    /// It remains a child of the host's process. If that continues without the reactor, it has to
+    /// reap the job itself.
     pub fn detached(&mut self, on: bool) -> &mut Self {
         self.detached = on;
         self
     }
 
-    /// What becomes of the processes that the main process leaves behind.
+    /// Sets when the job ends, and what happens to the processes that its main process leaves
+    /// behind.
     pub fn end_policy(&mut self, policy: EndPolicy) -> &mut Self {
         self.end_policy = policy;
         self
     }
 
-    /// The signal that [`stop`](crate::Reactor::stop) sends to every process of the job.
+    /// Sets the signal that [`stop`](crate::Reactor::stop) sends to every process of the job.
     pub fn stop_signal(&mut self, signal: Signal) -> &mut Self {
         self.stop_signal = signal;
         self
     }
 
-    /// How long [`stop`](crate::Reactor::stop) waits before it kills; zero kills at once.
+    /// Sets the time between a [`stop`](crate::Reactor::stop) and the kill of what is left; zero
+    /// kills at once.
     pub fn grace(&mut self, grace: Duration) -> &mut Self {
         self.grace = grace;
         self
@@ -401,19 +404,19 @@ impl Command {
         self
     }
 
-    /// Whether the final report tells what the job's cgroup has used; by default, if the job has
-    /// [`limits`](Self::limits).
+    /// Sets whether the final report says what the job's cgroup has used. The default is to do so
+    /// if the job has [`limits`](Self::limits).
     ///
-    /// It costs the reading of up to a dozen small files when the job is finished, some
-    /// microseconds each. When it is asked for, the first such job makes the reactor enable the
-    /// cpu, memory, io and pids controllers where jobs are made, as far as they are to be had;
-    /// what cannot be told without them is `None` in [`Stats`](crate::Stats).
+    /// It costs reading up to a dozen small files when the job finishes, some microseconds each.
+    /// The first job with `accounting(true)` makes the reactor enable the cpu, memory, io and pids
+    /// controllers for jobs, where available. What needs a controller that is not available is
+    /// `None` in [`Stats`](crate::Stats).
     pub fn accounting(&mut self, on: bool) -> &mut Self {
         self.accounting = Some(on);
         self
     }
 
-    /// The resource limits of the job's cgroup.
+    /// Sets the resource limits of the job's cgroup.
     pub fn limits(&mut self, limits: &Limits) -> &mut Self {
         self.limits = limits.clone();
         self

@@ -43,7 +43,7 @@ impl Waker {
     /// Makes the current or the next poll return. Does not block.
     ///
     /// # Errors
-    /// [`Error::Loop`] when the write to the eventfd fails, which no known condition makes it do.
+    /// [`Error::System`] when the write to the eventfd fails, which should not happen.
     pub fn wake(&self) -> Result<()> {
         if self.shared.woken.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SystemError, TailError};
 use crate::id::Key;
 use crate::log::Kernel;
 
@@ -64,13 +64,13 @@ const DISARMED: WatchMask = WatchMask::DELETE_SELF;
 
 impl Watch {
     pub(crate) fn new() -> Result<Self> {
-        let inotify = Inotify::init().map_err(|source| match source.raw_os_error() {
+        let inotify = Inotify::init().map_err(|cause| match cause.raw_os_error() {
             // EMFILE has two meanings here; see inotify_init1(2).
-            Some(24) => Error::Loop {
+            Some(24) => SystemError::Loop {
                 operation: "create an inotify instance (fs.inotify.max_user_instances or RLIMIT_NOFILE is reached)",
-                source,
+                cause,
             },
-            _ => Error::Loop { operation: "create an inotify instance", source },
+            _ => SystemError::Loop { operation: "create an inotify instance", cause },
         })?;
         Ok(Self {
             inotify,
@@ -169,10 +169,10 @@ pub(crate) struct LogFile {
 impl LogFile {
     /// Takes an open file; `path` is for messages.
     pub(crate) fn new(file: File, path: PathBuf) -> Result<Self> {
-        let metadata = file.metadata().map_err(Error::path("examine log", &path))?;
+        let metadata = file.metadata().map_err(Error::log("examine log", &path))?;
         if !metadata.is_file() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(Error::Path { operation: "follow", path, source });
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(TailError::Io { operation: "follow", path, cause }.into());
         }
         let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         Ok(Self { link, identity: (metadata.dev(), metadata.ino()), watch: None, file, path })

@@ -1,4 +1,4 @@
-//! Owns [`Event`], what a reactor has to tell, and [`Events`], the host's buffer for it.
+//! Owns [`Event`], what a reactor reports, and [`Events`], the host's buffer for it.
 //!
 //! Plain data: events are returned, never called back, so no code of the host runs inside the
 //! reactor.
@@ -11,7 +11,7 @@ use crate::event::pressure::Stallable;
 use crate::event::report::{OomCause, Report};
 use crate::id::{JobId, TailId, Token};
 
-/// What happened, for [`Reactor::poll`](crate::Reactor::poll).
+/// What happened, as returned by [`Reactor::poll`](crate::Reactor::poll).
 ///
 /// # Order
 /// The events of one job come in this order: any `Readable` of its tails, `Exited`, any `Readable`
@@ -19,18 +19,21 @@ use crate::id::{JobId, TailId, Token};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A tail has something to read: bytes, the end, or the news that the log was truncated.
+    /// A tail has something to read: bytes, the end, or a truncation of the log.
     ///
-    /// Edge-triggered: it comes when a tail is opened on a log that already has bytes, and after
-    /// each [`Read::UpToDate`](crate::Read::UpToDate) once there is more. So read until
-    /// `UpToDate`, `Ended` or an error.
+    /// Read on until there is nothing more: while
+    /// [`Reactor::next_chunk`](crate::Reactor::next_chunk) gives chunks, or until
+    /// [`Reactor::read`](crate::Reactor::read) returns [`Read::UpToDate`](crate::Read::UpToDate)
+    /// or `Ended`, and past `Truncated`. It is edge-triggered: it comes when a tail is opened on a
+    /// log that already has bytes, and then only after `UpToDate` was returned, once there is
+    /// more.
     Readable {
         /// The tail.
         tail: TailId,
         /// The token the tail was opened with.
         token: Token,
     },
-    /// The main process of a job is gone.
+    /// The main process of a job has exited.
     Exited {
         /// The job.
         job: JobId,
@@ -39,19 +42,19 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
-    /// Nothing of a job is left but its log, which is final: the last event of the job.
+    /// Every process of a job is gone and its log is final. This is the last event of the job.
     ///
-    /// The job stays readable until [`Reactor::remove`](crate::Reactor::remove).
+    /// Its status and log can be read until [`Reactor::remove`](crate::Reactor::remove).
     Finished {
         /// The job.
         job: JobId,
         /// The token the job was spawned with.
         token: Token,
-        /// What is known of the job at its end.
+        /// How the job ended and what it used.
         report: Arc<Report>,
     },
-    /// Processes of a job were stalled as asked for by
-    /// [`watch_pressure`](crate::Reactor::watch_pressure).
+    /// Processes of a job were stalled for as long as
+    /// [`watch_pressure`](crate::Reactor::watch_pressure) asked for.
     Pressure {
         /// The job.
         job: JobId,
@@ -60,15 +63,15 @@ pub enum Event {
         /// The resource that was stalled for.
         resource: Stallable,
     },
-    /// Processes of the system were stalled as asked for by
-    /// [`watch_system_pressure`](crate::Reactor::watch_system_pressure).
+    /// Processes of the system were stalled for as long as
+    /// [`watch_system_pressure`](crate::Reactor::watch_system_pressure) asked for.
     SystemPressure {
         /// The token that was given with the request.
         token: Token,
         /// The resource that was stalled for.
         resource: Stallable,
     },
-    /// The kernel has killed processes of a job for want of memory.
+    /// The kernel has killed processes of a job because memory ran out.
     Oom {
         /// The job.
         job: JobId,
@@ -76,7 +79,7 @@ pub enum Event {
         token: Token,
         /// How many processes since the last such event.
         kills: u64,
-        /// Whose want it was.
+        /// Whose memory limit was exceeded.
         cause: OomCause,
     },
     /// Every process of a job is frozen; see [`Reactor::freeze`](crate::Reactor::freeze).
@@ -93,14 +96,69 @@ pub enum Event {
         /// The token the job was spawned with.
         token: Token,
     },
-    /// A [`Waker`](crate::Waker) was used since the last poll, once or many times.
+    /// A [`Waker`](crate::Waker) was used since the last poll, once or several times.
     Woken,
+}
+
+impl Event {
+    /// The job it is about, or `None` for events of tails, of the system and of wakers.
+    ///
+    /// ```
+    /// use jobworker::{Command, Events, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(&Command::new("true"), Token(7))?;
+    /// let mut events = Events::with_capacity(64);
+    /// reactor.poll(&mut events, None)?;
+    /// for event in &events {
+    ///     assert_eq!((event.job(), event.token()), (Some(job), Some(Token(7))));
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Exited { job, .. }
+            | Self::Finished { job, .. }
+            | Self::Pressure { job, .. }
+            | Self::Oom { job, .. }
+            | Self::Frozen { job, .. }
+            | Self::Thawed { job, .. } => Some(*job),
+            Self::Readable { .. } | Self::SystemPressure { .. } | Self::Woken => None,
+        }
+    }
+
+    /// The token that the host gave for what it is about, or `None` for
+    /// [`Woken`](Self::Woken).
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Self::Readable { token, .. }
+            | Self::Exited { token, .. }
+            | Self::Finished { token, .. }
+            | Self::Pressure { token, .. }
+            | Self::SystemPressure { token, .. }
+            | Self::Oom { token, .. }
+            | Self::Frozen { token, .. }
+            | Self::Thawed { token, .. } => Some(*token),
+            Self::Woken => None,
+        }
+    }
+
+    /// The tail that has something to read, of a [`Readable`](Self::Readable).
+    #[must_use]
+    pub fn tail(&self) -> Option<TailId> {
+        match self {
+            Self::Readable { tail, .. } => Some(*tail),
+            _ => None,
+        }
+    }
 }
 
 /// The host's buffer for events, filled by [`Reactor::poll`](crate::Reactor::poll).
 ///
-/// Its capacity bounds how many events one poll gives; what does not fit comes with the next poll,
-/// at once.
+/// Its capacity bounds how many events one poll returns. The next poll returns the remaining ones
+/// without waiting.
 ///
 /// ```
 /// use jobworker::{Events, Reactor};
@@ -126,12 +184,12 @@ impl Events {
         Self { inner: Vec::with_capacity(capacity), capacity }
     }
 
-    /// The events, oldest first.
+    /// Iterates over the events, oldest first.
     pub fn iter(&self) -> slice::Iter<'_, Event> {
         self.inner.iter()
     }
 
-    /// How many events there are.
+    /// The number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.len()
@@ -143,13 +201,13 @@ impl Events {
         self.inner.is_empty()
     }
 
-    /// How many events one poll gives at most.
+    /// The largest number of events that one poll returns.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Forgets the events, as each poll does first. The memory stays.
+    /// Removes the events, as each poll does first. Keeps the memory.
     pub fn clear(&mut self) {
         self.inner.clear();
     }

@@ -1,6 +1,6 @@
 //! Owns [`Exit`], how a main process ended, and [`Usage`], what it used up.
 //!
-//! Invariant: an exit code and a death by signal are never mixed up. Plain data; knows nothing of
+//! Invariant: an exit code and a death by signal are never confused. Plain data; knows nothing of
 //! how it is collected.
 
 use std::fmt;
@@ -22,15 +22,15 @@ use crate::command::Signal;
 pub enum Exit {
     /// It exited with this code, 0 to 255.
     Code(i32),
-    /// It was ended by a signal.
+    /// A signal terminated it.
     Signal {
         /// The signal.
         signal: Signal,
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// It has ended, but somebody else took the status: the host ignores SIGCHLD, or calls `wait`
-    /// for any child. From Linux 6.15 on, the status is known all the same.
+    /// It has exited, but its status was lost to other code in the host, which ignores SIGCHLD or
+    /// waits for any child. Since Linux 6.15 the status is known in that case, too.
     Unknown,
 }
 
@@ -83,9 +83,9 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What the main process and the children that it waited for used, as waitid(2) tells it.
+/// What the main process and the children that it waited for used, as reported by waitid(2).
 ///
-/// Descendants that were not waited for are not in it.
+/// Descendants that were not waited for are not included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(alias = "rusage")]
 #[non_exhaustive]
@@ -104,9 +104,9 @@ pub struct Usage {
     pub blocks_in: u64,
     /// Writes to a block device, in blocks of 512 bytes.
     pub blocks_out: u64,
-    /// Context switches because the process waited.
+    /// Context switches because the process had to wait.
     pub voluntary_switches: u64,
-    /// Context switches because the scheduler chose another.
+    /// Context switches because the scheduler chose another process.
     pub involuntary_switches: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The room of what is reported, as plain data: events, exits, status, reports, statistics and pressure.
+//! The room of what is reported, as plain data: events, exits, status, reports, statistics and
+//! pressure.
 //!
 //! Knows nothing of how any of it is found out.
 

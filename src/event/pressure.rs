@@ -1,5 +1,5 @@
 //! Owns pressure stall information (PSI) as the kernel reports it, parsed, and [`Stall`], which
-//! stalls are worth an event.
+//! selects the stalls that become events.
 //!
 //! Plain data; knows nothing of where the files are.
 
@@ -54,8 +54,8 @@ impl fmt::Display for Stallable {
 pub struct Pressure {
     /// Time in which at least one process was stalled.
     pub some: Stalled,
-    /// Time in which all processes that had something to do were stalled. For the processor it was
-    /// not told before Linux 5.13.
+    /// Time in which all processes that had work to do were stalled. Not reported for the processor
+    /// before Linux 5.13.
     pub full: Option<Stalled>,
 }
 
@@ -69,7 +69,7 @@ pub struct Stalled {
     pub avg60: f32,
     /// Percent of the last 300 seconds.
     pub avg300: f32,
-    /// Stalled time in all, to the microsecond.
+    /// Total stalled time, with a resolution of one microsecond.
     pub total: Duration,
 }
 
@@ -107,7 +107,7 @@ fn parse_line(line: &str) -> Option<Stalled> {
     })
 }
 
-/// When stalled time is worth an event: when it comes to so much within a window.
+/// How much stalled time within a window becomes an event.
 ///
 /// ```
 /// use jobworker::Stall;
@@ -119,8 +119,8 @@ fn parse_line(line: &str) -> Option<Stalled> {
 ///
 /// # Kernel trap
 /// The window is at most 10 s; before Linux 6.5 it is at least 500 ms. Without `CAP_SYS_RESOURCE`
-/// the window has to be a multiple of two seconds, and before Linux 6.5 there are no triggers at
-/// all.
+/// the window has to be a multiple of two seconds, and before Linux 6.5 stalls cannot be watched
+/// at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stall {
     full: bool,
@@ -135,7 +135,7 @@ impl Stall {
         Self { full: false, stalled, window }
     }
 
-    /// All processes with something to do were stalled for `stalled` out of `window`.
+    /// All processes with work to do were stalled for `stalled` out of `window`.
     #[must_use]
     pub const fn full(stalled: Duration, window: Duration) -> Self {
         Self { full: true, stalled, window }
@@ -176,7 +176,7 @@ impl Stall {
         format!("{kind} {} {}\n", self.stalled.as_micros(), self.window.as_micros())
     }
 
-    /// Why no kernel would take it, if that is so.
+    /// Why no kernel would accept it, if that is so.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let sound =
             !self.stalled.is_zero() && self.stalled <= self.window && self.window <= LONGEST_WINDOW;
@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn both_lines_are_parsed() {
-        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=15\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=7\n";
+        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=15\n\
+                    full avg10=1.00 avg60=0.00 avg300=0.00 total=7\n";
         let pressure: Pressure = text.parse().unwrap();
         assert_eq!((pressure.some.avg60, pressure.some.total), (0.25, Duration::from_micros(15)));
         assert_eq!(pressure.full.unwrap().total, Duration::from_micros(7));

@@ -12,7 +12,7 @@ use crate::event::exit::{Exit, Usage};
 use crate::event::stats::Stats;
 use crate::id::JobId;
 
-/// Why a job was stopped from outside.
+/// What stopped a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopCause {
@@ -26,19 +26,19 @@ pub enum StopCause {
     Drop,
 }
 
-/// Whose want of memory made the kernel kill.
+/// Whose memory limit was exceeded when the kernel killed processes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OomCause {
-    /// The job's own limit, or that of a group it made below its own.
+    /// The job's own limit, or that of a cgroup that it made below its own.
     Job,
-    /// The limit of a group above the job's.
+    /// The limit of a cgroup above the job's.
     Ancestor,
-    /// The whole system had no memory left, or somebody asked for the kill.
+    /// None: the whole system ran out of memory, or an administrator requested the kill.
     System,
 }
 
-/// What is known of a job at its end; it comes with [`Event::Finished`](crate::Event::Finished).
+/// How a job ended and what it used, reported with [`Event::Finished`](crate::Event::Finished).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -48,25 +48,25 @@ pub struct Report {
     pub wall: Duration,
     /// What the main process used.
     pub usage: Usage,
-    /// Who stopped the job, or `None` when it ended by itself. The first request counts.
+    /// What stopped the job, or `None` when it ended by itself. The first request counts.
     pub stopped_by: Option<StopCause>,
-    /// Whether anything of the job had to be killed: the grace period was over, `kill` was called,
-    /// or the main process left something behind under
+    /// Whether processes of the job were killed: the grace period was over, `kill` was called, or
+    /// the main process left others behind under
     /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
     pub killed: bool,
-    /// Why the kernel killed processes of the job for want of memory, if it did.
+    /// Whose memory limit was exceeded, if the kernel killed processes of the job for that.
     pub oom: Option<OomCause>,
-    /// What all processes of the job have used, read when the last was gone; `None` without a
+    /// What all processes of the job have used, read after the last was gone; `None` without a
     /// cgroup or without [`accounting`](crate::Command::accounting).
     pub stats: Option<Stats>,
-    /// Bytes in the job's log, or in the one of standard output: where tails end.
+    /// Size in bytes of the job's log, or of the one of standard output: where tails end.
     pub output_bytes: u64,
-    /// Bytes in the log of standard error, when that is a log of its own.
+    /// Size in bytes of the log of standard error, if that is separate.
     pub error_bytes: u64,
-    /// The cgroup that was left behind because processes run on in it
+    /// The job's cgroup, if it was left behind because processes are still running in it
     /// ([`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest)) or because it could not be removed.
     pub cgroup_left: Option<PathBuf>,
-    /// What went wrong while the job was cleaned up; empty as a rule.
+    /// What failed while the job was stopped and cleaned up; usually empty.
     pub problems: Vec<Error>,
 }
 
@@ -74,31 +74,29 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The main process runs.
+    /// The main process is running.
     Running,
-    /// The main process runs, and was told to stop or was killed.
+    /// The main process was told to stop, or was killed, and has not exited yet.
     Stopping,
-    /// The main process is gone; others of the job are not.
+    /// The main process has exited; other processes of the job have not.
     Exited,
-    /// Nothing of the job is left but its log.
+    /// Every process of the job is gone; only its log is left.
     Finished,
 }
 
 /// What is known of a job now.
-///
-/// Its `Display` is the "Job Status" block of the examples.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// The job.
     pub id: JobId,
-    /// The process id of the main process. Once that has exited, the number may be another's.
+    /// The process id of the main process. The kernel may reuse it once that has exited.
     pub pid: u32,
     /// How far the job has come.
     pub phase: Phase,
     /// How the main process ended, once it has.
     pub exit: Option<Exit>,
-    /// Whether the job was told to freeze and not to thaw since.
+    /// Whether the job was told to freeze, and not told to thaw since.
     pub frozen: bool,
     /// When the job was spawned, by the wall clock.
     pub started: SystemTime,
@@ -109,33 +107,31 @@ pub struct Status {
     pub cgroup: Option<PathBuf>,
     /// The log of both streams, or of standard output.
     pub output: Option<PathBuf>,
-    /// The log of standard error, when that is a log of its own.
+    /// The log of standard error, if that is separate.
     pub error: Option<PathBuf>,
     /// The final report, once the job is finished.
     pub report: Option<Arc<Report>>,
 }
 
-/// Writes the block below, with tabs; as long as the main process runs, the exit code is 0. A death
-/// by signal is written as 128 plus its number, and named in a line of its own.
-///
-/// ```text
-/// Job Status
-///     ID       ca7181f4-7c76-4850-b48c-f66b4e35f9e2
-///     PID      1138790
-///     Running  true
-///     ExitCode 0
-/// ```
+/// Writes one line that says how far the job has come, such as
+/// `job 67e55044-10b1-426f-9247-bb680e5fe0c8: running as pid 42 for 1.234s` or, at its end,
+/// `job 67e55044-10b1-426f-9247-bb680e5fe0c8: finished after 1.234s: exit code 3`.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Job Status")?;
-        writeln!(f, "\tID\t {}", self.id)?;
-        writeln!(f, "\tPID\t {}", self.pid)?;
-        writeln!(f, "\tRunning\t {}", self.exit.is_none())?;
-        write!(f, "\tExitCode {}", self.exit.map_or(0, Exit::shell_code))?;
-        match self.exit {
-            Some(exit @ Exit::Signal { .. }) => write!(f, "\n\tSignal\t {exit}"),
-            _ => Ok(()),
+        let elapsed =
+            Duration::from_millis(u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX));
+        write!(f, "job {}: ", self.id)?;
+        match (self.phase, self.exit) {
+            (Phase::Running, _) => write!(f, "running as pid {} for {elapsed:?}", self.pid)?,
+            (Phase::Stopping, _) => write!(f, "stopping pid {} after {elapsed:?}", self.pid)?,
+            (Phase::Exited, Some(exit)) => {
+                write!(f, "main process exited after {elapsed:?}: {exit}; others are left")?;
+            }
+            (Phase::Exited, None) => write!(f, "main process exited; others are left")?,
+            (Phase::Finished, Some(exit)) => write!(f, "finished after {elapsed:?}: {exit}")?,
+            (Phase::Finished, None) => write!(f, "finished")?,
         }
+        if self.frozen { f.write_str(" (frozen)") } else { Ok(()) }
     }
 }
 
@@ -145,26 +141,32 @@ mod tests {
     use crate::command::Signal;
 
     #[test]
-    fn the_status_block_is_the_seeds_and_names_a_signal() {
+    fn a_status_is_one_line_that_says_no_more_than_is_known() {
         let mut status = Status {
-            id: JobId::new(uuid::Uuid::nil(), 0),
+            id: JobId::new(uuid::Uuid::nil()),
             pid: 42,
             phase: Phase::Running,
             exit: None,
-            frozen: false,
+            frozen: true,
             started: SystemTime::UNIX_EPOCH,
-            elapsed: Duration::ZERO,
+            elapsed: Duration::from_micros(1_234_567),
             cgroup: None,
             output: None,
             error: None,
             report: None,
         };
-        let running = "Job Status\n\tID\t 00000000-0000-0000-0000-000000000000\n\tPID\t 42\n\tRunning\t true\n\tExitCode 0";
-        assert_eq!(status.to_string(), running);
+        let line = |status: &Status| {
+            let text = status.to_string();
+            text.strip_prefix(&format!("job {}: ", status.id)).unwrap().to_owned()
+        };
+        assert_eq!(line(&status), "running as pid 42 for 1.234s (frozen)");
+        status.frozen = false;
+        status.phase = Phase::Stopping;
+        assert_eq!(line(&status), "stopping pid 42 after 1.234s");
+        status.phase = Phase::Exited;
         status.exit = Some(Exit::Signal { signal: Signal::KILL, core_dumped: false });
-        let killed = running
-            .replace("true", "false")
-            .replace("ExitCode 0", "ExitCode 137\n\tSignal\t SIGKILL");
-        assert_eq!(status.to_string(), killed);
+        assert_eq!(line(&status), "main process exited after 1.234s: SIGKILL; others are left");
+        (status.phase, status.exit) = (Phase::Finished, Some(Exit::Code(3)));
+        assert_eq!(line(&status), "finished after 1.234s: exit code 3");
     }
 }

@@ -1,7 +1,7 @@
-//! Owns [`Stats`]: what a job has used and uses, out of the interface files of its cgroup.
+//! Owns [`Stats`]: what a job has used and uses, from the interface files of its cgroup.
 //!
-//! Invariant: what the host cannot tell is `None`, never zero. The parsers are pure; where the
-//! content comes from is the caller's business.
+//! Invariant: what the kernel does not report is `None`, never zero. The parsers are pure; knows
+//! nothing of where the content comes from.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::command::Device;
 use crate::error::Result;
 use crate::event::pressure::Pressure;
 
-/// What a job has used, and uses, as the kernel accounts it for the job's cgroup and all groups
-/// below.
+/// What a job has used, and uses, as the kernel accounts it for the job's cgroup and all cgroups
+/// below it.
 ///
-/// Each part needs its controller, but for the CPU time, which is always there, and the pressure,
-/// which needs PSI.
+/// Each part needs its controller, except for the CPU time, which is always available, and the
+/// pressure, which needs PSI.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -42,10 +42,10 @@ pub struct CpuStats {
     pub user: Duration,
     /// In the kernel.
     pub system: Duration,
-    /// For how long the job was kept off the processor by its [`cpu_max`](crate::Limits::cpu_max),
-    /// which needs the cpu controller.
+    /// How long the job was throttled by its [`cpu_max`](crate::Limits::cpu_max), which needs the
+    /// cpu controller.
     pub throttled: Option<Duration>,
-    /// In how many periods that happened.
+    /// The number of periods in which that happened.
     pub throttled_periods: Option<u64>,
 }
 
@@ -55,7 +55,7 @@ pub struct CpuStats {
 pub struct MemoryStats {
     /// In use now, page cache and kernel memory included.
     pub current: u64,
-    /// The most that was in use at a time; since Linux 5.19.
+    /// The largest amount that was in use; since Linux 5.19.
     pub peak: Option<u64>,
     /// Swap in use now.
     pub swap: Option<u64>,
@@ -64,10 +64,10 @@ pub struct MemoryStats {
     pub high_events: u64,
     /// How often it was about to go above [`memory_max`](crate::Limits::memory_max).
     pub max_events: u64,
-    /// How often the limit of the job, or of a group below it, was met with nothing left to
+    /// How often the limit of the job, or of a cgroup below it, was reached with nothing left to
     /// reclaim.
     pub oom_events: u64,
-    /// How many processes were killed for want of memory, whosever limit was met.
+    /// How many processes were killed because memory ran out, whichever limit was exceeded.
     pub oom_kills: u64,
 }
 
@@ -92,11 +92,11 @@ pub struct IoStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PidsStats {
-    /// How many there are.
+    /// The current number.
     pub current: u64,
-    /// The most there were at a time; since Linux 6.1.
+    /// The largest number there was; since Linux 6.1.
     pub peak: Option<u64>,
-    /// How many forks [`pids_max`](crate::Limits::pids_max) has prevented.
+    /// The number of forks that [`pids_max`](crate::Limits::pids_max) has prevented.
     pub refused: u64,
 }
 
@@ -131,7 +131,9 @@ impl Stats {
         };
         let io =
             read("io.stat")?.map(|content| content.lines().filter_map(IoStats::parse).collect());
-        let mut pressure = |file| Ok(read(file)?.and_then(|content| content.parse().ok()));
+        let mut pressure = |file| -> Result<Option<Pressure>> {
+            Ok(read(file)?.and_then(|content| content.parse().ok()))
+        };
         let (cpu_pressure, memory_pressure) =
             (pressure("cpu.pressure")?, pressure("memory.pressure")?);
         let io_pressure = pressure("io.pressure")?;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::{Group, Tree, Trigger};
 use crate::command::Limits;
-use crate::error::{Error, Result};
+use crate::error::{Error, JobError, Result, SystemError};
 use crate::event::{Event, OomCause, Pressure, Stall, Stallable, Stats, keyed};
 use crate::id::{JobId, Token};
 use crate::job::containment::Contained;
@@ -52,8 +52,8 @@ impl Jobs {
     fn cgroup(&self, id: JobId) -> Result<&Group> {
         match self.live(id)? {
             Some(Live { contained: Contained::Cgroup(cgroup), .. }) => Ok(cgroup),
-            Some(_) => Err(Error::NotInCgroup(id)),
-            None => Err(Error::Finished(id)),
+            Some(_) => Err(JobError::NotInCgroup(id).into()),
+            None => Err(JobError::Finished(id).into()),
         }
     }
 
@@ -65,8 +65,7 @@ impl Jobs {
         hierarchy: Option<&Tree>,
     ) -> Result<()> {
         let cgroup = self.cgroup(id)?;
-        let told = |source| Error::InvalidLimit { program: id.to_string().into(), source };
-        let mut settings = limits.check().map_err(told)?;
+        let mut settings = limits.check()?;
         if let Some(hierarchy) = hierarchy {
             hierarchy.require(&mut settings)?;
         }
@@ -102,7 +101,7 @@ impl Jobs {
             Some(content) => content
                 .parse()
                 .map_err(|error| Error::path("parse", path)(std::io::Error::other(error))),
-            None => Err(Error::NoPressure { path }),
+            None => Err(JobError::NoPressure { path }.into()),
         }
     }
 
@@ -141,7 +140,7 @@ impl Jobs {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(|_| Error::NoPressure { path: "/proc/pressure".into() })?;
+        .map_err(|_| JobError::NoPressure { path: "/proc/pressure".into() })?;
         let name = resource.to_string();
         let trigger = arm(dir.as_fd(), &name, stall, Path::new("/proc/pressure").join(&name))?;
         self.watch(Watched { trigger, job: None, token, resource }, around).map(drop)
@@ -279,7 +278,7 @@ impl Jobs {
         // Arm, then look.
         if !self.watch_group(slot, around) {
             let path = self.cgroup(id)?.path().join("cgroup.events");
-            return Err(Error::WatchLimit { path });
+            return Err(SystemError::WatchLimit { path }.into());
         }
         self.freeze_changed(slot, around);
         Ok(())
@@ -304,20 +303,20 @@ impl Jobs {
 /// Arms a trigger on the pressure file `name` in `dir`, which is at `path`.
 fn arm(dir: BorrowedFd<'_>, name: &str, stall: Stall, path: PathBuf) -> Result<Trigger> {
     if let Some(reason) = stall.fault() {
-        return Err(Error::StallRefused { path, reason });
+        return Err(JobError::StallRefused { path, reason, cause: None }.into());
     }
     Trigger::arm(dir, name, stall).map_err(|error| match Errno::from_io_error(&error) {
         // No PSI in this kernel, or not switched on.
-        Some(Errno::NOENT | Errno::OPNOTSUPP) => Error::NoPressure { path },
+        Some(Errno::NOENT | Errno::OPNOTSUPP) => JobError::NoPressure { path }.into(),
         Some(Errno::INVAL) => {
             let reason = "without CAP_SYS_RESOURCE the window has to be a multiple of 2 s, \
                           and before Linux 6.5 it is at least 500 ms for everybody";
-            Error::StallRefused { path, reason }
+            JobError::StallRefused { path, reason, cause: Some(error) }.into()
         }
-        Some(Errno::PERM | Errno::ACCESS) => Error::StallRefused {
-            path,
-            reason: "before Linux 6.5 it takes CAP_SYS_RESOURCE, since then write access",
-        },
+        Some(Errno::PERM | Errno::ACCESS) => {
+            let reason = "before Linux 6.5 it takes CAP_SYS_RESOURCE, since then write access";
+            JobError::StallRefused { path, reason, cause: Some(error) }.into()
+        }
         _ => Error::path("arm a pressure trigger on", path)(error),
     })
 }

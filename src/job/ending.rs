@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SystemError};
 use crate::event::{Event, Exit, Report, Stats, Usage};
 use crate::job::containment::Contained;
 use crate::job::jobs::{
@@ -57,9 +57,11 @@ impl Jobs {
                     register(around.registry, live.process.pidfd(), main_token(slot)).is_ok();
                 return;
             }
-            Err(source) => {
-                if Errno::from_io_error(&source) != Some(Errno::CHILD) {
-                    job.problems.push(Error::Loop { operation: "wait for a main process", source });
+            Err(cause) => {
+                if Errno::from_io_error(&cause) != Some(Errno::CHILD) {
+                    job.problems.push(
+                        SystemError::Loop { operation: "wait for a main process", cause }.into(),
+                    );
                 }
                 // The host ignores SIGCHLD, or waits for any child.
                 (live.process.exit_after_reap(), Usage::default())
@@ -124,10 +126,11 @@ impl Jobs {
             }
             // Somebody is left whom nothing would announce: a member that was born this moment.
         }
-        Err(Error::Loop {
+        Err(SystemError::Loop {
             operation: "wait for the processes that the main process left behind",
-            source: io::Error::other("they can neither be watched nor listed"),
-        })
+            cause: io::Error::other("they can neither be watched nor listed"),
+        }
+        .into())
     }
 
     fn populated(&self, slot: usize) -> Result<bool> {
@@ -175,7 +178,9 @@ impl Jobs {
                     live.survivors.push(place);
                 }
                 Err(_) if watched => break,
-                Err(source) => return Err(Error::Loop { operation: "watch a process", source }),
+                Err(cause) => {
+                    return Err(SystemError::Loop { operation: "watch a process", cause }.into());
+                }
             }
         }
         Ok(!live.survivors.is_empty())

@@ -6,7 +6,7 @@
 //! process is reaped, for the kernel would report it again. Nothing that fails here is lost: it
 //! goes to the caller or into the job's report.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use uuid::Uuid;
 use crate::cgroup::Trigger;
 use crate::command::{Command, EndPolicy, Signal};
 use crate::driver::Watch;
-use crate::error::{Error, Result};
+use crate::error::{Error, JobError, Result, SystemError, TailError};
 use crate::event::{Event, Exit, OomCause, Report, Stallable, Status, StopCause, Usage};
-use crate::id::{JobId, Key, Token};
+use crate::id::{JobId, Key, Stream, Token};
 use crate::job::containment::Contained;
 use crate::job::deadlines::Deadlines;
 use crate::job::launch::{Ground, Launch, Launched};
 use crate::job::life::{Action, Input, State, next};
-use crate::log::{LogDirectory, Stream, Tails};
+use crate::log::{LogDirectory, Tails};
 use crate::sys::Process;
 
 /// The parts of a reactor that jobs use.
@@ -147,6 +147,8 @@ impl Watched {
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     pub(super) jobs: Slab<Job>,
+    /// Where in `jobs` each of them is.
+    slots: HashMap<JobId, usize>,
     /// Processes that are waited for besides the main ones: the job's slot, and the pidfd.
     pub(super) survivors: Slab<(usize, OwnedFd)>,
     pub(super) deadlines: Deadlines,
@@ -215,16 +217,12 @@ impl Jobs {
     }
 
     pub(super) fn slot(&self, id: JobId) -> Result<usize> {
-        let slot = id.slot() as usize;
-        match self.jobs.get(slot) {
-            Some(job) if job.id == id => Ok(slot),
-            _ => Err(Error::UnknownJob(id)),
-        }
+        self.slots.get(&id).copied().ok_or_else(|| JobError::Unknown(id).into())
     }
 
-    /// The job with this UUID: a pass over all jobs.
+    /// The job with this UUID.
     pub(crate) fn find(&self, uuid: Uuid) -> Option<JobId> {
-        self.jobs.iter().map(|(_, job)| job.id).find(|id| id.uuid() == uuid)
+        Some(JobId::new(uuid)).filter(|id| self.slots.contains_key(id))
     }
 
     /// Starts a command; on failure nothing of the attempt is left.
@@ -241,20 +239,14 @@ impl Jobs {
         let launch = Launch::start(command, ground, around.logs)?;
         let entry = self.jobs.vacant_entry();
         let slot = entry.key();
-        let watched =
-            u32::try_from(slot).map_err(|_| io::Error::other("too many jobs")).and_then(|number| {
-                register(around.registry, launch.process().pidfd(), main_token(slot))
-                    .map(|()| number)
-            });
-        let number = match watched {
-            Ok(number) => number,
-            Err(source) => {
-                launch.abandon();
-                return Err(Error::Loop { operation: "watch the new process", source });
-            }
-        };
+        let watched = register(around.registry, launch.process().pidfd(), main_token(slot));
+        if let Err(cause) = watched {
+            launch.abandon();
+            return Err(SystemError::Loop { operation: "watch the new process", cause }.into());
+        }
         let Launched { uuid, process, contained, names } = launch.succeeded();
-        let id = JobId::new(uuid, number);
+        let id = JobId::new(uuid);
+        self.slots.insert(id, slot);
         entry.insert(Job {
             id,
             token,
@@ -375,9 +367,9 @@ impl Jobs {
             job.problems.push(error);
         }
         if job.exit.is_none()
-            && let Err(source) = live.process.signal(Signal::KILL)
+            && let Err(cause) = live.process.signal(Signal::KILL)
         {
-            job.problems.push(Error::Loop { operation: "kill a main process", source });
+            job.problems.push(SystemError::Loop { operation: "kill a main process", cause }.into());
         }
     }
 
@@ -389,7 +381,7 @@ impl Jobs {
         around: &mut Surroundings<'_>,
     ) -> Result<()> {
         let slot = self.slot(id)?;
-        let Some(job) = self.jobs.get_mut(slot) else { return Err(Error::UnknownJob(id)) };
+        let Some(job) = self.jobs.get_mut(slot) else { return Err(JobError::Unknown(id).into()) };
         let stopping = matches!(job.state, State::Stopping | State::Leaving);
         if stopping {
             let sooner = grace.and_then(|grace| Instant::now().checked_add(grace));
@@ -433,12 +425,12 @@ impl Jobs {
         let job = &self.jobs[self.slot(id)?];
         match &job.live {
             Some(live) if main_only && job.exit.is_none() => {
-                let told = |source| Error::Loop { operation: "signal a main process", source };
+                let told = Error::event_loop("signal a main process");
                 live.process.signal(signal).map_err(told)
             }
             Some(live) if !main_only => live.contained.signal(signal, &live.process),
-            Some(_) => Err(Error::Exited(id)),
-            None if main_only => Err(Error::Exited(id)),
+            Some(_) => Err(JobError::Exited(id).into()),
+            None if main_only => Err(JobError::Exited(id).into()),
             None => Ok(()),
         }
     }
@@ -467,11 +459,11 @@ impl Jobs {
     pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<Source<'_>> {
         let job = &self.jobs[self.slot(id)?];
         let [output, error] = &job.logs;
-        let (log, name) = match stream {
-            Stream::Output => (output, "standard output"),
-            Stream::Error => (error, "standard error"),
+        let log = match stream {
+            Stream::Output => output,
+            Stream::Error => error,
         };
-        let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
+        let log = log.as_ref().ok_or(TailError::NoLog { job: id, stream })?;
         Ok(Source {
             name: &log.name,
             open: log.open,
@@ -497,19 +489,12 @@ impl Jobs {
     pub(crate) fn remove(&mut self, id: JobId, around: &mut Surroundings<'_>) -> Result<()> {
         let slot = self.slot(id)?;
         if self.jobs[slot].state != State::Finished {
-            return Err(Error::NotFinished(id));
+            return Err(JobError::NotFinished(id).into());
         }
         let job = self.jobs.remove(slot);
+        self.slots.remove(&id);
         // Events of a job that is gone would confuse: it was told all but these.
-        around.queue.retain(|event| match event {
-            Event::Exited { job, .. }
-            | Event::Finished { job, .. }
-            | Event::Pressure { job, .. }
-            | Event::Oom { job, .. }
-            | Event::Frozen { job, .. }
-            | Event::Thawed { job, .. } => *job != id,
-            Event::Readable { .. } | Event::SystemPressure { .. } | Event::Woken => true,
-        });
+        around.queue.retain(|event| event.job() != Some(id));
         job.discard_logs(around)
     }
 
@@ -531,6 +516,7 @@ impl Jobs {
 
     /// Forgets every job; the logs of the finished ones go unless they are to be kept.
     pub(crate) fn discard_all(&mut self, around: &mut Surroundings<'_>) {
+        self.slots.clear();
         for job in self.jobs.drain() {
             if job.state == State::Finished && !job.detached {
                 let _ = job.discard_logs(around);

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::cgroup::{Group, Owner, Pool, Tree};
 use crate::command::{Command, Output, ProcessGroup, Setting, Signal, Stdin};
-use crate::error::{Error, Result, Stage};
+use crate::error::{Error, LimitsError, Result, SpawnError, Stage};
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::log::LogDirectory;
@@ -95,7 +95,7 @@ impl<'a> Launch<'a> {
             }
             // Checked on the new group itself, which inherits the state of every group above it.
             if cgroup.frozen()? {
-                return Err(Error::Frozen { path: cgroup.path() });
+                return Err(SpawnError::Frozen { path: cgroup.path() }.into());
             }
         }
         let owner = (command.uid, command.gid);
@@ -116,11 +116,11 @@ impl<'a> Launch<'a> {
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
         let dir = dir.as_ref().map(OwnedFd::as_fd);
         let plan = prepared.plan(command, [input, output, error], dir);
-        let process = ground.nurseries.spawn(&plan).map_err(|failure| Error::Spawn {
+        let process = ground.nurseries.spawn(&plan).map_err(|failure| SpawnError::Failed {
             program: command.program.clone(),
             stage: failure.stage,
             path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
-            source: io::Error::from_raw_os_error(failure.errno),
+            cause: io::Error::from_raw_os_error(failure.errno),
         })?;
         Ok(Self { made, process })
     }
@@ -195,14 +195,12 @@ pub(crate) fn test_placement(hierarchy: &Arc<Tree>, nurseries: &Nurseries) -> Re
     let cgroup = Group::create(hierarchy, random_uuid()?.to_string())?;
     let frozen = cgroup.frozen();
     let found = match frozen {
-        Ok(true) => Err(Error::Frozen { path: cgroup.path() }),
+        Ok(true) => Err(SpawnError::Frozen { path: cgroup.path() }.into()),
         Err(error) => Err(error),
         Ok(false) => cgroup.open_dir().and_then(|dir| {
-            nurseries.probe(dir.as_fd()).map_err(|failure| Error::Spawn {
-                program: "the placement probe".into(),
-                stage: failure.stage,
-                path: None,
-                source: io::Error::from_raw_os_error(failure.errno),
+            nurseries.probe(dir.as_fd()).map_err(|failure| {
+                let cause = io::Error::from_raw_os_error(failure.errno);
+                SpawnError::Placement { path: cgroup.path(), stage: failure.stage, cause }.into()
             })
         }),
     };
@@ -214,17 +212,15 @@ pub(crate) fn test_placement(hierarchy: &Arc<Tree>, nurseries: &Nurseries) -> Re
 
 /// Checks the limits, and that what holds the job can hold it as the command wants.
 fn check_containment(command: &Command, hierarchy: Option<&Arc<Tree>>) -> Result<Vec<Setting>> {
-    let program = || command.program.clone();
-    let mut settings = command
-        .limits
-        .check()
-        .map_err(|source| Error::InvalidLimit { program: program(), source })?;
+    let mut settings = command.limits.check()?;
     match hierarchy {
         Some(hierarchy) => hierarchy.require(&mut settings)?,
-        None if !settings.is_empty() => return Err(Error::LimitsNeedCgroup { program: program() }),
+        None if !settings.is_empty() => return Err(LimitsError::NeedCgroup.into()),
         None if command.process_group == ProcessGroup::Host => {
             let reason = "a job contained by process group cannot stay in the host's";
-            return Err(Error::InvalidCommand { program: program(), reason });
+            return Err(
+                SpawnError::InvalidCommand { program: command.program.clone(), reason }.into()
+            );
         }
         None => {}
     }

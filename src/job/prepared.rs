@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use linux_raw_sys::general as raw;
 
 use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource};
-use crate::error::{Error, Result};
+use crate::error::SpawnError;
 use crate::sys::{CStringArray, Plan, ResourceLimit};
 
 /// A command that was checked and put into the form in which the kernel takes it.
@@ -27,8 +27,9 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Checks what can be checked without trying.
-    pub(crate) fn new(command: &Command) -> Result<Self> {
-        let refuse = |reason| Error::InvalidCommand { program: command.program.clone(), reason };
+    pub(crate) fn new(command: &Command) -> Result<Self, SpawnError> {
+        let refuse =
+            |reason| SpawnError::InvalidCommand { program: command.program.clone(), reason };
         let string =
             |text: &OsStr, reason| CString::new(text.as_bytes()).map_err(|_| refuse(reason));
         if command.program.is_empty() {
@@ -76,7 +77,7 @@ impl Prepared {
         let programs = candidates(&command.program, variables.get(OsStr::new("PATH")))
             .into_iter()
             .map(|path| string(&path, "PATH contains a NUL byte"))
-            .collect::<Result<_>>()?;
+            .collect::<Result<_, _>>()?;
         let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
         Ok(Self { programs, argv, envp, current_dir, limits, groups })
     }
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn what_no_kernel_could_run_is_refused() {
         let reason = |command: &Command| match Prepared::new(command) {
-            Err(Error::InvalidCommand { reason, .. }) => reason,
+            Err(SpawnError::InvalidCommand { reason, .. }) => reason,
             other => panic!("{other:?}"),
         };
         assert!(reason(&Command::new("")).contains("empty"));

@@ -15,7 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SystemError};
 
 /// The directory of the logs.
 #[derive(Debug)]
@@ -41,7 +41,9 @@ impl LogDirectory {
     }
 
     fn checked(path: PathBuf, temporary: bool) -> Result<Self> {
-        let refuse = |reason: String| Error::LogDirectory { path: path.clone(), reason };
+        let refuse = |reason: String| -> Error {
+            SystemError::LogDirectory { path: path.clone(), reason }.into()
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = openat(CWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => refuse("it does not exist: create it with mode 0700".to_owned()),
@@ -100,7 +102,7 @@ impl LogDirectory {
     pub(crate) fn open_log(&self, name: &str) -> Result<File> {
         openat(&self.dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map(File::from)
-            .map_err(Error::path("open log", self.path(name)))
+            .map_err(Error::log("open log", self.path(name)))
     }
 
     /// The size of a log in bytes.

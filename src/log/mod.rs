@@ -14,7 +14,7 @@ mod window;
 
 #[cfg(any(fuzzing, test))]
 pub use simulator::{Content, End, Engine, Interference, Machine, byte};
-pub use tail::{Fill, Position, Read, Stream, TailOptions};
+pub use tail::{Chunk, Fill, Position, Read, TailOptions};
 
 pub(crate) use directory::LogDirectory;
 pub(crate) use log::Kernel;

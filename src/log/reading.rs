@@ -111,19 +111,29 @@ impl<K: Kernel> Tails<K> {
 
     /// The bytes that the last [`fill`](Self::fill) of this tail has found.
     pub(crate) fn shown(&self, id: TailId) -> &[u8] {
-        let bytes = self.tails.get(id.0).and_then(|tail| {
-            let window = &self.logs.get(tail.log)?.window;
-            let bytes = match window.from(tail.offset) {
-                Some(bytes) => bytes,
-                None => {
-                    let (_, start, length) = self.behind_of.filter(|(owner, ..)| *owner == id.0)?;
-                    self.behind
-                        .get(usize::try_from(tail.offset.checked_sub(start)?).ok()?..length)?
-                }
-            };
-            bytes.get(..tail.filled)
-        });
+        let bytes = self.tails.get(id.0).and_then(|tail| self.found(id, tail.offset, tail.filled));
         bytes.unwrap_or(&[])
+    }
+
+    /// The same bytes, over which the tail moves on.
+    pub(crate) fn take_shown(&mut self, id: TailId) -> &[u8] {
+        let Some(tail) = self.tails.get_mut(id.0) else { return &[] };
+        let (offset, length) = (tail.offset, std::mem::take(&mut tail.filled));
+        tail.offset += length as u64;
+        self.found(id, offset, length).unwrap_or(&[])
+    }
+
+    /// Bytes of a tail that [`fill`](Self::fill) has found, in the window or behind it.
+    fn found(&self, id: TailId, offset: u64, filled: usize) -> Option<&[u8]> {
+        let window = &self.logs.get(self.tails.get(id.0)?.log)?.window;
+        let bytes = match window.from(offset) {
+            Some(bytes) => bytes,
+            None => {
+                let (_, start, length) = self.behind_of.filter(|(owner, ..)| *owner == id.0)?;
+                self.behind.get(usize::try_from(offset.checked_sub(start)?).ok()?..length)?
+            }
+        };
+        bytes.get(..filled)
     }
 
     /// Makes `behind` hold the bytes at the tail's offset and says how many; `None` when the file

@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::id::{Key, TailId, Token};
 use crate::log::log::Kernel;
 use crate::log::tail::{Fill, Read, TailOptions, Until};
-use crate::log::tails::{Queue, Tails, Trouble};
+use crate::log::tails::{Queue, Tails};
 use crate::log::window::PAGE;
 
 /// What a file holds at this offset. No two generations that follow each other have the same byte
@@ -220,7 +220,7 @@ impl Engine {
             End::Offset(offset) => Until::Offset(offset),
             End::Never => Until::Never,
         };
-        self.tails.open(log, options, until, Token(token), &mut self.queue).map_err(trouble)
+        self.tails.open(log, options, until, Token(token), &mut self.queue).map_err(io::Error::from)
     }
 
     /// Where a tail stands.
@@ -234,7 +234,7 @@ impl Engine {
     /// # Errors
     /// What the kernel refused.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> io::Result<Read> {
-        self.tails.read(tail, buffer, &mut self.queue).map_err(trouble)
+        self.tails.read(tail, buffer, &mut self.queue).map_err(io::Error::from)
     }
 
     /// Shows as `Reactor::fill_buf`.
@@ -242,7 +242,7 @@ impl Engine {
     /// # Errors
     /// What the kernel refused.
     pub fn fill_buf(&mut self, tail: TailId) -> io::Result<Fill<'_>> {
-        match self.tails.fill(tail, &mut self.queue).map_err(trouble)? {
+        match self.tails.fill(tail, &mut self.queue).map_err(io::Error::from)? {
             Fill::Data(_) => Ok(Fill::Data(self.tails.shown(tail))),
             other => Ok(other),
         }
@@ -348,13 +348,6 @@ impl Engine {
     #[must_use]
     pub fn tails(&self) -> usize {
         self.tails.len()
-    }
-}
-
-fn trouble(trouble: Trouble) -> io::Error {
-    match trouble {
-        Trouble::Unknown => io::Error::from(io::ErrorKind::NotFound),
-        Trouble::Io(error) => error,
     }
 }
 

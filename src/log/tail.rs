@@ -1,9 +1,9 @@
-//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`] and [`Fill`], and
-//! the state of one tail.
+//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`], [`Fill`] and
+//! [`Chunk`], and the state of one tail.
 //!
 //! Plain data; knows nothing of the log behind it.
 
-use crate::id::{Key, Token};
+use crate::id::{Key, Stream, Token};
 
 /// Where a tail begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,29 +23,18 @@ pub enum Position {
     LastLines(u64),
 }
 
-/// Which of a job's logs to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stream {
-    /// The log of both streams, or that of standard output when there are two.
-    #[default]
-    Output,
-    /// The log of standard error, when that is a log of its own
-    /// ([`Output::Split`](crate::Output::Split)).
-    Error,
-}
-
 /// How to open a tail; a [`Position`] alone will do.
 ///
 /// ```
-/// use jobworker::{Position, Stream, TailOptions};
+/// use jobworker::{Command, Position, Reactor, TailOptions, Token};
 ///
-/// let options = TailOptions::new(Position::LastLines(10)).snapshot().stream(Stream::Error);
-/// assert_eq!(TailOptions::from(Position::End), TailOptions::new(Position::End));
-/// # let _ = options;
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(&Command::new("true"), Token(1))?;
+/// reactor.tail(job, TailOptions::new(Position::LastLines(10)).snapshot(), Token(2))?;
+/// reactor.tail(job, Position::End, Token(3))?;
+/// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
 pub struct TailOptions {
     pub(crate) position: Position,
     pub(crate) follow: bool,
@@ -54,20 +43,35 @@ pub struct TailOptions {
 
 impl TailOptions {
     /// Begins at `position` and follows the log as it grows.
+    #[must_use]
     pub fn new(position: Position) -> Self {
         Self { position, follow: true, stream: Stream::Output }
     }
 
     /// Ends where the log ends when the tail is opened, instead of following it.
-    pub fn snapshot(mut self) -> Self {
+    pub fn snapshot(&mut self) -> &mut Self {
         self.follow = false;
         self
     }
 
     /// Reads this log of the job.
-    pub fn stream(mut self, stream: Stream) -> Self {
+    pub fn stream(&mut self, stream: Stream) -> &mut Self {
         self.stream = stream;
         self
+    }
+}
+
+/// For a call that ends in a setter.
+impl From<&mut TailOptions> for TailOptions {
+    fn from(options: &mut TailOptions) -> Self {
+        *options
+    }
+}
+
+/// For options that are used more than once.
+impl From<&TailOptions> for TailOptions {
+    fn from(options: &TailOptions) -> Self {
+        *options
     }
 }
 
@@ -79,8 +83,37 @@ impl From<Position> for TailOptions {
 }
 
 /// What [`Reactor::read`](crate::Reactor::read) found.
+///
+/// # Read on until `UpToDate` or `Ended`
+/// [`Event::Readable`](crate::Event::Readable) is edge-triggered: it comes again only after
+/// `UpToDate` was returned. A loop that stops at `Truncated`, as `while let Read::Data(..)` does,
+/// never gets the bytes that follow. Match on all four variants, or use
+/// [`next_chunk`](crate::Reactor::next_chunk), whose `while let` loop is right.
+///
+/// ```
+/// use jobworker::{Reactor, Read, TailId};
+///
+/// /// Reads what a tail has for now; says whether there can be more.
+/// fn read_all(reactor: &mut Reactor, tail: TailId, to: &mut Vec<u8>) -> jobworker::Result<bool> {
+///     let mut buffer = [0; 8192];
+///     loop {
+///         match reactor.read(tail, &mut buffer)? {
+///             Read::Data(length) => to.extend_from_slice(&buffer[..length]),
+///             Read::Truncated => eprintln!("the job has truncated its log"),
+///             Read::UpToDate => return Ok(true),
+///             Read::Ended => return Ok(false),
+///         }
+///     }
+/// }
+/// # let mut reactor = Reactor::new()?;
+/// # let start = jobworker::Position::Start;
+/// # let tail = reactor.tail_file("/etc/passwd", start, jobworker::Token(0))?;
+/// # let mut bytes = Vec::new();
+/// # assert!(read_all(&mut reactor, tail, &mut bytes)?);
+/// # assert_eq!(bytes, std::fs::read("/etc/passwd").unwrap());
+/// # Ok::<(), jobworker::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Read {
     /// This many bytes were copied, at least one unless the buffer is empty.
     Data(usize),
@@ -88,15 +121,16 @@ pub enum Read {
     /// there is more.
     UpToDate,
     /// The job truncated its log since the last read, or it was written anew; bytes that this tail
-    /// had not read are gone. The tail goes on at the first byte of what the log is now.
+    /// had not read are gone. The tail goes on at the first byte of what the log is now: read on.
     Truncated,
-    /// Every byte was read and there will be no more.
+    /// Every byte was read and there will be no more. Each further read returns it again.
     Ended,
 }
 
 /// What [`Reactor::fill_buf`](crate::Reactor::fill_buf) found.
+///
+/// As with [`Read`], read on until `UpToDate` or `Ended`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Fill<'a> {
     /// The next bytes of the log, at least one.
     Data(&'a [u8]),
@@ -106,6 +140,17 @@ pub enum Fill<'a> {
     Truncated,
     /// As [`Read::Ended`].
     Ended,
+}
+
+/// The next piece of a tail, from [`Reactor::next_chunk`](crate::Reactor::next_chunk).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Chunk<'a> {
+    /// The next bytes of the log; none when the chunk only reports a truncation.
+    pub bytes: &'a [u8],
+    /// The job truncated its log, or it was written anew, before these bytes: see
+    /// [`Read::Truncated`].
+    pub truncated: bool,
 }
 
 /// Where a tail ends.

@@ -35,6 +35,15 @@ impl From<io::Error> for Trouble {
     }
 }
 
+impl From<Trouble> for io::Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Unknown => Self::from(io::ErrorKind::NotFound),
+            Trouble::Io(error) => error,
+        }
+    }
+}
+
 /// All tails and their logs.
 #[derive(Debug)]
 pub(crate) struct Tails<K: Kernel> {

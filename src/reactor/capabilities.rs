@@ -9,7 +9,7 @@ use std::{fmt, fs};
 use rustix::process::{Resource, getrlimit};
 
 use crate::cgroup::{Group, Tree, disks_with_bfq, lists, v1_mounts};
-use crate::error::Error;
+use crate::error::{Error, SystemError};
 use crate::job::test_placement;
 use crate::reactor::config::Config;
 use crate::sys::{Nurseries, random_uuid, tells_pidfd_info};
@@ -159,7 +159,7 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         Nurseries::new().map_err(Error::event_loop("map a stack")).and_then(|nurseries| {
             let placement = test_placement(tree, &nurseries)?;
             match placement.misplaced {
-                Some(reason) => Err(Error::NoCgroup { reason }),
+                Some(reason) => Err(SystemError::NoCgroup { reason }.into()),
                 None => Ok(placement.tells_exit),
             }
         });

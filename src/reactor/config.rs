@@ -1,5 +1,6 @@
-//! Owns [`Config`]: how a reactor is set up. Plain data; everything is checked when the reactor is
-//! made.
+//! Owns [`Config`]: how a reactor is set up.
+//!
+//! Plain data; everything is checked when the reactor is created.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::job::Containment;
 /// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a configuration does nothing until a reactor is made with it"]
+#[must_use = "a configuration does nothing until a reactor is created with it"]
 pub struct Config {
     pub(crate) containment: Containment,
     pub(crate) cgroup_parent: Option<PathBuf>,
@@ -43,66 +44,65 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Jobs in cgroups, in the place that fits the system; logs in a directory of the reactor's
-    /// own.
+    /// The defaults: jobs in cgroups, below a parent that suits the system, and logs in a new
+    /// temporary directory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How the processes of a job are held together.
+    /// Sets how the processes of a job are contained.
     pub fn containment(&mut self, containment: Containment) -> &mut Self {
         self.containment = containment;
         self
     }
 
-    /// The cgroup under which a cgroup is made for each job; it must exist.
+    /// Sets the cgroup below which a cgroup is created for each job; it must exist.
     ///
-    /// By default it is the host's own cgroup where that was delegated (systemd marks it so for
-    /// `Delegate=`), otherwise the root of the cgroup2 tree where that is writable, otherwise
-    /// the host's own cgroup.
+    /// The default is the host's own cgroup if that was delegated (systemd marks it so for
+    /// `Delegate=`), otherwise the root of the cgroup2 tree if that is writable, otherwise the
+    /// host's own cgroup.
     pub fn cgroup_parent(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.cgroup_parent = Some(dir.as_ref().to_owned());
         self
     }
 
     /// Moves the host itself into a cgroup of this name, below the one it is in, when the reactor
-    /// is made.
+    /// is created.
     ///
-    /// A cgroup with processes of its own cannot pass controllers on to groups below it. So where
-    /// jobs are made in the host's own cgroup, as in a delegated one, limits need the host out
-    /// of the way. The whole process moves; others in the same cgroup are left alone, and are
-    /// then in the way. Moving takes the kernel some milliseconds.
+    /// A cgroup that contains processes cannot enable controllers for the cgroups below it. If jobs
+    /// are created below the host's own cgroup, as in a delegated one, limits therefore need the
+    /// host to move out of it. The whole process moves. Other processes in the same cgroup are not
+    /// moved, and still prevent limits. Moving takes some milliseconds.
     pub fn host_leaf(&mut self, name: &str) -> &mut Self {
         self.host_leaf = Some(name.to_owned());
         self
     }
 
-    /// The directory of the logs; it must exist, belong to the host's user and be closed to all
-    /// others (mode 0700).
+    /// Sets the directory of the logs. It must exist, belong to the host's user, and be accessible
+    /// to nobody else (mode 0700).
     ///
-    /// By default a directory with a name of its own is made in [`std::env::temp_dir`], and removed
-    /// with the reactor when no log was to be kept.
+    /// The default is a new directory in [`std::env::temp_dir`], which is removed with the reactor
+    /// unless logs are kept in it.
     pub fn log_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.log_dir = Some(dir.as_ref().to_owned());
         self
     }
 
-    /// How long a log that grows without a pause is left alone between two looks at it; 200 µs by
-    /// default.
+    /// Sets the time between two reads of a log that grows without a pause; the default is 200 µs.
     ///
-    /// A log counts as hot after four growths, each within one pace of the one before. Growth after
-    /// a pause is always noticed at once. Zero never paces: each growth wakes the reactor, and
-    /// slows the writer down.
+    /// A log counts as hot after it has grown four times, each within one pace of the time before.
+    /// Growth after a pause is always noticed at once. Zero disables pacing: each growth then wakes
+    /// the reactor, and slows the writer down.
     pub fn pace(&mut self, pace: Duration) -> &mut Self {
         self.pace = pace;
         self
     }
 
-    /// How many of a log's newest bytes are shared by its tails in memory, and how many are read in
-    /// one turn; 64 KiB by default, at least 16.
+    /// Sets how many of a log's newest bytes its tails share in memory, and how many are read in
+    /// one turn. The default is 64 KiB, the minimum 16 bytes.
     ///
     /// A log with tails uses up to three times as much memory. A tail that is further behind reads
-    /// the file itself.
+    /// from the file.
     pub fn window_bytes(&mut self, bytes: usize) -> &mut Self {
         self.window_bytes = bytes;
         self

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use uuid::Uuid;
 use crate::cgroup::{Owner, Pool, Tree};
 use crate::command::{Command, Signal};
 use crate::driver::{Change, LogFile, Target, Timer, Waker, Watch};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SystemError, TailError};
 use crate::event::{Event, Events, Status};
 use crate::id::{JobId, TailId, Token};
 use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Source, Surroundings, test_placement};
-use crate::log::{Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
+use crate::log::{Chunk, Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
 use crate::reactor::config::Config;
 use crate::sys::{Nurseries, random_uuid};
 
@@ -67,31 +68,31 @@ enum Wait {
 /// each readiness poll once with a timeout of zero.
 ///
 /// # What is not promised
-/// * A poll may return no events before its timeout only when [`Event::Woken`] is among them; but
-///   readiness of the descriptor may turn out to be housekeeping without an event for the host.
+/// * That the descriptor is readable does not mean that there is an event: it may be internal work,
+///   after which a poll with a timeout of zero returns no events. A poll with a longer timeout
+///   returns none only once that has passed.
 /// * Events of different jobs come in no particular order.
 /// * It is not `Sync`: only a [`Waker`] may be used from other threads.
 ///
 /// # Examples
 ///
 /// ```
-/// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+/// use jobworker::{Command, Event, Events, Position, Reactor, Token};
 ///
 /// let mut reactor = Reactor::new()?;
 /// let job = reactor.spawn(Command::new("echo").arg("hello"), Token(1))?;
-/// let tail = reactor.tail(job, Position::Start, Token(2))?;
-/// let (mut events, mut output, mut buffer) = (Events::with_capacity(64), Vec::new(), [0; 4096]);
+/// reactor.tail(job, Position::Start, Token(2))?;
+/// let (mut events, mut output) = (Events::with_capacity(64), Vec::new());
 /// 'job: loop {
 ///     reactor.poll(&mut events, None)?;
 ///     for event in &events {
 ///         match event {
-///             Event::Readable { tail, .. } => loop {
-///                 match reactor.read(*tail, &mut buffer)? {
-///                     Read::Data(n) => output.extend_from_slice(&buffer[..n]),
-///                     Read::Ended => break 'job,
-///                     _ => break,
+///             Event::Readable { tail, .. } => {
+///                 while let Some(chunk) = reactor.next_chunk(*tail)? {
+///                     output.extend_from_slice(chunk.bytes);
 ///                 }
-///             },
+///             }
+///             Event::Finished { .. } => break 'job,
 ///             _ => {}
 ///         }
 ///     }
@@ -134,9 +135,10 @@ impl Reactor {
     /// cloned into a new cgroup to see that it really lands there.
     ///
     /// # Errors
-    /// [`Error::NoCgroup`] when there is no cgroup tree to work in, or the child did not land in
-    /// its group; [`Error::LogDirectory`] or [`Error::Path`] when the log directory cannot be
-    /// used; [`Error::Loop`] when epoll, inotify, timer or stack cannot be had.
+    /// [`Error::System`]: `NoCgroup` when there is no cgroup tree to work in, or the child did not
+    /// land in its group; `LogDirectory` or `Path` when the log directory cannot be used; `Loop`
+    /// when epoll, inotify, timer or stack cannot be created. [`Error::Spawn`] (`Placement` or
+    /// `Frozen`) when no process can be cloned into a cgroup of the tree.
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
@@ -148,7 +150,7 @@ impl Reactor {
                 )?);
                 let placement = test_placement(&hierarchy, &nurseries)?;
                 if let Some(reason) = placement.misplaced {
-                    return Err(Error::NoCgroup { reason });
+                    return Err(SystemError::NoCgroup { reason }.into());
                 }
                 Some(hierarchy)
             }
@@ -213,9 +215,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Loop`] when the kernel refuses the epoll or the inotify descriptor, or setting the
-    /// timer: none is known to happen. What fails about one job is that job's event, or the
-    /// error of the call that concerned it.
+    /// [`Error::System`] (`Loop`) when the kernel refuses the epoll or the inotify descriptor, or
+    /// setting the timer: none is known to happen. What fails about one job is that job's event, or
+    /// the error of the call that concerned it.
     pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         events.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -391,11 +393,11 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// Nothing of a failed attempt is left. [`Error::Spawn`] says which step failed in the child,
-    /// and why: the program is not there ([`Stage::Exec`](crate::Stage::Exec) with `NotFound`)
-    /// or may not be executed (`PermissionDenied`), and so on. Before that come
-    /// [`Error::InvalidCommand`], [`Error::InvalidLimit`], [`Error::ControllerUnavailable`],
-    /// [`Error::LimitNotKept`], and [`Error::Path`] for cgroup, log and standard input.
+    /// Nothing of a failed attempt is left. [`Error::Spawn`]: `Failed` says which step failed in
+    /// the child, and why, such as [`Stage::Exec`](crate::Stage::Exec) for a program that does not
+    /// exist or may not be executed; `InvalidCommand` and `Frozen` come before there is a child.
+    /// [`Error::Limits`] when a limit is not acceptable or would not be enforced. [`Error::System`]
+    /// (`Path`) for the cgroup, the log and standard input.
     #[doc(alias = "clone3")]
     pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
         let mut ground = Ground {
@@ -446,9 +448,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::NoLog`] when the job has no such log; [`Error::Path`] when
-    /// the log cannot be opened or watched; [`Error::WatchLimit`] when
-    /// `fs.inotify.max_user_watches` is reached.
+    /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log, `Io` when
+    /// the log cannot be opened or watched, `WatchLimit` when `fs.inotify.max_user_watches` is
+    /// reached.
     pub fn tail(
         &mut self,
         job: JobId,
@@ -463,7 +465,7 @@ impl Reactor {
             Some(log) => log,
             None => {
                 let file = LogFile::new(self.logs.open_log(name)?, path.clone())?;
-                let log = self.tails.log_of(file).map_err(Error::path("open log", &path))?;
+                let log = self.tails.log_of(file).map_err(Error::log("open log", &path))?;
                 self.jobs.set_log(job, options.stream, log);
                 if finished && end.is_none() {
                     // It could not be found out when the job was finished, as its report says. The
@@ -474,7 +476,7 @@ impl Reactor {
             }
         };
         let opened = self.tails.open(log, options, until, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| story("watch log", &path, trouble))?;
+        let tail = opened.map_err(|trouble| log_error("watch log", &path, trouble.into()))?;
         self.tell_host()?;
         Ok(tail)
     }
@@ -496,8 +498,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Path`] when the file cannot be opened or watched, or is not a regular file;
-    /// [`Error::WatchLimit`] when `fs.inotify.max_user_watches` is reached.
+    /// [`Error::Tail`]: `Io` when the file cannot be opened or watched, or is not a regular file;
+    /// `WatchLimit` when `fs.inotify.max_user_watches` is reached.
     pub fn tail_file(
         &mut self,
         path: impl AsRef<Path>,
@@ -507,25 +509,69 @@ impl Reactor {
         let path = path.as_ref();
         // NONBLOCK, lest opening a pipe wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let file =
-            openat(CWD, path, flags, Mode::empty()).map_err(Error::path("open log", path))?;
+        let file = openat(CWD, path, flags, Mode::empty()).map_err(Error::log("open log", path))?;
         let file = LogFile::new(File::from(file), path.to_owned())?;
-        let log = self.tails.log_of(file).map_err(Error::path("open log", path))?;
+        let log = self.tails.log_of(file).map_err(Error::log("open log", path))?;
         let opened = self.tails.open(log, options.into(), Until::Never, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| story("watch log", path, trouble))?;
+        let tail = opened.map_err(|trouble| log_error("watch log", path, trouble.into()))?;
         self.tell_host()?;
         Ok(tail)
     }
 
-    /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
+    /// Takes the next piece of a tail where it lies, without a copy as long as the tail keeps up;
+    /// `None` when there is nothing more for now, or at the end.
+    ///
+    /// This is the shortest way to read: a loop `while let Some(chunk)` gets every byte, in order,
+    /// across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
+    /// [`Event::Readable`] comes when there is more. At the end it stays `None`; for a job,
+    /// [`Event::Finished`] comes after the last `Readable`. Call [`read`](Self::read) to tell an
+    /// end from a pause.
+    ///
+    /// A chunk is of a bounded size, but a job that writes without a pause can keep such a loop
+    /// going: bound the number of chunks per turn if other work must not wait, and come back for
+    /// the rest without waiting for an event. Does not block, but may read the file.
+    ///
+    /// ```
+    /// use jobworker::{Position, Reactor, TailOptions, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut options = TailOptions::new(Position::Start);
+    /// let tail = reactor.tail_file("/etc/passwd", options.snapshot(), Token(0))?;
+    /// let mut copy = Vec::new();
+    /// while let Some(chunk) = reactor.next_chunk(tail)? {
+    ///     copy.extend_from_slice(chunk.bytes);
+    /// }
+    /// assert_eq!(copy, std::fs::read("/etc/passwd").unwrap());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownTail`]; [`Error::Path`] when the file cannot be read or watched: nothing is
-    /// skipped, and the tail can be read again.
+    /// As for [`read`](Self::read).
+    pub fn next_chunk(&mut self, tail: TailId) -> Result<Option<Chunk<'_>>> {
+        let found = self.tails.fill(tail, &mut self.queue);
+        self.tell_host()?;
+        match found {
+            Ok(Fill::Data(_)) => {
+                Ok(Some(Chunk { bytes: self.tails.take_shown(tail), truncated: false }))
+            }
+            Ok(Fill::Truncated) => Ok(Some(Chunk { bytes: &[], truncated: true })),
+            Ok(Fill::UpToDate | Fill::Ended) => Ok(None),
+            Err(trouble) => Err(self.tail_error(tail, trouble)),
+        }
+    }
+
+    /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
+    ///
+    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`] no event
+    /// announces the bytes that follow.
+    ///
+    /// # Errors
+    /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:
+    /// nothing is skipped, and the tail can be read again).
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
         let read = self.tails.read(tail, buffer, &mut self.queue);
         self.tell_host()?;
-        read.map_err(|trouble| self.trouble(tail, trouble))
+        read.map_err(|trouble| self.tail_error(tail, trouble))
     }
 
     /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
@@ -568,7 +614,7 @@ impl Reactor {
         match found {
             Ok(Fill::Data(_)) => Ok(Fill::Data(self.tails.shown(tail))),
             Ok(other) => Ok(other),
-            Err(trouble) => Err(self.trouble(tail, trouble)),
+            Err(trouble) => Err(self.tail_error(tail, trouble)),
         }
     }
 
@@ -576,25 +622,25 @@ impl Reactor {
     /// read; never more than it has shown.
     ///
     /// # Errors
-    /// [`Error::UnknownTail`].
+    /// [`Error::Tail`] (`Unknown`).
     pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
-        self.tails.consume(tail, amount).map_err(|trouble| self.trouble(tail, trouble))
+        self.tails.consume(tail, amount).map_err(|trouble| self.tail_error(tail, trouble))
     }
 
     /// The offset in the log of the byte that the tail reads next: where a later tail can go on.
     ///
     /// # Errors
-    /// [`Error::UnknownTail`].
+    /// [`Error::Tail`] (`Unknown`).
     pub fn position(&self, tail: TailId) -> Result<u64> {
-        self.tails.position(tail).ok_or(Error::UnknownTail)
+        self.tails.position(tail).ok_or_else(|| TailError::Unknown(tail).into())
     }
 
     /// Closes a tail. Its slot is free at once, and no event of it comes any more.
     ///
     /// # Errors
-    /// [`Error::UnknownTail`].
+    /// [`Error::Tail`] (`Unknown`).
     pub fn close(&mut self, tail: TailId) -> Result<()> {
-        self.tails.close(tail).ok_or(Error::UnknownTail)?;
+        self.tails.close(tail).ok_or(TailError::Unknown(tail))?;
         self.tell_host()
     }
 
@@ -628,8 +674,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; a failure to signal is in the job's report, and the kill comes all
-    /// the same.
+    /// [`Error::Job`] (`Unknown`). A failure to signal is in the job's report, and the kill comes
+    /// all the same.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.stop(job, None, around))
     }
@@ -647,7 +693,7 @@ impl Reactor {
     /// [`Event::Finished`] tells when they are gone.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`].
+    /// [`Error::Job`] (`Unknown`).
     #[doc(alias = "cgroup.kill")]
     pub fn kill(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.kill(job, around))
@@ -657,7 +703,7 @@ impl Reactor {
     /// continue, to act on it.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Path`] when a process may not be signalled.
+    /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&mut self, job: JobId, signal: Signal) -> Result<()> {
         self.jobs.signal(job, signal, false)
@@ -687,7 +733,8 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Exited`] when that process is gone.
+    /// [`Error::Job`] (`Unknown`, or `Exited` when that process is gone); [`Error::System`] when it
+    /// may not be signalled.
     pub fn signal_main(&mut self, job: JobId, signal: Signal) -> Result<()> {
         self.jobs.signal(job, signal, true)
     }
@@ -705,7 +752,7 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`].
+    /// [`Error::Job`] (`Unknown`).
     pub fn status(&self, job: JobId) -> Result<Status> {
         self.jobs.status(job, &self.logs)
     }
@@ -713,7 +760,7 @@ impl Reactor {
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
     ///
     /// ```
-    /// use jobworker::{Command, Error, Event, Events, Reactor, Token};
+    /// use jobworker::{Command, ErrorKind, Event, Events, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
     /// let mut events = Events::with_capacity(64);
@@ -730,18 +777,18 @@ impl Reactor {
     /// let job = reactor.spawn(&Command::new("true"), Token(1))?;
     /// finished(&mut reactor, &mut events)?;
     /// reactor.remove(job)?;
-    /// assert!(matches!(reactor.status(job), Err(Error::UnknownJob(_))));
+    /// assert_eq!(reactor.status(job).unwrap_err().kind(), ErrorKind::StaleId);
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::NotFinished`]; [`Error::Path`] when the log cannot be
-    /// removed: the job is forgotten all the same.
+    /// [`Error::Job`] (`Unknown` or `NotFinished`); [`Error::System`] (`Path`) when the log cannot
+    /// be removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.remove(job, around))
     }
 
-    /// The job with this UUID, if it was not removed. Costs a pass over all jobs.
+    /// The job with this UUID, if it was not removed.
     #[must_use]
     pub fn find(&self, uuid: Uuid) -> Option<JobId> {
         self.jobs.find(uuid)
@@ -784,10 +831,10 @@ impl Reactor {
         result
     }
 
-    fn trouble(&self, tail: TailId, trouble: Trouble) -> Error {
-        match self.tails.file_of(tail) {
-            Some(file) => story("read log", file.path(), trouble),
-            None => Error::UnknownTail,
+    fn tail_error(&self, tail: TailId, trouble: Trouble) -> Error {
+        match (self.tails.file_of(tail), trouble) {
+            (Some(file), Trouble::Io(cause)) => log_error("read log", file.path(), cause),
+            _ => TailError::Unknown(tail).into(),
         }
     }
 
@@ -844,14 +891,13 @@ fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
     Ok(())
 }
 
-fn story(operation: &'static str, path: &Path, trouble: Trouble) -> Error {
-    match trouble {
-        Trouble::Unknown => Error::UnknownTail,
-        // ENOSPC: of inotify it means the limit on watches, and reading gives no such error.
-        Trouble::Io(source) if Errno::from_io_error(&source) == Some(Errno::NOSPC) => {
-            Error::WatchLimit { path: path.to_owned() }
-        }
-        Trouble::Io(source) => Error::path(operation, path)(source),
+/// The error of a call on a log. ENOSPC: of inotify it means the limit on watches, and reading
+/// gives no such error.
+fn log_error(operation: &'static str, path: &Path, cause: io::Error) -> Error {
+    if Errno::from_io_error(&cause) == Some(Errno::NOSPC) {
+        TailError::WatchLimit { path: path.to_owned() }.into()
+    } else {
+        Error::log(operation, path)(cause)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::cgroup::sweep;
 use crate::command::Limits;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
 use crate::reactor::reactor::Reactor;
@@ -23,14 +23,15 @@ impl Reactor {
     /// match reactor.set_limits(job, Limits::new().pids_max(64)) {
     ///     Ok(()) => assert!(reactor.limits(job)?.contains(&("pids.max".to_owned(), "64".to_owned()))),
     ///     // A host that cannot enforce it says so.
-    ///     Err(error) => assert!(matches!(error, Error::ControllerUnavailable { .. }), "{error}"),
+    ///     Err(error) => assert!(matches!(error, Error::Limits(_)), "{error}"),
     /// }
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits
-    /// as for [`spawn`](Self::spawn). Limits before the one that failed are then in force.
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
+    /// [`Error::Limits`](crate::Error::Limits) and [`Error::System`](crate::Error::System) as for
+    /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
         self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
     }
@@ -41,7 +42,8 @@ impl Reactor {
     /// Reads some twenty small files.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
+    /// [`Error::System`](crate::Error::System) (`Path`).
     pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
         self.jobs.limits(job)
     }
@@ -62,9 +64,9 @@ impl Reactor {
     /// processor: for a display, not for every event.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`] when the job's
-    /// [`accounting`](crate::Command::accounting) was off; [`Error::NotInCgroup`];
-    /// [`Error::Path`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `NotInCgroup`, or `Finished` when the job's
+    /// [`accounting`](crate::Command::accounting) was off); [`Error::System`](crate::Error::System)
+    /// (`Path`).
     pub fn stats(&self, job: JobId) -> Result<Stats> {
         self.jobs.stats(job)
     }
@@ -72,8 +74,8 @@ impl Reactor {
     /// How long a job was stalled for a resource.
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`];
-    /// [`Error::Path`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished`, `NotInCgroup` or `NoPressure`);
+    /// [`Error::System`](crate::Error::System) (`Path`).
     pub fn pressure(&self, job: JobId, resource: Stallable) -> Result<Pressure> {
         self.jobs.pressure(job, resource)
     }
@@ -95,8 +97,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::NoPressure`];
-    /// [`Error::StallRefused`] when the kernel does not take it, see [`Stall`]; [`Error::Path`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished`, `NotInCgroup`, `NoPressure`, or
+    /// `StallRefused` when the kernel does not accept it, see [`Stall`]);
+    /// [`Error::System`](crate::Error::System) (`Path` or `Loop`).
     #[doc(alias = "PSI")]
     pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.watch_pressure(job, resource, stall, around))
@@ -105,7 +108,7 @@ impl Reactor {
     /// Ends the events of [`watch_pressure`](Self::watch_pressure).
     ///
     /// # Errors
-    /// [`Error::UnknownJob`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`).
     pub fn unwatch_pressure(&mut self, job: JobId, resource: Stallable) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
     }
@@ -114,8 +117,8 @@ impl Reactor {
     /// ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
     ///
     /// # Errors
-    /// [`Error::NoPressure`]; [`Error::StallRefused`] when the kernel does not take it, see
-    /// [`Stall`]; [`Error::Path`].
+    /// [`Error::Job`](crate::Error::Job) (`NoPressure`, or `StallRefused` when the kernel does not
+    /// accept it, see [`Stall`]); [`Error::System`](crate::Error::System) (`Path` or `Loop`).
     pub fn watch_system_pressure(
         &mut self,
         resource: Stallable,
@@ -128,7 +131,7 @@ impl Reactor {
     /// Ends the events of [`watch_system_pressure`](Self::watch_system_pressure).
     ///
     /// # Errors
-    /// [`Error::Loop`], as for [`poll`](Self::poll).
+    /// [`Error::System`](crate::Error::System) (`Loop`), as for [`poll`](Self::poll).
     pub fn unwatch_system_pressure(&mut self, resource: Stallable) -> Result<()> {
         self.with_jobs(|jobs, around| {
             jobs.unwatch_system_pressure(resource, around);
@@ -156,8 +159,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`];
-    /// [`Error::WatchLimit`].
+    /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
+    /// [`Error::System`](crate::Error::System) (`Path`, or `WatchLimit` when
+    /// `fs.inotify.max_user_watches` is reached).
     #[doc(alias = "cgroup.freeze")]
     pub fn freeze(&mut self, job: JobId) -> Result<()> {
         self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
@@ -188,16 +192,17 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoCgroup`] when jobs are contained by process group; those of the limits as for
-    /// [`spawn`](Self::spawn); [`Error::Path`]. What was made before the failure stays.
+    /// [`Error::System`](crate::Error::System) (`NoCgroup` when jobs are contained by process
+    /// group, or `Path`); [`Error::Limits`](crate::Error::Limits) as for [`spawn`](Self::spawn).
+    /// What was made before the failure stays.
     pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
         let Some(hierarchy) = &self.hierarchy else {
-            return Err(Error::NoCgroup {
+            return Err(SystemError::NoCgroup {
                 reason: "jobs are contained by process group".to_owned(),
-            });
+            }
+            .into());
         };
-        let told = |source| Error::InvalidLimit { program: "a prepared job".into(), source };
-        let mut settings = limits.check().map_err(told)?;
+        let mut settings = limits.check()?;
         hierarchy.require(&mut settings)?;
         self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
     }
@@ -211,14 +216,15 @@ impl Reactor {
     /// five seconds per group.
     ///
     /// # Errors
-    /// [`Error::NoCgroup`] when jobs are contained by process group; [`Error::Path`] when a group
-    /// cannot be removed.
+    /// [`Error::System`](crate::Error::System): `NoCgroup` when jobs are contained by process
+    /// group; `Path` when a group cannot be removed.
     pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
         match &self.hierarchy {
             Some(hierarchy) => sweep(hierarchy, &self.owner),
-            None => {
-                Err(Error::NoCgroup { reason: "jobs are contained by process group".to_owned() })
+            None => Err(SystemError::NoCgroup {
+                reason: "jobs are contained by process group".to_owned(),
             }
+            .into()),
         }
     }
 }

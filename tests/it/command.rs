@@ -9,8 +9,8 @@ use std::path::Path;
 use std::{fs, io};
 
 use jobworker::{
-    Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal, Stage,
-    Token,
+    Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal,
+    SpawnError, Stage, Token,
 };
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
@@ -139,10 +139,11 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
     }
     // Entered with the job's user: root's private directory is closed to others.
     let error = world.try_spawn(command.current_dir(world.place.logs()).uid(65534)).unwrap_err();
-    let Error::Spawn { stage: Stage::CurrentDirectory, source, .. } = &error else {
+    let Error::Spawn(SpawnError::Failed { stage: Stage::CurrentDirectory, cause, .. }) = &error
+    else {
         panic!("{error:?}")
     };
-    assert_eq!(source.kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(cause.kind(), io::ErrorKind::PermissionDenied);
 }
 
 #[test]
@@ -376,7 +377,7 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
     assert_eq!(output(&mut world, &command), format!("second {}/tool\n", second.display()));
     // But it makes the error one of permission.
     let refused = |world: &mut World, command: &Command| match world.try_spawn(command) {
-        Err(Error::Spawn { stage: Stage::Exec, source, .. }) => source.kind(),
+        Err(Error::Spawn(SpawnError::Failed { stage: Stage::Exec, cause, .. })) => cause.kind(),
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -426,7 +427,10 @@ fn a_program_that_is_missing_and_one_that_may_not_be_run_are_told_apart() {
         (lost, rustix::io::Errno::NOENT),
     ] {
         let error = world.try_spawn(&Command::new(&program)).unwrap_err();
-        assert!(matches!(error, Error::Spawn { stage: Stage::Exec, .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Spawn(SpawnError::Failed { stage: Stage::Exec, .. })),
+            "{error:?}"
+        );
         assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{error}");
         assert!(error.to_string().contains(program.to_str().unwrap()), "{error}");
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobworker::{
-    Command, EndPolicy, Error, Exit, JobId, Phase, Position, Reactor, Read, Report, Signal,
-    StopCause, TailId, Token,
+    Command, EndPolicy, Error, Exit, JobError, JobId, Phase, Position, Reactor, Read, Report,
+    Signal, StopCause, TailError, TailId, Token,
 };
 
 use crate::support::{
@@ -144,7 +144,7 @@ fn defect_05_a_host_that_is_too_impatient_for_the_grace_period_finds_nothing_hal
     assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Stopping);
     assert!(!processes.iter().any(has_exited));
     assert!(log(&world, job).exists() && cgroup(&world, job).exists());
-    assert!(matches!(world.reactor.remove(job), Err(Error::NotFinished(_))));
+    assert!(matches!(world.reactor.remove(job), Err(Error::Job(JobError::NotFinished(_)))));
     // Patience or none, it ends as a whole.
     world.reactor.stop_within(job, Duration::ZERO).unwrap();
     world.finish(job);
@@ -207,7 +207,10 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
             world.reactor.stop_within(job, Duration::ZERO).unwrap();
             world.reactor.kill(job).unwrap();
             world.reactor.signal(job, Signal::KILL).unwrap();
-            assert!(matches!(world.reactor.signal_main(job, Signal::KILL), Err(Error::Exited(_))));
+            assert!(matches!(
+                world.reactor.signal_main(job, Signal::KILL),
+                Err(Error::Job(JobError::Exited(_)))
+            ));
             world.turn(Some(Duration::ZERO));
         }
         world.reactor.remove(job).unwrap();
@@ -274,7 +277,10 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
             let tail = world.reactor.tail(job, Position::Start, Token(0)).unwrap();
             assert_eq!(world.reactor.census().tails, 1);
             world.reactor.close(tail).unwrap();
-            assert!(matches!(world.reactor.read(tail, &mut [0; 1]), Err(Error::UnknownTail)));
+            assert!(matches!(
+                world.reactor.read(tail, &mut [0; 1]),
+                Err(Error::Tail(TailError::Unknown(_)))
+            ));
             // An event that was on its way to a closed tail goes with the next poll.
             if index % 10 == 0 {
                 world.turn(Some(Duration::ZERO));

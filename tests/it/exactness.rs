@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jobworker::{
     Command, EndPolicy, Error, Event, Events, Exit, Fill, JobId, Output, Position, Read, Report,
-    Stream, TailId, TailOptions, Token,
+    Stream, TailError, TailId, TailOptions, Token,
 };
 
 use crate::support::{PATIENCE, World, end_group, has_exited, is_dead, pidfd, rounds, sh};
@@ -22,6 +22,8 @@ enum Manner {
     Greedy,
     /// By `fill_buf` and `consume`, a part of what is shown at a time.
     Borrowing,
+    /// By `next_chunk` until there is none.
+    Chunks,
     /// A hundred bytes each turn.
     Slow,
 }
@@ -156,6 +158,14 @@ impl Reader {
     fn work(&mut self, tail: TailId, world: &mut World) {
         match self.manner {
             Manner::Greedy => while self.read(tail, world, 4096) {},
+            Manner::Chunks => {
+                while let Some(chunk) = world.reactor.next_chunk(tail).unwrap() {
+                    assert!(!chunk.bytes.is_empty() && !chunk.truncated, "{chunk:?}");
+                    self.bytes.extend_from_slice(chunk.bytes);
+                }
+                // Whether that is the end; by now there may be more.
+                self.read(tail, world, 4096);
+            }
             Manner::Slow => _ = self.read(tail, world, 100),
             Manner::Borrowing => while self.borrow(tail, world) {},
         }
@@ -168,7 +178,7 @@ impl Reader {
             Read::Data(read) => self.bytes.extend_from_slice(&buffer[..read]),
             Read::UpToDate => self.ready = false,
             Read::Ended => self.end(),
-            other => panic!("unexpected {other:?}"),
+            Read::Truncated => panic!("nobody has truncated the log"),
         }
         self.ready
     }
@@ -187,11 +197,11 @@ impl Reader {
                 self.ready = false;
                 0
             }
+            Fill::Truncated => panic!("nobody has truncated the log"),
             Fill::Ended => {
                 self.end();
                 0
             }
-            other => panic!("unexpected {other:?}"),
         };
         world.reactor.consume(tail, consumed).unwrap();
         self.ready
@@ -235,7 +245,7 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
                 !library.readers[&one.first].bytes.is_empty()
             };
             if one.midway.is_none() && (due || library.reports.contains_key(&one.job)) {
-                let manner = if one.number % 3 == 0 { Manner::Borrowing } else { Manner::Greedy };
+                let manner = [Manner::Borrowing, Manner::Greedy, Manner::Chunks][one.number % 3];
                 one.midway = Some(library.tail(one.job, Position::Start, manner));
             }
             one.age += 1;
@@ -479,7 +489,7 @@ fn a_job_without_output_has_no_log_and_says_so() {
             TailOptions::new(Position::Start).stream(stream),
             Token(0),
         );
-        assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Tail(TailError::NoLog { .. }))), "{refused:?}");
     }
     let report = library.finish(job);
     assert_eq!((report.exit, report.output_bytes, report.error_bytes), (Exit::Code(3), 0, 0));
@@ -493,7 +503,7 @@ fn a_job_without_output_has_no_log_and_says_so() {
         TailOptions::new(Position::Start).stream(Stream::Error),
         Token(0),
     );
-    assert!(matches!(refused, Err(Error::NoLog { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Tail(TailError::NoLog { .. }))), "{refused:?}");
     library.finish(job);
 }
 

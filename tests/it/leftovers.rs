@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jobworker::{
-    Command, Containment, EndPolicy, Error, JobId, Limits, Output, Position, ProcessGroup, Reactor,
-    Resource, Stage, TailId, Token,
+    Command, Containment, EndPolicy, Error, JobId, Limits, LimitsError, Output, Position,
+    ProcessGroup, Reactor, Resource, SpawnError, Stage, SystemError, TailId, Token,
 };
 use rustix::process::{Gid, Uid};
 
@@ -72,25 +72,42 @@ impl Failures {
             (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
         ] {
             let error = world.try_spawn(&command).unwrap_err();
-            let Error::Spawn { stage: failed, .. } = &error else { panic!("{error:?}") };
+            let Error::Spawn(SpawnError::Failed { stage: failed, .. }) = &error else {
+                panic!("{error:?}")
+            };
             assert_eq!((*failed, error.raw_os_error()), (stage, Some(errno)), "{error}");
         }
         let error = self.invalid.try_spawn(&run()).unwrap_err();
-        assert!(matches!(error, Error::Spawn { stage: Stage::Clone, .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::Spawn(SpawnError::Failed { stage: Stage::Clone, .. })),
+            "{error:?}"
+        );
         let error = self.orphaned.spawn(&run(), Token(0)).unwrap_err();
-        assert!(matches!(error, Error::Path { operation: "create cgroup", .. }), "{error:?}");
+        assert!(
+            matches!(error, Error::System(SystemError::Path { operation: "create cgroup", .. })),
+            "{error:?}"
+        );
         // Before there is a process.
         let error = world.try_spawn(&Command::new("")).unwrap_err();
-        assert!(matches!(error, Error::InvalidCommand { .. }), "{error:?}");
+        assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
         let error = world.try_spawn(run().arg("a\0b")).unwrap_err();
-        assert!(matches!(error, Error::InvalidCommand { .. }), "{error:?}");
+        assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
         let error = world.try_spawn(run().stdin_file("/no/such/input")).unwrap_err();
-        assert!(matches!(error, Error::Path { operation: "open standard input", .. }), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                Error::System(SystemError::Path { operation: "open standard input", .. })
+            ),
+            "{error:?}"
+        );
         let error = world.try_spawn(run().limits(Limits::new().cpu_weight(0))).unwrap_err();
-        assert!(matches!(error, Error::InvalidLimit { .. }), "{error:?}");
+        assert!(matches!(error, Error::Limits(LimitsError::Invalid(_))), "{error:?}");
         if !self.controller {
             let error = world.try_spawn(run().limits(Limits::new().cpu_weight(100))).unwrap_err();
-            assert!(matches!(error, Error::ControllerUnavailable { .. }), "{error:?}");
+            assert!(
+                matches!(error, Error::Limits(LimitsError::ControllerUnavailable { .. })),
+                "{error:?}"
+            );
         }
     }
 
@@ -234,7 +251,9 @@ fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
                 (Stage::ResourceLimits, run().rlimit(Resource::Nice, Some(40), Some(40)).clone()),
             ] {
                 let error = world.try_spawn(&command).unwrap_err();
-                let Error::Spawn { stage: failed, .. } = &error else { panic!("{error:?}") };
+                let Error::Spawn(SpawnError::Failed { stage: failed, .. }) = &error else {
+                    panic!("{error:?}")
+                };
                 assert_eq!((*failed, error.raw_os_error()), (stage, Some(1)), "{error}");
                 assert!(error.to_string().contains("CAP_"), "{error}");
             }

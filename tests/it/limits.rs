@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use jobworker::{ByteSize, Error, Limits};
+use jobworker::{ByteSize, Error, Limits, LimitsError};
 
 use crate::support::{World, sh};
 
@@ -34,7 +34,7 @@ fn a_limit_out_of_range_or_without_its_controller_creates_nothing() {
     for weight in [0, 10_001] {
         let error =
             world.try_spawn(sh("true").limits(Limits::new().cpu_weight(weight))).unwrap_err();
-        assert!(matches!(error, Error::InvalidLimit { .. }), "{error}");
+        assert!(matches!(error, Error::Limits(LimitsError::Invalid(_))), "{error}");
         assert_eq!(groups(), 0);
     }
     let available = fs::read_to_string(cgroup.join("cgroup.controllers")).unwrap();

@@ -17,6 +17,9 @@ mod poll;
 mod process_group;
 mod resources;
 mod smoke;
+// Of the examples, whose unit tests nothing else runs.
+#[path = "../../examples/common/status.rs"]
+mod status;
 mod tails;
 mod threads;
 mod tidy;

@@ -11,8 +11,8 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobId, Limits,
-    OomCause, Position, Reactor, Signal, Stall, Stallable, Token,
+    ByteSize, Capabilities, Command, Config, Device, Error, Event, Exit, IoRates, JobError, JobId,
+    Limits, LimitsError, OomCause, Position, Reactor, Signal, SpawnError, Stall, Stallable, Token,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{XattrFlags, setxattr};
@@ -250,7 +250,7 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
         set(&mut limits);
         let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
         assert!(
-            matches!(&error, Error::ControllerBlocked { path, .. } if *path == above),
+            matches!(&error, Error::Limits(LimitsError::ControllerBlocked { path, .. }) if *path == above),
             "{error}"
         );
         let text = error.to_string();
@@ -404,7 +404,7 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
     };
     let error = world.try_spawn(reader("64k").limits(&weighted(100))).unwrap_err();
     assert!(
-        matches!(&error, Error::LimitIneffective { file, .. } if file == "io.weight"),
+        matches!(&error, Error::Limits(LimitsError::Ineffective { file, .. }) if file == "io.weight"),
         "{error}"
     );
     let _model = CostModel::on(disk);
@@ -554,13 +554,13 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
     ];
     for stall in bad {
         let error = world.reactor.watch_pressure(job, Stallable::Cpu, stall).unwrap_err();
-        assert!(matches!(error, Error::StallRefused { .. }), "{stall}: {error}");
+        assert!(matches!(error, Error::Job(JobError::StallRefused { .. })), "{stall}: {error}");
         let text = error.to_string();
         assert!(text.contains("cpu.pressure") && text.contains("stalls"), "{text}");
         let error =
             world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
         assert!(
-            matches!(&error, Error::StallRefused { path, .. } if path == Path::new("/proc/pressure/cpu")),
+            matches!(&error, Error::Job(JobError::StallRefused { path, .. }) if path == Path::new("/proc/pressure/cpu")),
             "{error}"
         );
     }
@@ -568,7 +568,7 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
     kill_all(&mut world, &[job]);
     assert!(matches!(
         world.reactor.watch_pressure(job, Stallable::Cpu, stall()),
-        Err(Error::Finished(_))
+        Err(Error::Job(JobError::Finished(_)))
     ));
 }
 
@@ -605,7 +605,7 @@ fn a_frozen_job_can_be_killed() {
     world.reactor.freeze(job).unwrap();
     world.until("it is frozen", |world| !world.resource_events.is_empty());
     kill_all(&mut world, &[job]);
-    assert!(matches!(world.reactor.freeze(job), Err(Error::Finished(_))));
+    assert!(matches!(world.reactor.freeze(job), Err(Error::Job(JobError::Finished(_)))));
 }
 
 #[test]
@@ -615,7 +615,7 @@ fn a_spawn_into_a_frozen_group_is_refused_instead_of_hanging() {
     fs::write(above.join("cgroup.freeze"), "1").unwrap();
     let error = world.try_spawn(&sh("true")).unwrap_err();
     fs::write(above.join("cgroup.freeze"), "0").unwrap();
-    assert!(matches!(error, Error::Frozen { .. }), "{error}");
+    assert!(matches!(error, Error::Spawn(SpawnError::Frozen { .. })), "{error}");
     assert_eq!(directories(&above), Vec::<PathBuf>::new());
     world.run(&sh("true"));
 }
@@ -661,7 +661,7 @@ fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() 
         let mut limits = Limits::new();
         set(&mut limits);
         let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
-        let named = matches!(&error, Error::ControllerUnavailable { file: of, controller: missing, .. }
+        let named = matches!(&error, Error::Limits(LimitsError::ControllerUnavailable { file: of, controller: missing, .. })
             if of == file && missing == controller);
         assert!(named, "{file}: {error}");
         assert_eq!(directories(&above), Vec::<PathBuf>::new());
@@ -738,7 +738,7 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
                 );
             }
             Err(error) => assert!(
-                matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file),
+                matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. }) if of == file),
                 "{error}"
             ),
         }
@@ -752,12 +752,14 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
                 "{found:?}"
             );
         }
-        Err(error) => assert!(matches!(&error, Error::LimitUnavailable { .. }), "{error}"),
+        Err(error) => {
+            assert!(matches!(&error, Error::Limits(LimitsError::Unavailable { .. })), "{error}");
+        }
     }
     for file in ["memory.no_such_file", "hugetlb.3MB.max"] {
         let error = world.reactor.set_limits(job, Limits::new().raw(file, "1")).unwrap_err();
         assert!(
-            matches!(&error, Error::LimitUnavailable { file: of, .. } if of == file),
+            matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. }) if of == file),
             "{error}"
         );
         assert!(error.to_string().contains(file), "{error}");
@@ -923,11 +925,11 @@ fn a_job_contained_by_process_group_has_no_resource_side() {
         Reactor::with_config(config.containment(jobworker::Containment::ProcessGroup)).unwrap();
     let mut world = World::around(reactor, place);
     let job = world.spawn(&sh("sleep 1000"));
-    assert!(matches!(world.reactor.freeze(job), Err(Error::NotInCgroup(_))));
-    assert!(matches!(world.reactor.stats(job), Err(Error::NotInCgroup(_))));
+    assert!(matches!(world.reactor.freeze(job), Err(Error::Job(JobError::NotInCgroup(_)))));
+    assert!(matches!(world.reactor.stats(job), Err(Error::Job(JobError::NotInCgroup(_)))));
     assert!(matches!(
         world.reactor.set_limits(job, Limits::new().pids_max(1)),
-        Err(Error::NotInCgroup(_))
+        Err(Error::Job(JobError::NotInCgroup(_)))
     ));
     kill_all(&mut world, &[job]);
     assert!(world.finished[&job].stats.is_none());

@@ -310,7 +310,6 @@ impl World {
                     assert!(!transcript.ended, "up to date after the end");
                     return;
                 }
-                other => panic!("unexpected {other:?}"),
             }
         }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
 use jobworker::{
-    Command, Containment, EndPolicy, Error, Event, Fill, JobId, Output, Position, Reactor, Read,
-    Stream, TailId, TailOptions, Token,
+    Command, Containment, EndPolicy, Error, Event, Events, Fill, JobId, Output, Position, Reactor,
+    Read, Stream, TailError, TailId, TailOptions, Token,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -118,7 +118,7 @@ fn a_tail_begins_where_it_was_told_to_on_a_finished_job() {
         let past =
             [(Position::Offset(text.len() as u64 + 1), ""), (Position::Offset(u64::MAX), "")];
         for (position, rest) in positions(text).into_iter().chain(past) {
-            for options in [TailOptions::new(position), TailOptions::new(position).snapshot()] {
+            for options in [TailOptions::new(position), *TailOptions::new(position).snapshot()] {
                 let tail = world.tail(job, options);
                 world.until("the tail has ended", |world| world.transcripts[&tail].ended);
                 assert_eq!(world.text(tail), rest, "{options:?}");
@@ -141,9 +141,9 @@ fn each_stream_of_a_split_job_has_tails_of_its_own() {
     assert_eq!((report.output_bytes, report.error_bytes), (4, 4));
 
     let job = world.spawn(&sh("echo both"));
-    let options = TailOptions::new(Position::Start).stream(Stream::Error);
+    let options = *TailOptions::new(Position::Start).stream(Stream::Error);
     let refused = world.reactor.tail(job, options, Token(0)).unwrap_err();
-    assert!(matches!(refused, Error::NoLog { .. }), "{refused:?}");
+    assert!(matches!(refused, Error::Tail(TailError::NoLog { .. })), "{refused:?}");
     assert!(refused.to_string().contains("no log for standard error"), "{refused}");
     world.finish(job);
 }
@@ -270,7 +270,7 @@ fn the_log_of_a_job_can_be_followed_as_a_file_beyond_the_end_of_the_job() {
     world.until("the late tail has ended", |world| world.transcripts[&late].ended);
     assert_eq!((world.text(by_job).as_str(), world.text(late).as_str()), ("job\n", "job\n"));
     world.reactor.remove(job).unwrap();
-    assert!(matches!(world.reactor.position(late), Err(Error::UnknownTail)));
+    assert!(matches!(world.reactor.position(late), Err(Error::Tail(TailError::Unknown(_)))));
     assert_eq!(world.reactor.position(by_path).unwrap(), 9);
     assert!(!path.exists());
 }
@@ -427,7 +427,7 @@ fn a_closed_tail_is_gone_at_once_with_its_events() {
         world.reactor.close(closed),
     ] {
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::UnknownTail), "{error:?}");
+        assert!(matches!(error, Error::Tail(TailError::Unknown(_))), "{error:?}");
         assert!(error.to_string().contains("no such tail"), "{error}");
     }
 }
@@ -438,7 +438,10 @@ fn a_tail_of_one_reactor_is_unknown_to_another() {
     let (path, other_path) = (file_with(&one, "one"), file_with(&other, "other"));
     let tail = one.tail_file(path, Position::Start);
     other.tail_file(other_path, Position::Start);
-    assert!(matches!(other.reactor.read(tail, &mut [0; 8]), Err(Error::UnknownTail)));
+    assert!(matches!(
+        other.reactor.read(tail, &mut [0; 8]),
+        Err(Error::Tail(TailError::Unknown(_)))
+    ));
 }
 
 #[test]
@@ -679,6 +682,59 @@ fn a_job_that_truncates_its_own_log_is_followed_all_the_same() {
     assert_eq!(world.text(tail), "before\nafter\n");
     assert_eq!(world.transcripts[&tail].truncated_at, [7]);
     assert_eq!(report.output_bytes, 6);
+}
+
+#[test]
+fn the_loop_of_the_guide_reads_on_behind_a_truncation() {
+    for window in [16, 64 * 1024] {
+        let Some(mut world) = World::with(|config| {
+            config.window_bytes(window);
+        }) else {
+            return;
+        };
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (mut input, mut asked) = (Some(File::from(write)), false);
+        let before = String::from_utf8(noise(100)).unwrap();
+        let script =
+            format!("printf {before}; read line; : > /dev/stderr; printf after; read line");
+        let reactor = &mut world.reactor;
+        let job = reactor.spawn(sh(&script).stdin_fd(read), Token(1)).unwrap();
+        reactor.tail(job, Position::Start, Token(2)).unwrap();
+
+        let mut events = Events::with_capacity(16);
+        let (mut output, mut truncated_at) = (Vec::new(), Vec::new());
+        let report = 'running: loop {
+            reactor.poll(&mut events, Some(PATIENCE)).unwrap();
+            assert!(!events.is_empty(), "waited in vain after {} bytes", output.len());
+            for event in &events {
+                match event {
+                    Event::Readable { tail, .. } => {
+                        while let Some(chunk) = reactor.next_chunk(*tail).unwrap() {
+                            if chunk.truncated {
+                                truncated_at.push(output.len());
+                            }
+                            output.extend_from_slice(chunk.bytes);
+                        }
+                    }
+                    Event::Finished { report, .. } => break 'running report.clone(),
+                    _ => {}
+                }
+            }
+            match output.len() {
+                // It has the first part: the job may truncate its log.
+                100 if !asked => {
+                    asked = true;
+                    input.as_mut().unwrap().write_all(b"go\n").unwrap();
+                }
+                // It has the second one, for which no end of the job has woken it.
+                105 => input = None,
+                _ => {}
+            }
+        };
+        assert_eq!(output, format!("{before}after").as_bytes());
+        assert_eq!(truncated_at, [100]);
+        assert_eq!(report.output_bytes, 5);
+    }
 }
 
 /// Sets a sysctl for as long as it lives; only one of them lives at a time, whatever the number of

@@ -1,0 +1,20 @@
+//! The room of errors, by subject: starting a program, limits, tails, jobs, the system.
+//!
+//! Invariant: every error says what was tried, on what, why it failed and, where known, what to do;
+//! its `Display` says all of it, so none has a `source`. Knows nothing of where errors come from.
+
+mod error;
+mod jobs;
+mod kind;
+mod limits;
+mod spawn;
+mod system;
+mod tails;
+
+pub use error::{Error, Result};
+pub use jobs::JobError;
+pub use kind::ErrorKind;
+pub use limits::{InvalidLimit, LimitsError};
+pub use spawn::{SpawnError, Stage};
+pub use system::SystemError;
+pub use tails::TailError;

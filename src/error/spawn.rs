@@ -1,0 +1,225 @@
+//! Owns [`SpawnError`]: why a program could not be started, and [`Stage`], how far it came.
+//!
+//! Knows nothing of how the child does what the stages name.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use rustix::io::Errno;
+
+use crate::error::kind::{ErrorKind, hint};
+
+/// A program could not be started; nothing of the attempt is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A step of the start failed.
+    #[error(
+        "cannot start {program:?}: {stage}{} failed: {cause}{}",
+        about(path.as_deref()), stage.hint(cause)
+    )]
+    #[non_exhaustive]
+    Failed {
+        /// The program as it was given.
+        program: OsString,
+        /// How far it came.
+        stage: Stage,
+        /// What that stage was about, if it was a path other than the program's: the working
+        /// directory.
+        path: Option<PathBuf>,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// A process cannot be cloned into a cgroup of the tree; found when the reactor was made.
+    #[error(
+        "cannot start a process in {}: {stage} failed: {cause}{}",
+        path.display(), stage.hint(cause)
+    )]
+    #[non_exhaustive]
+    Placement {
+        /// The cgroup.
+        path: PathBuf,
+        /// How far it came.
+        stage: Stage,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// The command cannot be run on any system; found before anything was created.
+    #[error("cannot start {program:?}: {reason}")]
+    #[non_exhaustive]
+    InvalidCommand {
+        /// The program as it was given.
+        program: OsString,
+        /// What is wrong with the command.
+        reason: &'static str,
+    },
+    /// A job cannot be started in a frozen cgroup: it would freeze before its program runs, and the
+    /// host with it.
+    #[error("cannot start a job in {}: the cgroup is frozen; thaw it first", path.display())]
+    #[non_exhaustive]
+    Frozen {
+        /// The job's cgroup.
+        path: PathBuf,
+    },
+}
+
+impl SpawnError {
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed { stage, cause, .. } | Self::Placement { stage, cause, .. } => {
+                stage.kind(cause)
+            }
+            Self::InvalidCommand { .. } => ErrorKind::InvalidInput,
+            Self::Frozen { .. } => ErrorKind::State,
+        }
+    }
+
+    pub(super) fn cause(&self) -> Option<&io::Error> {
+        match self {
+            Self::Failed { cause, .. } | Self::Placement { cause, .. } => Some(cause),
+            Self::InvalidCommand { .. } | Self::Frozen { .. } => None,
+        }
+    }
+}
+
+/// How far the start of a program came before it failed, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Stage {
+    /// clone3 into the cgroup.
+    Clone = 1,
+    /// A new session or process group.
+    ProcessGroup,
+    /// Default signal dispositions and an empty signal mask.
+    Signals,
+    /// Standard input, output and error.
+    StandardStreams,
+    /// Resource limits of the process.
+    ResourceLimits,
+    /// Supplementary groups.
+    Groups,
+    /// The group id.
+    GroupId,
+    /// The user id.
+    UserId,
+    /// The no-new-privileges flag.
+    NoNewPrivileges,
+    /// The working directory.
+    CurrentDirectory,
+    /// The parent-death signal.
+    ParentDeathSignal,
+    /// Closing the host's file descriptors.
+    CloseDescriptors,
+    /// Executing the program.
+    Exec,
+}
+
+impl Stage {
+    /// In the order of their numbers, which start at one.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Clone,
+        Self::ProcessGroup,
+        Self::Signals,
+        Self::StandardStreams,
+        Self::ResourceLimits,
+        Self::Groups,
+        Self::GroupId,
+        Self::UserId,
+        Self::NoNewPrivileges,
+        Self::CurrentDirectory,
+        Self::ParentDeathSignal,
+        Self::CloseDescriptors,
+        Self::Exec,
+    ];
+
+    /// The kind of a failure at this stage.
+    fn kind(self, cause: &io::Error) -> ErrorKind {
+        match (self, Errno::from_io_error(cause)) {
+            // An old kernel, or a seccomp filter.
+            (Self::Clone, Some(Errno::PERM | Errno::TOOBIG | Errno::INVAL)) => {
+                ErrorKind::Unsupported
+            }
+            // Arguments and environment are longer than the kernel takes, or a value is.
+            (Self::Exec, Some(Errno::TOOBIG)) | (_, Some(Errno::INVAL)) => ErrorKind::InvalidInput,
+            _ => ErrorKind::of(cause),
+        }
+    }
+
+    /// What the errno means at this stage, and what to do about it.
+    fn hint(self, cause: &io::Error) -> &'static str {
+        let Some(errno) = Errno::from_io_error(cause) else { return "" };
+        match (self, errno) {
+            (Self::Clone, Errno::BUSY) => {
+                " (controllers are enabled for the children of the job's cgroup, so it cannot hold \
+                 a process itself)"
+            }
+            (Self::Clone, Errno::OPNOTSUPP) => {
+                " (the job's cgroup is threaded or \"domain invalid\": read cgroup.type of its \
+                 parent)"
+            }
+            (Self::Clone, Errno::ACCESS) => {
+                " (write access to cgroup.procs of the common ancestor of the host's and the job's \
+                 cgroup is needed)"
+            }
+            (Self::Clone, Errno::NODEV) => " (the job's cgroup was removed by somebody else)",
+            (Self::Clone, Errno::AGAIN) => {
+                " (pids.max of a cgroup or the user's process limit is reached)"
+            }
+            (Self::Clone, Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL) => {
+                " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
+                 it)"
+            }
+            (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
+                " (the host needs root, or CAP_SETUID and CAP_SETGID)"
+            }
+            (Self::ResourceLimits, Errno::PERM) => " (raising a hard limit needs CAP_SYS_RESOURCE)",
+            (Self::Exec, Errno::NOEXEC) => {
+                " (neither a binary of this machine nor a script that starts with #!)"
+            }
+            (Self::Exec, Errno::NOENT) => " (no such file, or its interpreter is missing)",
+            (Self::Exec, Errno::ACCESS) => {
+                " (not executable by the job's user, a directory, or on a noexec mount)"
+            }
+            (Self::Exec, Errno::TXTBSY) => " (the program file is open for writing)",
+            _ => hint(cause),
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clone => "clone3",
+            Self::ProcessGroup => "entering its session or process group",
+            Self::Signals => "resetting signals",
+            Self::StandardStreams => "connecting standard input, output and error",
+            Self::ResourceLimits => "setting resource limits",
+            Self::Groups => "setting supplementary groups",
+            Self::GroupId => "setting the group id",
+            Self::UserId => "setting the user id",
+            Self::NoNewPrivileges => "setting no_new_privs",
+            Self::CurrentDirectory => "entering the working directory",
+            Self::ParentDeathSignal => "setting the parent-death signal",
+            Self::CloseDescriptors => "closing the host's file descriptors",
+            Self::Exec => "exec",
+        })
+    }
+}
+
+fn about(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_numbered_in_order() {
+        for (index, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, index + 1);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Owns [`TailError`]: why a log cannot be read.
+//!
+//! Knows nothing of how logs are read.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::kind::{ErrorKind, hint};
+use crate::id::{JobId, Stream, TailId};
+
+/// A log cannot be opened, watched or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TailError {
+    /// The tail was closed, its job was removed, or it belongs to another reactor.
+    #[error("no such tail: it was closed, its job was removed, or it belongs to another reactor")]
+    Unknown(TailId),
+    /// The job has no log of this stream.
+    #[error("job {job} has no log for {stream}: its command chose another Output")]
+    #[non_exhaustive]
+    NoLog {
+        /// The job.
+        job: JobId,
+        /// The stream that was asked for.
+        stream: Stream,
+    },
+    /// A log cannot be watched because the user has no inotify watches left.
+    #[error(
+        "cannot watch log {}: this user has no inotify watches left; raise the sysctl \
+         fs.inotify.max_user_watches",
+        path.display()
+    )]
+    #[non_exhaustive]
+    WatchLimit {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The job has replaced or removed its log: the file of that name is not the one that was made
+    /// for it.
+    #[error("cannot read log {}: the job has replaced or removed it", path.display())]
+    #[non_exhaustive]
+    Replaced {
+        /// The log.
+        path: PathBuf,
+    },
+    /// A call on the log failed.
+    #[error("cannot {operation} {}: {cause}{}", path.display(), hint(cause))]
+    #[non_exhaustive]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The log.
+        path: PathBuf,
+        /// The cause.
+        cause: io::Error,
+    },
+}
+
+impl TailError {
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown(_) => ErrorKind::StaleId,
+            Self::NoLog { .. } | Self::Replaced { .. } => ErrorKind::NotFound,
+            Self::WatchLimit { .. } => ErrorKind::LimitReached,
+            Self::Io { cause, .. } => ErrorKind::of(cause),
+        }
+    }
+
+    pub(super) fn cause(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}
