@@ -8,8 +8,8 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use jobworker::{
-    ByteSize, Command, Containment, Error, Exit, InvalidLimit, JobError, Limits, LimitsError,
-    Output, Position, ProcessGroup, Reactor, Resource, SpawnError, SystemError, Token,
+    ByteSize, Command, Containment, Error, ErrorKind, Exit, InvalidLimit, JobError, Limits,
+    LimitsError, Output, Position, ProcessGroup, Reactor, Resource, SpawnError, SystemError, Token,
 };
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
@@ -214,6 +214,7 @@ fn a_limit_without_its_controller_is_refused_by_name() {
             matches!(error, Error::Limits(LimitsError::ControllerUnavailable { .. })),
             "{error:?}"
         );
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         let available = if available.trim().is_empty() { "none" } else { available.trim() };
         let text = error.to_string();
         says(
@@ -276,6 +277,7 @@ fn a_user_without_privileges_is_told_what_it_takes() {
         let error = world.try_spawn(&command).unwrap_err();
         says(&error.to_string(), &["cannot start \"true\""]);
         says(&error.to_string(), parts);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert_eq!(world.footprint(), before, "left behind by: {error}");
     }
     let Some(mount) = cgroup_mount() else { return };
@@ -517,6 +519,7 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
                     "(raise RLIMIT_NOFILE, or remove finished jobs)",
                 ],
             );
+            assert_eq!(error.kind(), ErrorKind::LimitReached);
             assert_eq!(world.footprint(), before, "left behind by: {error}");
             failures += 1;
             assert!(failures <= 12, "a spawn takes more than twelve descriptors: {error}");
@@ -593,6 +596,7 @@ fn a_reached_limit_on_processes_is_told() {
             "(pids.max of a cgroup or the user's process limit is reached)",
         ],
     );
+    assert_eq!(error.kind(), ErrorKind::LimitReached);
     assert_eq!(world.footprint(), before);
     assert_eq!(world.run(&Command::new("true")).1.exit, Exit::Code(0));
 }
