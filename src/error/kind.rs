@@ -28,7 +28,7 @@ use rustix::io::Errno;
 /// | `EACCES`, `EPERM`, `EROFS` | `PermissionDenied` |
 /// | `EMFILE`, `ENFILE`, `ENOSPC`, `EDQUOT`, `ENOMEM`, `EAGAIN` | `LimitReached` |
 /// | `ENOSYS`, `EOPNOTSUPP` | `Unsupported` |
-/// | `ENAMETOOLONG`, `ELOOP`, `EISDIR`, `ENOEXEC` | `InvalidInput` |
+/// | `EINVAL`, `ERANGE`, `E2BIG`, `ENAMETOOLONG`, `ELOOP`, `EISDIR`, `ENOEXEC` | `InvalidInput` |
 /// | `EBUSY`, `ETXTBSY` | `State` |
 /// | any other | `Other` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,9 +68,15 @@ impl ErrorKind {
                 | Errno::AGAIN,
             ) => Self::LimitReached,
             Some(Errno::NOSYS | Errno::OPNOTSUPP) => Self::Unsupported,
-            Some(Errno::NAMETOOLONG | Errno::LOOP | Errno::ISDIR | Errno::NOEXEC) => {
-                Self::InvalidInput
-            }
+            Some(
+                Errno::INVAL
+                | Errno::RANGE
+                | Errno::TOOBIG
+                | Errno::NAMETOOLONG
+                | Errno::LOOP
+                | Errno::ISDIR
+                | Errno::NOEXEC,
+            ) => Self::InvalidInput,
             Some(Errno::BUSY | Errno::TXTBSY) => Self::State,
             None if cause.kind() == io::ErrorKind::InvalidInput => Self::InvalidInput,
             _ => Self::Other,

@@ -99,7 +99,8 @@ impl LimitsError {
         match self {
             Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::ControllerBlocked { cause, .. } => match ErrorKind::of(cause) {
-                ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                kind @ (ErrorKind::PermissionDenied | ErrorKind::LimitReached) => kind,
+                // Processes in the cgroup, or a threaded one.
                 _ => ErrorKind::Unsupported,
             },
             Self::ControllerUnavailable { .. }

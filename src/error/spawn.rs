@@ -141,8 +141,6 @@ impl Stage {
             (Self::Clone, Some(Errno::PERM | Errno::TOOBIG | Errno::INVAL)) => {
                 ErrorKind::Unsupported
             }
-            // Arguments and environment are longer than the kernel takes, or a value is.
-            (Self::Exec, Some(Errno::TOOBIG)) | (_, Some(Errno::INVAL)) => ErrorKind::InvalidInput,
             _ => ErrorKind::of(cause),
         }
     }

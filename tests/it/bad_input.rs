@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jobworker::{
-    ByteSize, Command, Containment, Error, Exit, InvalidLimit, JobError, Limits, LimitsError,
-    Output, Position, ProcessGroup, Reactor, Resource, SpawnError, SystemError, Token,
+    ByteSize, Command, Containment, Error, ErrorKind, Exit, InvalidLimit, JobError, Limits,
+    LimitsError, Output, Position, ProcessGroup, Reactor, Resource, SpawnError, SystemError, Token,
 };
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
@@ -215,6 +215,7 @@ fn a_limit_without_its_controller_is_refused_by_name() {
             matches!(error, Error::Limits(LimitsError::ControllerUnavailable { .. })),
             "{error:?}"
         );
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         let available = if available.trim().is_empty() { "none" } else { available.trim() };
         let text = error.to_string();
         says(
@@ -277,6 +278,7 @@ fn a_user_without_privileges_is_told_what_it_takes() {
         let error = world.try_spawn(&command).unwrap_err();
         says(&error.to_string(), &["cannot start \"true\""]);
         says(&error.to_string(), parts);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         assert_eq!(world.footprint(), before, "left behind by: {error}");
     }
     let Some(mount) = cgroup_mount() else { return };
@@ -538,6 +540,7 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
                     "(raise RLIMIT_NOFILE, or remove finished jobs)",
                 ],
             );
+            assert_eq!(error.kind(), ErrorKind::LimitReached);
             assert_eq!(world.footprint(), before, "left behind by: {error}");
             failures += 1;
             assert!(failures <= 12, "a spawn takes more than twelve descriptors: {error}");
@@ -614,6 +617,7 @@ fn a_reached_limit_on_processes_is_told() {
             "(pids.max of a cgroup or the user's process limit is reached)",
         ],
     );
+    assert_eq!(error.kind(), ErrorKind::LimitReached);
     assert_eq!(world.footprint(), before);
     assert_eq!(world.run(&Command::new("true")).1.exit, Exit::Code(0));
 }
