@@ -5,6 +5,7 @@
 //! used again. Knows nothing of what the slots hold.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 use uuid::Uuid;
@@ -134,6 +135,30 @@ impl<T> Slots<T> {
     }
 }
 
+/// For a key that cannot be stale.
+///
+/// # Panics
+/// When it is.
+impl<T> Index<Key> for Slots<T> {
+    type Output = T;
+
+    fn index(&self, key: Key) -> &T {
+        let Some(value) = self.get(key) else { unreachable!("stale key: {key:?}") };
+        value
+    }
+}
+
+/// For a key that cannot be stale.
+///
+/// # Panics
+/// When it is.
+impl<T> IndexMut<Key> for Slots<T> {
+    fn index_mut(&mut self, key: Key) -> &mut T {
+        let Some(value) = self.get_mut(key) else { unreachable!("stale key: {key:?}") };
+        value
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +174,14 @@ mod tests {
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut 'b'));
         assert_eq!(slots.len(), 1);
+    }
+    #[test]
+    #[should_panic(expected = "stale key")]
+    fn indexing_by_a_stale_key_panics() {
+        let mut slots = Slots::new();
+        let first = slots.insert('a');
+        slots.remove(first);
+        slots.insert('b');
+        let _ = slots[first];
     }
 }

@@ -155,5 +155,5 @@ mod sys;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod simulator {
-    pub use crate::log::{Content, End, Engine, Interference, Machine, byte};
+    pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
 }

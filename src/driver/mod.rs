@@ -9,4 +9,4 @@ mod watch;
 pub use waker::Waker;
 
 pub(crate) use timer::Timer;
-pub(crate) use watch::{Change, LogFile, Target, Watch};
+pub(crate) use watch::{Change, Target, Watch};

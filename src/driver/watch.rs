@@ -1,22 +1,19 @@
-//! Owns [`Watch`], the one inotify descriptor of a reactor, and [`LogFile`], an open log with its
-//! watch.
+//! Owns [`Watch`], the one inotify descriptor of a reactor.
 //!
 //! Invariant: `targets` has exactly the watches that exist, by the number the kernel gave them; a
 //! change of any other number is old news and dropped. Must not know what the targets do with a
 //! change.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
 use crate::error::{Error, Result};
 use crate::id::Key;
-use crate::log::Kernel;
+use crate::log::{Identity, Kernel, LogFile, Place};
 
 /// What a watch is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +42,8 @@ pub(crate) enum Change {
 pub(crate) struct Watch {
     inotify: Inotify,
     targets: HashMap<i32, Target>,
+    /// The watches of logs, to be removed by the log.
+    logs: HashMap<Key, WatchDescriptor>,
     buffer: Box<[u8]>,
     /// Empty between two calls of `changes`: kept for its memory.
     changes: Vec<Change>,
@@ -75,6 +74,7 @@ impl Watch {
         Ok(Self {
             inotify,
             targets: HashMap::new(),
+            logs: HashMap::new(),
             buffer: vec![0; BUFFER_SIZE].into_boxed_slice(),
             changes: Vec::new(),
         })
@@ -155,68 +155,53 @@ impl AsRawFd for Watch {
     }
 }
 
-/// An open log file.
-#[derive(Debug)]
-pub(crate) struct LogFile {
-    file: File,
-    path: PathBuf,
-    /// Leads to the open file itself, even when its name was changed or removed.
-    link: PathBuf,
-    identity: (u64, u64),
-    watch: Option<WatchDescriptor>,
-}
-
-impl LogFile {
-    /// Takes an open file; `path` is for messages.
-    pub(crate) fn new(file: File, path: PathBuf) -> Result<Self> {
-        let metadata = file.metadata().map_err(Error::path("examine log", &path))?;
-        if !metadata.is_file() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(Error::Path { operation: "follow", path, source });
-        }
-        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Ok(Self { link, identity: (metadata.dev(), metadata.ino()), watch: None, file, path })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Kernel for Watch {
+    type Place = Place;
     type File = LogFile;
 
-    fn identity(&self, file: &LogFile) -> (u64, u64) {
-        file.identity
+    fn open(&mut self, place: &Place) -> io::Result<LogFile> {
+        place.open()
+    }
+
+    fn len(&mut self, place: &Place) -> io::Result<u64> {
+        place.size()
+    }
+
+    fn unlink(&mut self, place: &Place) -> io::Result<()> {
+        place.unlink()
+    }
+
+    fn identity_of_place(&self, place: &Place) -> Identity {
+        place.identity()
+    }
+
+    fn identity_of_file(&self, file: &LogFile) -> Identity {
+        file.identity()
     }
 
     fn read_at(&mut self, file: &LogFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match file.file.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        file.read_at(buffer, offset)
     }
 
     fn size(&mut self, file: &LogFile) -> io::Result<u64> {
-        Ok(file.file.metadata()?.len())
+        file.size()
     }
 
-    fn set_armed(&mut self, file: &mut LogFile, log: Key, armed: bool) -> io::Result<()> {
+    fn set_armed(&mut self, file: &LogFile, log: Key, armed: bool) -> io::Result<()> {
         let mask = if armed { ARMED } else { DISARMED };
         // For an inode that is watched already, the kernel replaces the mask in place and gives the
         // same number.
-        file.watch = Some(self.add(&file.link, mask, Target::Log(log))?);
+        let watch = self.add(file.link(), mask, Target::Log(log))?;
+        self.logs.insert(log, watch);
         Ok(())
     }
 
-    fn watch_lost(&mut self, file: &mut LogFile) {
-        file.watch = None;
+    fn watch_lost(&mut self, log: Key) {
+        self.logs.remove(&log);
     }
 
-    fn close(&mut self, mut file: LogFile) {
-        if let Some(watch) = file.watch.take() {
+    fn unwatch(&mut self, log: Key) {
+        if let Some(watch) = self.logs.remove(&log) {
             self.remove(watch);
         }
     }

@@ -233,7 +233,7 @@ impl Jobs {
         let above = known.unwrap_or_else(|| limits_met_above(path));
         live.limits_met.above = above;
         // Without the file, or a watch to be had, there is no verdict.
-        live.memory_watch = around.tails.kernel.add_memory(&path.join("memory.events"), slot).ok();
+        live.memory_watch = around.watch.add_memory(&path.join("memory.events"), slot).ok();
         self.limits_met_above = Some(above);
     }
 

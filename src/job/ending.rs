@@ -147,7 +147,7 @@ impl Jobs {
             && let Some(events) = live.contained.events_file()
         {
             // Without a watch to be had, pidfds do as well, if at a greater cost.
-            live.watch = around.tails.kernel.add_group(&events, slot).ok();
+            live.watch = around.watch.add_group(&events, slot).ok();
         }
         live.watch.is_some()
     }
@@ -210,10 +210,10 @@ impl Jobs {
         let oom = job.live.as_ref().and_then(|live| live.oom);
         if let Some(live) = job.live.take() {
             if let Some(watch) = live.memory_watch {
-                around.tails.kernel.remove(watch);
+                around.watch.remove(watch);
             }
             if let Some(watch) = live.watch {
-                around.tails.kernel.remove(watch);
+                around.watch.remove(watch);
             }
             for place in live.survivors {
                 let (_, pidfd) = self.survivors.remove(place);
@@ -233,21 +233,14 @@ impl Jobs {
             job.problems.extend(removed.err());
         }
         let mut sizes = [0; 2];
-        for (size, log) in sizes.iter_mut().zip(&mut job.logs) {
+        for (size, log) in sizes.iter_mut().zip(&job.logs) {
             let Some(log) = log else { continue };
-            let end = match log.open.filter(|open| around.tails.log_exists(*open)) {
-                Some(open) => {
-                    let end = around.tails.finish(open, around.queue);
-                    end.map_err(Error::path("read the end of log", around.logs.path(&log.name)))
+            match around.logs.finish(around.watch, log.key, around.queue) {
+                Ok(end) => *size = end,
+                Err(source) => {
+                    let path = around.logs.place(log.key).path();
+                    job.problems.push(Error::path("read the end of log", path)(source));
                 }
-                None => around.logs.size(&log.name),
-            };
-            match end {
-                Ok(end) => {
-                    *size = end;
-                    log.end = Some(end);
-                }
-                Err(error) => job.problems.push(error),
             }
         }
         let (exit, usage, wall) =

@@ -6,7 +6,6 @@
 //! process is reaped, for the kernel would report it again. Nothing that fails here is lost: it
 //! goes to the caller or into the job's report.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -29,39 +28,23 @@ use crate::job::containment::Contained;
 use crate::job::deadlines::Deadlines;
 use crate::job::launch::{Ground, Launch, Launched};
 use crate::job::life::{Action, Input, State, next};
-use crate::log::{LogDirectory, Stream, Tails};
+use crate::log::{LogDirectory, Logs, Queue, Stream};
 use crate::sys::Process;
 
 /// The parts of a reactor that jobs use.
 #[derive(Debug)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) registry: &'a Registry,
-    pub(crate) tails: &'a mut Tails<Watch>,
-    pub(crate) queue: &'a mut VecDeque<Event>,
-    pub(crate) logs: &'a LogDirectory,
+    pub(crate) watch: &'a mut Watch,
+    pub(crate) queue: &'a mut Queue,
+    pub(crate) logs: &'a mut Logs<Watch>,
+    pub(crate) directory: &'a Arc<LogDirectory>,
 }
 
 /// One of a job's logs.
 #[derive(Debug)]
 pub(super) struct JobLog {
-    /// Its name in the log directory.
-    pub(super) name: String,
-    /// The log, as long as it has tails.
-    pub(super) open: Option<Key>,
-    /// Where it ends, once the job is finished and that could be found out.
-    pub(super) end: Option<u64>,
-}
-
-/// What a tail on a log of a job needs to know.
-#[derive(Debug)]
-pub(crate) struct Source<'a> {
-    /// The name of the file in the log directory.
-    pub(crate) name: &'a str,
-    /// The open log, if there is one.
-    pub(crate) open: Option<Key>,
-    pub(crate) finished: bool,
-    /// Where the log ends, once that is known.
-    pub(crate) end: Option<u64>,
+    pub(super) key: Key,
 }
 
 /// What a job holds of the system until it is finished.
@@ -239,7 +222,7 @@ impl Jobs {
         // Before the program starts, which it does while we wait: its first moments belong to the
         // job.
         let (spawned, started) = (Instant::now(), SystemTime::now());
-        let launch = Launch::start(command, ground, around.logs)?;
+        let launch = Launch::start(command, ground, around.directory)?;
         let entry = self.jobs.vacant_entry();
         let slot = entry.key();
         let watched =
@@ -254,7 +237,7 @@ impl Jobs {
                 return Err(Error::Loop { operation: "watch the new process", source });
             }
         };
-        let Launched { uuid, process, contained, names } = launch.succeeded();
+        let Launched { uuid, process, contained, places } = launch.succeeded();
         let id = JobId::new(uuid, number);
         entry.insert(Job {
             id,
@@ -275,7 +258,9 @@ impl Jobs {
                 freezing: false,
                 triggers: Vec::new(),
             }),
-            logs: names.map(|name| name.map(|name| JobLog { name, open: None, end: None })),
+            logs: places.map(|place| {
+                place.map(|place| JobLog { key: around.logs.create(around.watch, place) })
+            }),
             started,
             spawned,
             exit: None,
@@ -445,9 +430,9 @@ impl Jobs {
     }
 
     /// What is known of a job now.
-    pub(crate) fn status(&self, id: JobId, logs: &LogDirectory) -> Result<Status> {
+    pub(crate) fn status(&self, id: JobId, logs: &Logs<Watch>) -> Result<Status> {
         let job = &self.jobs[self.slot(id)?];
-        let path = |log: &Option<JobLog>| log.as_ref().map(|log| logs.path(&log.name));
+        let path = |log: &Option<JobLog>| log.as_ref().map(|log| logs.place(log.key).path());
         let [output, error] = &job.logs;
         Ok(Status {
             id,
@@ -465,33 +450,14 @@ impl Jobs {
     }
 
     /// The log of a job's stream.
-    pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<Source<'_>> {
+    pub(crate) fn log(&self, id: JobId, stream: Stream) -> Result<Key> {
         let job = &self.jobs[self.slot(id)?];
         let [output, error] = &job.logs;
         let (log, name) = match stream {
             Stream::Output => (output, "standard output"),
             Stream::Error => (error, "standard error"),
         };
-        let log = log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?;
-        Ok(Source {
-            name: &log.name,
-            open: log.open,
-            finished: job.state == State::Finished,
-            end: log.end,
-        })
-    }
-
-    /// Remembers the open log of a job's stream.
-    pub(crate) fn set_log(&mut self, id: JobId, stream: Stream, open: Key) {
-        let Ok(slot) = self.slot(id) else { return };
-        let [output, error] = &mut self.jobs[slot].logs;
-        let log = match stream {
-            Stream::Output => output,
-            Stream::Error => error,
-        };
-        if let Some(log) = log {
-            log.open = Some(open);
-        }
+        Ok(log.as_ref().ok_or(Error::NoLog { job: id, stream: name })?.key)
     }
 
     /// Forgets a finished job, its tails and, unless it is to be kept, its log.
@@ -550,12 +516,9 @@ impl Job {
     pub(super) fn discard_logs(self, around: &mut Surroundings<'_>) -> Result<()> {
         let mut result = Ok(());
         for log in self.logs.into_iter().flatten() {
-            if let Some(open) = log.open {
-                around.tails.close_tails_of_job(open);
-            }
-            if !self.keep_log {
-                result = result.and(around.logs.remove(&log.name));
-            }
+            let path = around.logs.place(log.key).path();
+            let removed = around.logs.remove(around.watch, log.key, self.keep_log);
+            result = result.and(removed.map_err(Error::path("remove log", path)));
         }
         result
     }

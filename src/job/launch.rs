@@ -19,7 +19,7 @@ use crate::command::{Command, Output, ProcessGroup, Setting, Signal, Stdin};
 use crate::error::{Error, Result, Stage};
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
-use crate::log::LogDirectory;
+use crate::log::{LogDirectory, Place};
 use crate::sys::{Nursery, Placement, Process, Reap, random_uuid};
 
 /// What a reactor has ready for every job.
@@ -42,7 +42,7 @@ pub(crate) struct Launched {
     pub(crate) contained: Contained,
     /// The logs in the log directory: of both streams or of standard output, and of standard
     /// error.
-    pub(crate) names: [Option<String>; 2],
+    pub(crate) places: [Option<Place>; 2],
 }
 
 /// A start under way.
@@ -56,8 +56,8 @@ pub(crate) struct Launch<'a> {
 #[derive(Debug)]
 struct Made<'a> {
     uuid: Uuid,
-    directory: &'a LogDirectory,
-    names: [Option<String>; 2],
+    directory: &'a Arc<LogDirectory>,
+    places: [Option<Place>; 2],
     cgroup: Option<Cgroup>,
 }
 
@@ -69,13 +69,13 @@ impl<'a> Launch<'a> {
     pub(crate) fn start(
         command: &Command,
         ground: &mut Ground<'_>,
-        directory: &'a LogDirectory,
+        directory: &'a Arc<LogDirectory>,
     ) -> Result<Self> {
         let prepared = Prepared::new(command)?;
         let mut settings = check_containment(command, ground.hierarchy)?;
         let stdin = open_stdin(&command.stdin)?;
 
-        let mut made = Made { uuid: random_uuid()?, directory, names: [None, None], cgroup: None };
+        let mut made = Made { uuid: random_uuid()?, directory, places: [None, None], cgroup: None };
         if let Some(hierarchy) = ground.hierarchy {
             let cgroup = match ground.pool.take(&command.limits) {
                 Some((uuid, cgroup)) => {
@@ -132,8 +132,8 @@ impl<'a> Launch<'a> {
             Some(cgroup) => Contained::Cgroup(cgroup),
             None => Contained::ProcessGroup(self.process.pid()),
         };
-        let names = std::mem::take(&mut self.made.names);
-        Launched { uuid: self.made.uuid, process: self.process, contained, names }
+        let places = std::mem::take(&mut self.made.places);
+        Launched { uuid: self.made.uuid, process: self.process, contained, places }
     }
 
     /// Ends what was started, waits for it, and takes everything back.
@@ -166,9 +166,9 @@ impl Made<'_> {
         owner: (Option<u32>, Option<u32>),
     ) -> Result<OwnedFd> {
         let name = format!("{}.{suffix}", self.uuid);
-        let log = self.directory.create(&name, owner)?;
-        if let Some(place) = self.names.get_mut(index) {
-            *place = Some(name);
+        let (log, made) = self.directory.create(&name, owner)?;
+        if let Some(place) = self.places.get_mut(index) {
+            *place = Some(made);
         }
         Ok(log)
     }
@@ -176,8 +176,8 @@ impl Made<'_> {
 
 impl Drop for Made<'_> {
     fn drop(&mut self) {
-        for name in self.names.iter().flatten() {
-            let _ = self.directory.remove(name);
+        for place in self.places.iter().flatten() {
+            let _ = place.unlink();
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.remove();

@@ -13,5 +13,5 @@ mod prepared;
 
 pub use containment::Containment;
 
-pub(crate) use jobs::{FIRST_TOKEN, Jobs, Source, Surroundings};
+pub(crate) use jobs::{FIRST_TOKEN, Jobs, Surroundings};
 pub(crate) use launch::{Ground, test_placement};

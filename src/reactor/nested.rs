@@ -42,7 +42,7 @@ use crate::sys::epoll_fd;
 /// ```
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
+        let due_later = self.jobs.next_deadline().is_some() || self.logs.has_paced();
         if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
             // Nobody was to be told until now. The poll that follows sets the timer for what is due
             // later. A write to an eventfd fails only when it would block, and then it

@@ -4,7 +4,6 @@
 //! served by the next poll, and a host that polls the descriptor is told so. What jobs and tails do
 //! is decided elsewhere.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -20,12 +19,12 @@ use uuid::Uuid;
 
 use crate::cgroup::{Hierarchy, Owner, Pool};
 use crate::command::{Command, Signal};
-use crate::driver::{Change, LogFile, Target, Timer, Waker, Watch};
+use crate::driver::{Change, Target, Timer, Waker, Watch};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events, Status};
 use crate::id::{JobId, TailId, Token};
-use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Source, Surroundings, test_placement};
-use crate::log::{Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
+use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Surroundings, test_placement};
+use crate::log::{Fill, LogDirectory, LogFile, Logs, Queue, Read, ReadError, TailOptions};
 use crate::reactor::config::Config;
 use crate::sys::{Nursery, random_uuid};
 
@@ -106,10 +105,11 @@ pub struct Reactor {
     pub(super) kernel_events: mio::Events,
     pub(super) waker: Waker,
     pub(super) timer: Timer,
-    pub(super) tails: Tails<Watch>,
+    pub(super) watch: Watch,
     pub(super) jobs: Jobs,
-    pub(super) queue: VecDeque<Event>,
-    pub(super) logs: LogDirectory,
+    pub(super) queue: Queue,
+    pub(super) logs: Logs<Watch>,
+    pub(super) directory: Arc<LogDirectory>,
     pub(super) hierarchy: Option<Arc<Hierarchy>>,
     pub(super) owner: Owner,
     pub(super) pool: Pool,
@@ -168,7 +168,7 @@ impl Reactor {
         register(timer.as_raw_fd(), TIMER)?;
         let waker = mio::Waker::new(poll.registry(), WAKER)
             .map_err(Error::event_loop("create an eventfd"))?;
-        let logs = match &config.log_dir {
+        let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid()?)?,
         };
@@ -177,11 +177,11 @@ impl Reactor {
             kernel_events: mio::Events::with_capacity(KERNEL_EVENTS),
             waker: Waker::new(waker),
             timer,
-            tails: Tails::new(watch, config.window_bytes, config.pace)
-                .with_ids_from(random_uuid()?.as_fields().0),
+            watch,
             jobs: Jobs::default(),
-            queue: VecDeque::new(),
-            logs,
+            queue: Queue::new(),
+            logs: Logs::new(config.window_bytes, config.pace, random_uuid()?.as_fields().0),
+            directory: Arc::new(directory),
             hierarchy,
             owner: Owner::current()?,
             pool: Pool::default(),
@@ -279,9 +279,10 @@ impl Reactor {
         loop {
             let mut around = Surroundings {
                 registry: self.poll.registry(),
-                tails: &mut self.tails,
+                watch: &mut self.watch,
                 queue: &mut self.queue,
-                logs: &self.logs,
+                logs: &mut self.logs,
+                directory: &self.directory,
             };
             let mut watch_ready = false;
             let mut count = 0;
@@ -307,12 +308,13 @@ impl Reactor {
         let now = Instant::now();
         let mut around = Surroundings {
             registry: self.poll.registry(),
-            tails: &mut self.tails,
+            watch: &mut self.watch,
             queue: &mut self.queue,
-            logs: &self.logs,
+            logs: &mut self.logs,
+            directory: &self.directory,
         };
         self.jobs.deadlines_passed(now, &mut around);
-        self.tails.visit_due(now, &mut self.queue);
+        self.logs.visit_due(&mut self.watch, now, &mut self.queue);
         if self.waker.take() {
             self.queue.push_back(Event::Woken);
         }
@@ -328,7 +330,7 @@ impl Reactor {
                 // one turn. One that was closed or has ended since is told of no
                 // more.
                 Event::Readable { tail, token } => {
-                    if self.tails.take_event(tail) {
+                    if self.logs.take_event(tail) {
                         events.push(Event::Readable { tail, token });
                     }
                 }
@@ -338,11 +340,11 @@ impl Reactor {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || self.tails.has_work()
+        !self.queue.is_empty() || self.logs.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
-        let pace = self.tails.pace_at(Instant::now);
+        let pace = self.logs.pace_at(Instant::now);
         self.jobs.next_deadline().into_iter().chain(pace).min()
     }
 
@@ -407,9 +409,10 @@ impl Reactor {
         };
         let mut around = Surroundings {
             registry: self.poll.registry(),
-            tails: &mut self.tails,
+            watch: &mut self.watch,
             queue: &mut self.queue,
-            logs: &self.logs,
+            logs: &mut self.logs,
+            directory: &self.directory,
         };
         let id = self.jobs.spawn(command, token, &mut ground, &mut around)?;
         self.tell_host()?;
@@ -456,25 +459,11 @@ impl Reactor {
         token: Token,
     ) -> Result<TailId> {
         let options = options.into();
-        let Source { name, open, finished, end } = self.jobs.log(job, options.stream)?;
-        let path = self.logs.path(name);
-        let until = end.map_or(Until::JobEnd, Until::Offset);
-        let log = match open.filter(|open| self.tails.log_exists(*open)) {
-            Some(log) => log,
-            None => {
-                let file = LogFile::new(self.logs.open_log(name)?, path.clone())?;
-                let log = self.tails.log_of(file).map_err(Error::path("open log", &path))?;
-                self.jobs.set_log(job, options.stream, log);
-                if finished && end.is_none() {
-                    // It could not be found out when the job was finished, as its report says. The
-                    // tail is told if that is still so.
-                    let _ = self.tails.finish(log, &mut self.queue);
-                }
-                log
-            }
-        };
-        let opened = self.tails.open(log, options, until, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| story("watch log", &path, trouble))?;
+        let log = self.jobs.log(job, options.stream)?;
+        let opened = self.logs.open_tail(&mut self.watch, log, options, token, &mut self.queue);
+        let tail = opened.map_err(|error| {
+            into_error("open log", &self.logs.place(log).path(), ReadError::Io(error))
+        })?;
         self.tell_host()?;
         Ok(tail)
     }
@@ -509,10 +498,11 @@ impl Reactor {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file =
             openat(CWD, path, flags, Mode::empty()).map_err(Error::path("open log", path))?;
-        let file = LogFile::new(File::from(file), path.to_owned())?;
-        let log = self.tails.log_of(file).map_err(Error::path("open log", path))?;
-        let opened = self.tails.open(log, options.into(), Until::Never, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| story("watch log", path, trouble))?;
+        let file =
+            LogFile::new(File::from(file), path.to_owned()).map_err(Error::path("follow", path))?;
+        let options = options.into();
+        let opened = self.logs.open_file(&mut self.watch, file, options, token, &mut self.queue);
+        let tail = opened.map_err(|error| into_error("open log", path, ReadError::Io(error)))?;
         self.tell_host()?;
         Ok(tail)
     }
@@ -523,9 +513,9 @@ impl Reactor {
     /// [`Error::UnknownTail`]; [`Error::Path`] when the file cannot be read or watched: nothing is
     /// skipped, and the tail can be read again.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
-        let read = self.tails.read(tail, buffer, &mut self.queue);
+        let read = self.logs.read(&mut self.watch, tail, buffer, &mut self.queue);
         self.tell_host()?;
-        read.map_err(|trouble| self.trouble(tail, trouble))
+        read.map_err(|error| self.tail_error(tail, error))
     }
 
     /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
@@ -563,12 +553,11 @@ impl Reactor {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn fill_buf(&mut self, tail: TailId) -> Result<Fill<'_>> {
-        let found = self.tails.fill(tail, &mut self.queue);
+        let filled = self.logs.fill(&mut self.watch, tail, &mut self.queue);
         self.tell_host()?;
-        match found {
-            Ok(Fill::Data(_)) => Ok(Fill::Data(self.tails.shown(tail))),
-            Ok(other) => Ok(other),
-            Err(trouble) => Err(self.trouble(tail, trouble)),
+        match filled {
+            Ok(filled) => Ok(self.logs.show(filled)),
+            Err(error) => Err(self.tail_error(tail, error)),
         }
     }
 
@@ -578,7 +567,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::UnknownTail`].
     pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
-        self.tails.consume(tail, amount).map_err(|trouble| self.trouble(tail, trouble))
+        self.logs.consume(tail, amount).map_err(|error| self.tail_error(tail, error))
     }
 
     /// The offset in the log of the byte that the tail reads next: where a later tail can go on.
@@ -586,7 +575,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::UnknownTail`].
     pub fn position(&self, tail: TailId) -> Result<u64> {
-        self.tails.position(tail).ok_or(Error::UnknownTail)
+        self.logs.position(tail).ok_or(Error::UnknownTail)
     }
 
     /// Closes a tail. Its slot is free at once, and no event of it comes any more.
@@ -594,7 +583,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::UnknownTail`].
     pub fn close(&mut self, tail: TailId) -> Result<()> {
-        self.tails.close(tail).ok_or(Error::UnknownTail)?;
+        self.logs.close(&mut self.watch, tail).ok_or(Error::UnknownTail)?;
         self.tell_host()
     }
 
@@ -760,7 +749,7 @@ impl Reactor {
     /// ```
     #[must_use]
     pub fn census(&self) -> Census {
-        Census { jobs: self.jobs.len(), tails: self.tails.len(), watches: self.tails.kernel.len() }
+        Census { jobs: self.jobs.len(), tails: self.logs.len(), watches: self.watch.len() }
     }
 
     /// A handle that wakes this reactor from any thread.
@@ -775,18 +764,19 @@ impl Reactor {
     ) -> Result<()> {
         let mut around = Surroundings {
             registry: self.poll.registry(),
-            tails: &mut self.tails,
+            watch: &mut self.watch,
             queue: &mut self.queue,
-            logs: &self.logs,
+            logs: &mut self.logs,
+            directory: &self.directory,
         };
         let result = act(&mut self.jobs, &mut around);
         self.tell_host()?;
         result
     }
 
-    fn trouble(&self, tail: TailId, trouble: Trouble) -> Error {
-        match self.tails.file_of(tail) {
-            Some(file) => story("read log", file.path(), trouble),
+    fn tail_error(&self, tail: TailId, error: ReadError) -> Error {
+        match self.logs.file_of(tail) {
+            Some(file) => into_error("read log", file.path(), error),
             None => Error::UnknownTail,
         }
     }
@@ -823,35 +813,34 @@ pub struct Census {
 }
 
 fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
-    let changes =
-        around.tails.kernel.changes().map_err(Error::event_loop("read inotify events"))?;
+    let changes = around.watch.changes().map_err(Error::event_loop("read inotify events"))?;
     for change in &changes {
         match *change {
-            Change::Of(Target::Log(log)) => around.tails.changed(log),
-            Change::Lost(Target::Log(log)) => around.tails.watch_lost(log),
+            Change::Of(Target::Log(log)) => around.logs.changed(log),
+            Change::Lost(Target::Log(log)) => around.logs.watch_lost(around.watch, log),
             Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => {
                 jobs.group_changed(slot, around);
             }
             Change::Of(Target::Memory(slot)) => jobs.memory_changed(slot, around),
             Change::Lost(Target::Memory(_)) => {}
             Change::Everything => {
-                around.tails.everything_changed();
+                around.logs.everything_changed();
                 jobs.all_groups_changed(around);
             }
         }
     }
-    around.tails.kernel.recycle(changes);
+    around.watch.recycle(changes);
     Ok(())
 }
 
-fn story(operation: &'static str, path: &Path, trouble: Trouble) -> Error {
-    match trouble {
-        Trouble::Unknown => Error::UnknownTail,
+fn into_error(operation: &'static str, path: &Path, error: ReadError) -> Error {
+    match error {
+        ReadError::Unknown => Error::UnknownTail,
         // ENOSPC: of inotify it means the limit on watches, and reading gives no such error.
-        Trouble::Io(source) if Errno::from_io_error(&source) == Some(Errno::NOSPC) => {
+        ReadError::Io(source) if Errno::from_io_error(&source) == Some(Errno::NOSPC) => {
             Error::WatchLimit { path: path.to_owned() }
         }
-        Trouble::Io(source) => Error::path(operation, path)(source),
+        ReadError::Io(source) => Error::path(operation, path)(source),
     }
 }
 
