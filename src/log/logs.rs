@@ -140,10 +140,10 @@ impl<K: Kernel> Logs<K> {
         if !self.logs[log].is_open() {
             let file = kernel.open(self.place(log))?;
             self.open(kernel, log, file)?;
-            if self.logs[log].is_end_due() {
-                // If that fails again, the tail is told.
-                let _ = self.logs[log].finish(kernel);
-            }
+        }
+        if self.logs[log].is_end_due() {
+            // If that fails again, the tail is told.
+            let _ = self.logs[log].finish(kernel);
         }
         let end = self.logs[log].final_end();
         let until = end.map_or(Until::JobEnd, Until::Offset);

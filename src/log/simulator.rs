@@ -390,6 +390,12 @@ impl Engine {
         (start, end, truncations, final_end)
     }
 
+    /// Whether other threads are given the open file of the log of this job.
+    #[must_use]
+    pub fn publishes_file(&self, file: usize) -> bool {
+        self.logs.published(self.log(file)).file().is_some()
+    }
+
     fn log(&self, file: usize) -> Key {
         let Some(log) = self.of_jobs[file] else { unreachable!("no job has this log") };
         log
