@@ -5,6 +5,7 @@
 //! used again. Knows nothing of what the slots hold.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 use std::str::FromStr;
 
 use slab::Slab;
@@ -125,6 +126,21 @@ pub(crate) struct Key {
     generation: u32,
 }
 
+impl Key {
+    /// Half of the bits are for the slot, half for the generation.
+    const SHIFT: u32 = usize::BITS / 2;
+    const HALF: usize = usize::MAX >> Self::SHIFT;
+
+    /// The key as one word, as the kernel keeps it with a registration; `None` for a slot that has
+    /// no room in it, which there is only where a word has 32 bits. The greatest slot is left out,
+    /// so that some words are free for other use.
+    pub(crate) fn pack(self) -> Option<usize> {
+        let slot = usize::try_from(self.slot).ok().filter(|slot| *slot < Self::HALF)?;
+        let generation = usize::try_from(self.generation).unwrap_or(usize::MAX) & Self::HALF;
+        Some(generation | slot << Self::SHIFT)
+    }
+}
+
 /// A slab whose keys remember which of a slot's tenants they were given to.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
@@ -148,6 +164,25 @@ impl<T> Slots<T> {
         let slot = self.entries.insert((self.generation, value));
         // A slab of 2^32 entries would not fit into memory.
         Key { slot: u32::try_from(slot).unwrap_or(u32::MAX), generation: self.generation }
+    }
+
+    /// The key that the next insertion gives out.
+    pub(crate) fn vacant_key(&self) -> Key {
+        let slot = u32::try_from(self.entries.vacant_key()).unwrap_or(u32::MAX);
+        Key { slot, generation: self.generation.wrapping_add(1) }
+    }
+
+    /// What is in the slot of a packed key, if that is the key's tenant still.
+    pub(crate) fn unpack(&self, packed: usize) -> Option<(Key, &T)> {
+        let (generation, value) = self.entries.get(packed >> Key::SHIFT)?;
+        let slot = u32::try_from(packed >> Key::SHIFT).ok()?;
+        let key = Key { slot, generation: *generation };
+        (key.pack() == Some(packed)).then_some((key, value))
+    }
+
+    /// Empties the table.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+        self.entries.drain().map(|(_, value)| value)
     }
 
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
@@ -180,6 +215,30 @@ impl<T> Slots<T> {
     }
 }
 
+/// For a key that cannot be stale.
+///
+/// # Panics
+/// When it is.
+impl<T> Index<Key> for Slots<T> {
+    type Output = T;
+
+    fn index(&self, key: Key) -> &T {
+        let Some(value) = self.get(key) else { unreachable!("stale key: {key:?}") };
+        value
+    }
+}
+
+/// For a key that cannot be stale.
+///
+/// # Panics
+/// When it is.
+impl<T> IndexMut<Key> for Slots<T> {
+    fn index_mut(&mut self, key: Key) -> &mut T {
+        let Some(value) = self.get_mut(key) else { unreachable!("stale key: {key:?}") };
+        value
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +254,14 @@ mod tests {
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut 'b'));
         assert_eq!(slots.len(), 1);
+    }
+    #[test]
+    #[should_panic(expected = "stale key")]
+    fn indexing_by_a_stale_key_panics() {
+        let mut slots = Slots::new();
+        let first = slots.insert('a');
+        slots.remove(first);
+        slots.insert('b');
+        let _ = slots[first];
     }
 }

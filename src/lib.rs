@@ -108,10 +108,10 @@
 //! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
 //! | `sys` | raw system calls; the child between clone3 and exec: the only unsafe code |
 //! | `cgroup` | the tree where jobs are made, one group, pressure triggers, owners, the pool |
-//! | `log` | the directory of the logs, the newest bytes of each, and the tails that read them |
-//! | `driver` | inotify, the timerfd, the eventfd |
-//! | `job` | all jobs: their life as a table, how they start and end, what holds their processes |
-//! | `reactor` | the loop: wait, gather, settle, emit; configuration and capabilities |
+//! | `log` | the directory of the logs, each log from spawn to removal, and the tails that read it |
+//! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
+//! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
+//! | `reactor` | the loop: wait, dispatch, settle, emit; configuration and capabilities |
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,
@@ -158,5 +158,5 @@ mod sys;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod simulator {
-    pub use crate::log::{Content, End, Engine, Interference, Machine, byte};
+    pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
 }

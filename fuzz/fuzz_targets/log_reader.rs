@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use jobworker::simulator::{Content, End, Engine, Interference, byte};
+use jobworker::simulator::{Content, Engine, Interference, Name, byte};
 use jobworker::{Fill, Position, Read, TailId, TailOptions};
 use libfuzzer_sys::fuzz_target;
 
@@ -19,6 +19,7 @@ use libfuzzer_sys::fuzz_target;
 const MOST_GENERATIONS: u64 = 10;
 const MOST_TAILS: usize = 24;
 const MOST_OPERATIONS: usize = 400;
+const EIO: i32 = 5;
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Meddling {
@@ -26,6 +27,8 @@ enum Meddling {
     Append(u8),
     Rewrite(u8),
     Overtake(u8),
+    Replace,
+    Unlink,
     Fail,
 }
 
@@ -39,10 +42,20 @@ enum From {
     LastLines(u8),
 }
 
+/// What a job makes of the name of its log.
+#[derive(Arbitrary, Debug)]
+enum Naming {
+    Own,
+    Other,
+    Gone,
+}
+
 #[derive(Arbitrary, Debug)]
 enum Operation {
     Append { file: u8, amount: u8 },
     Rewrite { file: u8, amount: u8 },
+    Rename { file: u8, name: Naming },
+    Create { file: u8 },
     Open { file: u8, from: From, follow: bool, of_job: bool, script: Script },
     Read { tail: u8, size: u8, script: Script },
     Fill { tail: u8, script: Script },
@@ -54,7 +67,7 @@ enum Operation {
     Emit { count: u8 },
     Sleep { micros: u8 },
     Finish { file: u8, script: Script },
-    Remove { file: u8 },
+    Remove { file: u8, keep: bool, script: Script },
     Overflow,
     LoseWatch { file: u8 },
     Quiet { ignored: u8 },
@@ -93,8 +106,17 @@ struct World {
     engine: Engine,
     /// By token.
     tails: Vec<Option<Tail>>,
-    /// The jobs of the files that have finished.
+    /// How the jobs of the files have finished.
     finished: Vec<Option<Finish>>,
+    jobs: Vec<Job>,
+}
+
+/// Whether the file is the log of a job. It is that of one job at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    NotYet,
+    There,
+    Removed,
 }
 
 /// How the job of a file has finished.
@@ -119,7 +141,8 @@ impl World {
     fn new(input: &Input) -> Self {
         let files = usize::from(input.files % 3) + 1;
         let engine = Engine::new(files, 16 + usize::from(input.window % 64));
-        Self { engine, tails: Vec::new(), finished: vec![None; files] }
+        let jobs = vec![Job::NotYet; files];
+        Self { engine, tails: Vec::new(), finished: vec![None; files], jobs }
     }
 
     fn file(&self, file: u8) -> usize {
@@ -146,7 +169,9 @@ impl World {
                 Meddling::Append(amount) => Interference::Append(u64::from(amount)),
                 Meddling::Rewrite(amount) => Interference::Rewrite(u64::from(amount)),
                 Meddling::Overtake(amount) => Interference::Overtake(u64::from(amount)),
-                Meddling::Fail => Interference::Fail,
+                Meddling::Replace => Interference::Replace,
+                Meddling::Unlink => Interference::Unlink,
+                Meddling::Fail => Interference::Fail(EIO),
                 Meddling::None => Interference::Nothing,
             })
             .collect();
@@ -168,6 +193,21 @@ impl World {
                 let content = self.content(file);
                 if content.generation < MOST_GENERATIONS {
                     content.rewrite(u64::from(*amount));
+                }
+            }
+            Operation::Rename { file, name } => {
+                let file = self.file(*file);
+                self.content(file).name = match name {
+                    Naming::Own => Name::Own,
+                    Naming::Other => Name::Other,
+                    Naming::Gone => Name::Gone,
+                };
+            }
+            Operation::Create { file } => {
+                let file = self.file(*file);
+                if self.jobs[file] == Job::NotYet {
+                    self.jobs[file] = Job::There;
+                    self.engine.create(file);
                 }
             }
             Operation::Open { file, from, follow, of_job, script } => {
@@ -218,18 +258,9 @@ impl World {
                 let file = self.file(*file);
                 self.finish(file, *script);
             }
-            Operation::Remove { file } => {
+            Operation::Remove { file, keep, script } => {
                 let file = self.file(*file);
-                if self.finished[file].is_some() {
-                    self.engine.remove(file);
-                    for tail in &mut self.tails {
-                        if tail.as_ref().is_some_and(|tail| {
-                            tail.file == file && (tail.of_job || tail.snapshot.is_some())
-                        }) {
-                            *tail = None;
-                        }
-                    }
-                }
+                self.remove(file, *keep, *script);
             }
             Operation::Overflow => self.engine.overflow(),
             Operation::LoseWatch { file } => {
@@ -242,7 +273,7 @@ impl World {
     }
 
     fn open(&mut self, file: usize, from: &From, follow: bool, of_job: bool, script: Script) {
-        if self.tails.len() >= MOST_TAILS {
+        if self.tails.len() >= MOST_TAILS || of_job && self.jobs[file] != Job::There {
             return;
         }
         let position = match from {
@@ -257,24 +288,30 @@ impl World {
         }
         let (generation, size) = (self.content(file).generation, self.content(file).size);
         let finished = self.finished[file].filter(|_| of_job);
-        let end = match finished {
-            Some(finish) => End::Offset(finish.end.unwrap_or(0)),
-            None if of_job => End::Job,
-            None => End::Never,
-        };
         let failures = self.engine.machine().failures;
         self.meddle(script);
         let token = self.tails.len();
-        let opened = self.engine.open(file, options, end, token);
+        let opened = if of_job {
+            self.engine.open(file, options, token)
+        } else {
+            self.engine.open_file(file, options, token)
+        };
         let Ok(id) = opened else {
             assert!(self.engine.machine().failures > failures, "{opened:?}");
             return;
         };
         let content = self.content(file);
         let (most, rewritten) = (content.generation, content.generation != generation);
-        let bound = |size: u64| finished.map_or(size, |finish| size.min(finish.end.unwrap_or(0)));
-        let (low, high) =
-            if rewritten { (0, u64::MAX) } else { (bound(size), bound(content.size)) };
+        let (low, high) = match finished {
+            _ if rewritten => (0, u64::MAX),
+            None => (size, content.size),
+            Some(Finish { end: Some(end), .. }) => (size.min(end), content.size.min(end)),
+            // The end was found out some time since, or is now.
+            Some(finish) if finish.generation == generation => {
+                (size.min(finish.size), content.size)
+            }
+            Some(_) => (0, content.size),
+        };
         let start = self.engine.position(id).expect("it was just opened");
         match position {
             Position::Start => assert_eq!(start, 0),
@@ -303,7 +340,8 @@ impl World {
             id,
             file,
             of_job,
-            snapshot: (!follow || finished.is_some()).then_some((low, high)),
+            snapshot: (!follow || finished.is_some_and(|finish| finish.end.is_some()))
+                .then_some((low, high)),
             start,
             offset: start,
             least: generation,
@@ -519,24 +557,42 @@ impl World {
     }
 
     fn finish(&mut self, file: usize, script: Script) {
-        if self.finished[file].is_some() {
+        if self.jobs[file] != Job::There || self.finished[file].is_some() {
             return;
         }
         self.meddle(script);
         let (generation, size) = (self.content(file).generation, self.content(file).size);
         let failures = self.engine.machine().failures;
         let end = match self.engine.finish(file) {
-            Some(Ok(end)) => Some(end),
-            Some(Err(_)) => {
+            Ok(end) => Some(end),
+            Err(_) => {
                 assert!(self.engine.machine().failures > failures, "a failure out of nothing");
                 None
             }
-            None => Some(size),
         };
         let most =
             self.content(file).past.iter().max().copied().unwrap_or(0).max(self.content(file).size);
         assert!(end.is_none_or(|end| end <= most), "an end where the file never was");
         self.finished[file] = Some(Finish { end, size, generation });
+    }
+
+    fn remove(&mut self, file: usize, keep: bool, script: Script) {
+        if self.jobs[file] != Job::There || self.finished[file].is_none() {
+            return;
+        }
+        self.meddle(script);
+        let failures = self.engine.machine().failures;
+        let removed = self.engine.remove(file, keep);
+        self.jobs[file] = Job::Removed;
+        match removed {
+            Ok(()) => assert!(keep || self.content(file).name == Name::Gone, "its name is left"),
+            Err(_) => assert!(self.engine.machine().failures > failures, "a failure of nothing"),
+        }
+        for tail in &mut self.tails {
+            if tail.as_ref().is_some_and(|tail| tail.file == file && tail.of_job) {
+                *tail = None;
+            }
+        }
     }
 
     /// Nobody writes any more, and everybody is served, but the tails that the host forgets about.
@@ -603,11 +659,33 @@ impl World {
         self.check_queue();
         let open = self.tails.iter().flatten().count();
         assert_eq!(self.engine.tails(), open);
+        let mut logs = 0;
         for file in 0..self.finished.len() {
             let used = self.tails.iter().flatten().any(|tail| tail.file == file);
             let content = self.content(file);
-            assert_eq!(content.open, usize::from(used), "descriptors");
+            assert_eq!(content.open(), usize::from(used), "descriptors");
             assert!(used || !content.is_watched(), "a watch that nobody needs");
+            logs += usize::from(used || self.jobs[file] == Job::There);
+            self.check_published(file, used);
+        }
+        assert_eq!(self.engine.logs(), logs);
+    }
+
+    /// What other threads are told is never more than was true.
+    fn check_published(&mut self, file: usize, used: bool) {
+        if self.jobs[file] != Job::There {
+            return;
+        }
+        assert_eq!(self.engine.publishes_file(file), used);
+        let (start, end, truncations, final_end) = self.engine.published(file);
+        let content = self.content(file);
+        let most = content.past.iter().max().copied().unwrap_or(0).max(content.size);
+        assert!(start == 0 && end <= most, "{start}..{end} of {content:?}");
+        assert!(u64::from(truncations) <= content.generation, "{truncations} of {content:?}");
+        match self.finished[file] {
+            Some(Finish { end: Some(end), .. }) => assert_eq!(final_end, Some(end)),
+            Some(_) => {}
+            None => assert_eq!(final_end, None),
         }
     }
 }

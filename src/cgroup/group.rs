@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
@@ -18,9 +18,11 @@ use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::tree::Tree;
+use crate::cgroup::trigger::Trigger;
 use crate::cgroup::walk::Walk;
 use crate::command::{Kept, Setting};
 use crate::error::{Error, LimitsError, Result};
+use crate::event::{Stall, Stallable};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -77,6 +79,17 @@ impl Group {
         // time.
         write(self.open(file, OFlags::WRONLY | OFlags::NONBLOCK)?, value.as_bytes())?;
         Ok(())
+    }
+
+    /// Arms a trigger on one of the group's pressure files.
+    pub(crate) fn arm_trigger(&self, resource: Stallable, stall: Stall) -> Result<Trigger> {
+        let file = Path::new(&self.name).join(resource.file());
+        Trigger::arm(self.tree.dir(), &file, self.path().join(resource.file()), stall)
+    }
+
+    /// Whether the group may have an interface file: not if its controller was never enabled.
+    pub(crate) fn may_have(&self, file: &str) -> bool {
+        !file.starts_with("memory.") || self.tree.has_memory()
     }
 
     /// Writes each limit and reads it back.

@@ -13,7 +13,7 @@ use std::{fs, io};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
 use rustix::io::Errno;
 
-use crate::command::{Kept, Setting};
+use crate::command::{Kept, Limits, Setting};
 use crate::error::{Error, LimitsError, Result, SystemError};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
@@ -110,6 +110,14 @@ impl Tree {
     /// Whether the jobs' groups have the memory controller, as far as we know.
     pub(crate) fn has_memory(&self) -> bool {
         self.has_memory.load(Ordering::Relaxed)
+    }
+
+    /// The limits in the form in which the kernel takes them, once they can be set for the children
+    /// of this cgroup.
+    pub(crate) fn settings(&self, limits: &Limits) -> Result<Vec<Setting>> {
+        let mut settings = limits.check()?;
+        self.require(&mut settings)?;
+        Ok(settings)
     }
 
     /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.

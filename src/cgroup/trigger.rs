@@ -4,13 +4,15 @@
 //! removes the trigger. Knows nothing of jobs or the loop.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, openat};
-use rustix::io::{pread, write};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, pread, write};
 
-use crate::event::{Pressure, Stall};
+use crate::error::{Error, JobError, Result};
+use crate::event::{Pressure, Stall, Stallable};
 
 /// A trigger that is armed in the kernel.
 ///
@@ -30,10 +32,39 @@ pub(crate) struct Trigger {
 }
 
 impl Trigger {
-    /// Arms a trigger on the pressure file `name` below `dir`.
-    pub(crate) fn arm(dir: impl std::os::fd::AsFd, name: &str, stall: Stall) -> io::Result<Self> {
-        let file =
-            openat(dir, name, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    /// Arms a trigger for the whole system.
+    pub(crate) fn arm_for_system(resource: Stallable, stall: Stall) -> Result<Self> {
+        let path = Path::new("/proc/pressure").join(resource.to_string());
+        Self::arm(CWD, &path, path.clone(), stall)
+    }
+
+    /// Arms a trigger on the pressure file `name` below `dir`; `path` is for messages.
+    pub(super) fn arm(dir: impl AsFd, name: &Path, path: PathBuf, stall: Stall) -> Result<Self> {
+        if let Some(reason) = stall.fault() {
+            return Err(JobError::StallRefused { path, reason, cause: None }.into());
+        }
+        Self::try_arm(dir, name, stall).map_err(|error| {
+            let reason = match Errno::from_io_error(&error) {
+                // No PSI in this kernel, or not switched on.
+                Some(Errno::NOENT | Errno::OPNOTSUPP) => {
+                    return JobError::NoPressure { path }.into();
+                }
+                Some(Errno::INVAL) => {
+                    "without CAP_SYS_RESOURCE the window has to be a multiple of 2 s, \
+                     and before Linux 6.5 it is at least 500 ms for everybody"
+                }
+                Some(Errno::PERM | Errno::ACCESS) => {
+                    "before Linux 6.5 it takes CAP_SYS_RESOURCE, since then write access"
+                }
+                _ => return Error::path("arm a pressure trigger on", path)(error),
+            };
+            JobError::StallRefused { path, reason, cause: Some(error) }.into()
+        })
+    }
+
+    fn try_arm(dir: impl AsFd, name: &Path, stall: Stall) -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(dir, name, flags, Mode::empty())?;
         write(&file, stall.request().as_bytes())?;
         let mut trigger = Self { file, stall, told: Duration::ZERO, fresh: true };
         trigger.told = trigger.total()?;
@@ -66,8 +97,8 @@ impl Trigger {
     }
 }
 
-impl AsRawFd for Trigger {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+impl AsFd for Trigger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

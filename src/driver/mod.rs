@@ -1,12 +1,17 @@
-//! The room of the sources of the loop: inotify, the timer and the waker.
+//! The room of the event loop: the one epoll, inotify, the timer and the waker, and how all of it
+//! plugs into a loop around it.
 //!
 //! Knows nothing of what its sources mean.
 
+mod driver;
+mod files;
+mod inotify;
+mod source;
 mod timer;
 mod waker;
-mod watch;
 
 pub use waker::Waker;
 
-pub(crate) use timer::Timer;
-pub(crate) use watch::{Change, LogFile, Target, Watch};
+pub(crate) use driver::{Driver, Readiness, Wait};
+pub(crate) use inotify::Watching;
+pub(crate) use source::{JobSource, Notice, Registration, Source};

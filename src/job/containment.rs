@@ -67,11 +67,6 @@ impl Contained {
         }
     }
 
-    /// The file whose change tells that the last process is gone, if there is one.
-    pub(crate) fn events_file(&self) -> Option<PathBuf> {
-        self.path().map(|path| path.join("cgroup.events"))
-    }
-
     /// Whether any process but an exited leader is left.
     pub(crate) fn populated(&self) -> Result<bool> {
         match self {
@@ -80,11 +75,28 @@ impl Contained {
         }
     }
 
-    /// Lets a frozen job run again.
-    pub(crate) fn thaw(&self) -> Result<()> {
+    /// Starts to freeze the processes, or to thaw them.
+    pub(crate) fn freeze(&self, freeze: bool) -> Result<()> {
         match self {
-            Self::Cgroup(cgroup) => cgroup.freeze(false),
+            Self::Cgroup(cgroup) => cgroup.freeze(freeze),
+            // Never frozen.
             Self::ProcessGroup(_) => Ok(()),
+        }
+    }
+
+    /// Whether every process is frozen.
+    pub(crate) fn frozen(&self) -> Result<bool> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.frozen(),
+            Self::ProcessGroup(_) => Ok(false),
+        }
+    }
+
+    /// The content of an interface file, or `None` where there is none.
+    pub(crate) fn read(&self, file: &str) -> Result<Option<String>> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.read(file),
+            Self::ProcessGroup(_) => Ok(None),
         }
     }
 
@@ -126,37 +138,33 @@ impl Contained {
                 break;
             }
         }
-        if !signalled.iter().any(|pid| pid.as_raw_nonzero().get().unsigned_abs() == main.pid()) {
+        if !signalled.iter().any(|pid| number(*pid) == main.pid()) {
             send_and_continue(main.pidfd(), signal)
                 .map_err(Error::event_loop("signal a main process"))?;
         }
         Ok(())
     }
 
-    /// A pidfd of each process that is left, but an exited leader; of `most` at most.
-    pub(crate) fn survivors(&self, most: usize) -> Result<Vec<OwnedFd>> {
+    /// The processes that are left, but an exited leader; of `most` at most.
+    pub(crate) fn members(&self, most: usize) -> Result<Vec<Process>> {
+        let mut members = Vec::new();
         match self {
-            Self::Cgroup(cgroup) => {
-                let mut pidfds = Vec::new();
-                cgroup.for_each_member(|_, pidfd| {
-                    pidfds.push(pidfd);
-                    let enough = pidfds.len() >= most;
-                    Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-                })?;
-                Ok(pidfds)
-            }
+            Self::Cgroup(cgroup) => cgroup.for_each_member(|pid, pidfd| {
+                members.push(Process::new(number(pid), pidfd));
+                let enough = members.len() >= most;
+                Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?,
             Self::ProcessGroup(group) => {
-                let mut pidfds = Vec::new();
                 for pid in living_members(*group)?.into_iter().take(most) {
                     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
                     // The number may have changed hands before it was opened, but not since.
                     if is_living_member(pid, *group) {
-                        pidfds.push(pidfd);
+                        members.push(Process::new(number(pid), pidfd));
                     }
                 }
-                Ok(pidfds)
             }
         }
+        Ok(members)
     }
 
     /// Removes what `populated` has found empty.
@@ -166,6 +174,10 @@ impl Contained {
             Self::ProcessGroup(_) => Ok(()),
         }
     }
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// A stopped process acts on no signal but SIGKILL until it continues.

@@ -1,17 +1,25 @@
-//! The room of jobs: their life as a table, what holds their processes, and how they are started.
+//! The room of jobs: one job as an object, its life as a table, what holds its processes, and how it
+//! is started.
 //!
-//! Knows nothing of who asks.
+//! Knows nothing of who asks. What jobs need of the system is the trait [`System`].
 
 mod containment;
-mod control;
 mod deadlines;
-mod ending;
-mod jobs;
-mod launch;
+mod handles;
+mod job;
+mod launcher;
 mod life;
+mod linux;
+mod live;
 mod prepared;
+mod record;
+mod registry;
+mod system;
 
 pub use containment::Containment;
 
-pub(crate) use jobs::{FIRST_TOKEN, Jobs, Source, Surroundings};
-pub(crate) use launch::{Ground, test_placement};
+pub(crate) use containment::Contained;
+pub(crate) use job::Job;
+pub(crate) use launcher::{Launched, Launcher, test_placement};
+pub(crate) use linux::Linux;
+pub(crate) use registry::Registry;

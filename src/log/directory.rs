@@ -4,18 +4,20 @@
 //! checked: every file in it is named relative to its descriptor. Knows nothing of jobs but the
 //! names of their files.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, mkdirat, openat, statat,
+    Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, mkdirat, openat, statx,
     unlinkat,
 };
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::error::{Error, Result, SystemError};
+use crate::log::file::Identity;
+use crate::log::place::Place;
 
 /// The directory of the logs.
 #[derive(Debug)]
@@ -76,12 +78,21 @@ impl LogDirectory {
         self.path.join(name)
     }
 
-    /// Makes a log that nobody has, and opens it for appending; `owner` is who will be able to open
+    /// The directory itself, for calls relative to it.
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Makes a log of a new name, and opens it for appending; `owner` is who will be able to open
     /// it again.
     ///
     /// A job that writes to /dev/stderr opens its own log by a path under /proc, for which it has
     /// to be its owner.
-    pub(crate) fn create(&self, name: &str, owner: (Option<u32>, Option<u32>)) -> Result<OwnedFd> {
+    pub(crate) fn create(
+        self: &Arc<Self>,
+        name: &str,
+        owner: (Option<u32>, Option<u32>),
+    ) -> Result<(OwnedFd, Place)> {
         let flags = OFlags::WRONLY
             | OFlags::APPEND
             | OFlags::CREATE
@@ -90,34 +101,20 @@ impl LogDirectory {
             | OFlags::CLOEXEC;
         let log = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(Error::path("create log", self.path(name)))?;
+        let stat = match statx(&log, "", AtFlags::EMPTY_PATH, Identity::FLAGS) {
+            Ok(stat) => stat,
+            Err(errno) => {
+                let _ = unlinkat(&self.dir, name, AtFlags::empty());
+                return Err(Error::path("examine log", self.path(name))(errno));
+            }
+        };
         if owner != (None, None) {
             // A host that may not give files away may not change the job's user either: that step
             // will say so.
             let _ = fchown(&log, owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
         }
-        Ok(log)
-    }
-
-    /// Opens a log for reading.
-    pub(crate) fn open_log(&self, name: &str) -> Result<File> {
-        openat(&self.dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .map(File::from)
-            .map_err(Error::log("open log", self.path(name)))
-    }
-
-    /// The size of a log in bytes.
-    pub(crate) fn size(&self, name: &str) -> Result<u64> {
-        let stat = statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(Error::path("find the size of log", self.path(name)))?;
-        Ok(u64::try_from(stat.st_size).unwrap_or(0))
-    }
-
-    /// Removes a log; one that is gone already is fine.
-    pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        match unlinkat(&self.dir, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Error::path("remove log", self.path(name))(errno)),
-        }
+        let place = Place::new(Arc::clone(self), name.to_owned(), Identity::new(&stat));
+        Ok((log, place))
     }
 }
 

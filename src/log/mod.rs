@@ -1,22 +1,37 @@
-//! The room of logs: their directory, the newest bytes of each, and the tails that read them.
+//! The room of logs: their directory, each log from its first byte to its removal, the newest bytes
+//! of those that are read, and the tails that read them.
 //!
 //! Knows nothing of jobs, cgroups or the loop; what it needs of the system is the trait [`Kernel`].
 
 mod directory;
+mod error;
+mod file;
+mod kernel;
 mod lines;
 mod log;
-mod reading;
+mod logs;
+mod open_log;
+mod options;
+mod place;
+mod published;
+mod read;
+mod schedule;
+mod scratch;
 #[cfg(any(fuzzing, test))]
 mod simulator;
 mod tail;
-mod tails;
 mod window;
 
+pub use options::{Position, TailOptions};
+pub use read::{Chunk, Fill, Read};
 #[cfg(any(fuzzing, test))]
-pub use simulator::{Content, End, Engine, Interference, Machine, byte};
-pub use tail::{Chunk, Fill, Position, Read, TailOptions};
+pub use simulator::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
 
 pub(crate) use directory::LogDirectory;
-pub(crate) use log::Kernel;
-pub(crate) use tail::Until;
-pub(crate) use tails::{Tails, Trouble};
+pub(crate) use error::into_error;
+pub(crate) use file::{Identity, LogFile};
+pub(crate) use kernel::Kernel;
+pub(crate) use logs::Logs;
+pub(crate) use place::Place;
+pub(crate) use read::ReadError;
+pub(crate) use tail::Queue;

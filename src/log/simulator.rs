@@ -1,4 +1,4 @@
-//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Tails`] over [`Machine`], a
+//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Logs`] over [`Machine`], a
 //! kernel in memory.
 //!
 //! Invariant: everything but the kernel is the code that a reactor runs. A file is known by its
@@ -8,13 +8,20 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
 use crate::id::{Key, TailId, Token};
-use crate::log::log::Kernel;
-use crate::log::tail::{Fill, Read, TailOptions, Until};
-use crate::log::tails::{Queue, Tails};
+use crate::log::file::Identity;
+use crate::log::kernel::Kernel;
+use crate::log::logs::Logs;
+use crate::log::options::TailOptions;
+use crate::log::place::NotOurLog;
+use crate::log::published::Known;
+use crate::log::read::{Fill, Read, ReadError};
+use crate::log::tail::Queue;
 use crate::log::window::PAGE;
 
 /// What a file holds at this offset. No two generations that follow each other have the same byte
@@ -41,8 +48,41 @@ pub enum Interference {
     /// A writer truncates the file and writes so much while a read is under way, which has the
     /// pages of before and the size of after. For any other call it is as `Rewrite`.
     Overtake(u64),
-    /// The call fails.
-    Fail,
+    /// The job gives the name of the file to another one.
+    Replace,
+    /// The job removes the name of the file.
+    Unlink,
+    /// The call fails with this errno.
+    Fail(i32),
+}
+
+/// What the name of a file leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Name {
+    /// To the file that was made.
+    #[default]
+    Own,
+    /// To another one, which the job has put there.
+    Other,
+    /// To nothing.
+    Gone,
+}
+
+/// A call of the kernel that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// [`Kernel::open`].
+    Open,
+    /// [`Kernel::len`].
+    Len,
+    /// [`Kernel::unlink`].
+    Unlink,
+    /// [`Kernel::read_at`].
+    ReadAt,
+    /// [`Kernel::size`].
+    Size,
+    /// [`Kernel::set_armed`].
+    SetArmed,
 }
 
 /// A file of the machine.
@@ -54,24 +94,37 @@ pub struct Content {
     pub size: u64,
     /// Sizes of the generations before.
     pub past: Vec<u64>,
-    /// How many descriptors are open.
-    pub open: usize,
+    /// What its name leads to.
+    pub name: Name,
+    open: Arc<AtomicUsize>,
     watch: Option<(Key, bool)>,
     /// An event is queued: many are merged into one.
     hint: bool,
 }
 
 impl Content {
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Whether it has a watch.
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.watch.is_some()
     }
 
+    /// Whether it has a watch that reports growth.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.watch.is_some_and(|(_, armed)| armed)
+    }
+
     /// A writer appends so much.
     pub fn append(&mut self, amount: u64) {
         self.size += amount;
-        self.hint |= amount > 0 && self.watch.is_some_and(|(_, armed)| armed);
+        self.hint |= amount > 0 && self.is_armed();
     }
 
     /// A writer truncates the file and writes so much. Truncating an empty file is nothing.
@@ -80,9 +133,27 @@ impl Content {
             self.past.push(self.size);
             self.generation += 1;
             self.size = 0;
-            self.hint |= self.watch.is_some_and(|(_, armed)| armed);
+            self.hint |= self.is_armed();
         }
         self.append(amount);
+    }
+
+    fn descriptor(&self, file: usize) -> Descriptor {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Descriptor { file, open: Arc::clone(&self.open) }
+    }
+}
+
+/// An open file of the machine, by its index.
+#[derive(Debug)]
+pub struct Descriptor {
+    file: usize,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -93,12 +164,15 @@ pub struct Machine {
     pub files: Vec<Content>,
     /// What happens within the next calls, one entry for each.
     pub script: VecDeque<Interference>,
+    /// The calls that were made, for who scripts one of them to fail.
+    pub calls: Vec<Call>,
     /// How many calls have failed.
     pub failures: u64,
 }
 
 impl Machine {
-    fn called(&mut self, file: usize) -> io::Result<()> {
+    fn called(&mut self, call: Call, file: usize) -> io::Result<()> {
+        self.calls.push(call);
         let content = &mut self.files[file];
         match self.script.pop_front() {
             None | Some(Interference::Nothing) => {}
@@ -106,30 +180,63 @@ impl Machine {
             Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => {
                 content.rewrite(amount);
             }
-            Some(Interference::Fail) => {
+            Some(Interference::Replace) => content.name = Name::Other,
+            Some(Interference::Unlink) => content.name = Name::Gone,
+            Some(Interference::Fail(errno)) => {
                 self.failures += 1;
-                // EIO.
-                return Err(io::Error::from_raw_os_error(5));
+                return Err(io::Error::from_raw_os_error(errno));
             }
         }
         Ok(())
+    }
+
+    fn found(&mut self, file: usize) -> io::Result<&Content> {
+        let content = &self.files[file];
+        let error = match content.name {
+            Name::Own => return Ok(content),
+            Name::Other => NotOurLog::Replaced,
+            Name::Gone => NotOurLog::Removed,
+        };
+        self.failures += 1;
+        Err(error.into())
     }
 }
 
 impl Kernel for Machine {
     /// The index of the file.
-    type File = usize;
+    type Place = usize;
+    type File = Descriptor;
 
-    fn identity(&self, file: &usize) -> (u64, u64) {
-        (0, *file as u64)
+    fn open(&mut self, place: &usize) -> io::Result<Descriptor> {
+        self.called(Call::Open, *place)?;
+        Ok(self.found(*place)?.descriptor(*place))
     }
 
-    fn read_at(&mut self, file: &usize, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn len(&mut self, place: &usize) -> io::Result<u64> {
+        self.called(Call::Len, *place)?;
+        Ok(self.found(*place)?.size)
+    }
+
+    fn unlink(&mut self, place: &usize) -> io::Result<()> {
+        self.called(Call::Unlink, *place)?;
+        self.files[*place].name = Name::Gone;
+        Ok(())
+    }
+
+    fn identity_of_place(&self, place: &usize) -> Identity {
+        Identity::simulated(*place)
+    }
+
+    fn identity_of_file(&self, file: &Descriptor) -> Identity {
+        Identity::simulated(file.file)
+    }
+
+    fn read_at(&mut self, file: &Descriptor, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let overtaken = matches!(self.script.front(), Some(Interference::Overtake(_)));
-        let (before, held) = (self.files[*file].generation, self.files[*file].size);
+        let (before, held) = (self.files[file.file].generation, self.files[file.file].size);
         let cached = if overtaken { held.next_multiple_of(PAGE) } else { 0 };
-        self.called(*file)?;
-        let content = &self.files[*file];
+        self.called(Call::ReadAt, file.file)?;
+        let content = &self.files[file.file];
         let length = content.size.saturating_sub(offset).min(buffer.len() as u64);
         for (byte, offset) in buffer.iter_mut().zip(offset..offset + length) {
             *byte = match offset {
@@ -141,92 +248,92 @@ impl Kernel for Machine {
         Ok(usize::try_from(length).unwrap_or(0))
     }
 
-    fn size(&mut self, file: &usize) -> io::Result<u64> {
-        self.called(*file)?;
-        Ok(self.files[*file].size)
+    fn size(&mut self, file: &Descriptor) -> io::Result<u64> {
+        self.called(Call::Size, file.file)?;
+        Ok(self.files[file.file].size)
     }
 
-    fn set_armed(&mut self, file: &mut usize, log: Key, armed: bool) -> io::Result<()> {
-        self.called(*file)?;
-        self.files[*file].watch = Some((log, armed));
+    fn set_armed(&mut self, file: &Descriptor, log: Key, armed: bool) -> io::Result<()> {
+        self.called(Call::SetArmed, file.file)?;
+        self.files[file.file].watch = Some((log, armed));
         Ok(())
     }
 
-    fn watch_lost(&mut self, _: &mut usize) {}
+    fn watch_lost(&mut self, _: Key) {}
 
-    fn close(&mut self, file: usize) {
-        let content = &mut self.files[file];
-        content.open -= 1;
-        if content.open == 0 {
+    fn unwatch(&mut self, log: Key) {
+        let watched =
+            |content: &&mut Content| content.watch.is_some_and(|(watched, _)| watched == log);
+        for content in self.files.iter_mut().filter(watched) {
             content.watch = None;
             content.hint = false;
         }
     }
 }
 
-/// Until when a tail is to read.
-#[derive(Clone, Copy, Debug)]
-pub enum End {
-    /// Until the job of the log has ended.
-    Job,
-    /// To this offset.
-    Offset(u64),
-    /// For ever.
-    Never,
-}
-
-/// The tails over the machine, as a reactor would drive them.
+/// The logs and tails over the machine, as a reactor would drive them.
 #[derive(Debug)]
 pub struct Engine {
-    tails: Tails<Machine>,
+    machine: Machine,
+    logs: Logs<Machine>,
     queue: Queue,
     now: Instant,
-    /// The log of each file, as a job remembers it: it may be closed.
-    logs: Vec<Option<Key>>,
+    /// The log of each file that belongs to a job.
+    of_jobs: Vec<Option<Key>>,
 }
 
 impl Engine {
     /// An engine without tails, on this many empty files.
     #[must_use]
     pub fn new(files: usize, window_bytes: usize) -> Self {
-        let logs = vec![None; files];
+        let of_jobs = vec![None; files];
         let files = (0..files).map(|_| Content::default()).collect();
-        let machine = Machine { files, script: VecDeque::new(), failures: 0 };
-        let tails = Tails::new(machine, window_bytes, Duration::from_micros(200));
-        Self { tails, queue: Queue::new(), now: Instant::now(), logs }
+        Self {
+            machine: Machine { files, script: VecDeque::new(), calls: Vec::new(), failures: 0 },
+            logs: Logs::new(window_bytes, Duration::from_micros(200), 0),
+            queue: Queue::new(),
+            now: Instant::now(),
+            of_jobs,
+        }
     }
 
     /// The kernel.
     pub fn machine(&mut self) -> &mut Machine {
-        &mut self.tails.kernel
+        &mut self.machine
     }
 
-    /// Opens a tail.
+    /// A job is started, and this file is its log.
+    pub fn create(&mut self, file: usize) {
+        self.of_jobs[file] = Some(self.logs.create(&mut self.machine, file));
+    }
+
+    /// Opens a tail on the job whose log this file is.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn open(
+    pub fn open(&mut self, file: usize, options: TailOptions, token: usize) -> io::Result<TailId> {
+        let (log, token) = (self.log(file), Token(token));
+        self.logs.open_tail(&mut self.machine, log, options, token, &mut self.queue)
+    }
+
+    /// Opens a tail on this file.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn open_file(
         &mut self,
         file: usize,
         options: TailOptions,
-        end: End,
         token: usize,
     ) -> io::Result<TailId> {
-        self.tails.kernel.files[file].open += 1;
-        let log = self.tails.log_of(file)?;
-        self.logs[file] = Some(log);
-        let until = match end {
-            End::Job => Until::JobEnd,
-            End::Offset(offset) => Until::Offset(offset),
-            End::Never => Until::Never,
-        };
-        self.tails.open(log, options, until, Token(token), &mut self.queue).map_err(io::Error::from)
+        let (file, token) = (self.machine.files[file].descriptor(file), Token(token));
+        self.logs.open_file(&mut self.machine, file, options, token, &mut self.queue)
     }
 
     /// Where a tail stands.
     #[must_use]
     pub fn position(&self, tail: TailId) -> Option<u64> {
-        self.tails.position(tail)
+        self.logs.position(tail)
     }
 
     /// Reads as `Reactor::read`.
@@ -234,7 +341,7 @@ impl Engine {
     /// # Errors
     /// What the kernel refused.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> io::Result<Read> {
-        self.tails.read(tail, buffer, &mut self.queue).map_err(io::Error::from)
+        self.logs.read(&mut self.machine, tail, buffer, &mut self.queue).map_err(into_error)
     }
 
     /// Shows as `Reactor::fill_buf`.
@@ -242,75 +349,94 @@ impl Engine {
     /// # Errors
     /// What the kernel refused.
     pub fn fill_buf(&mut self, tail: TailId) -> io::Result<Fill<'_>> {
-        match self.tails.fill(tail, &mut self.queue).map_err(io::Error::from)? {
-            Fill::Data(_) => Ok(Fill::Data(self.tails.shown(tail))),
-            other => Ok(other),
-        }
+        let filled = self.logs.fill(&mut self.machine, tail, &mut self.queue);
+        filled.map(|filled| self.logs.show(filled)).map_err(into_error)
     }
 
     /// Consumes as `Reactor::consume`.
     pub fn consume(&mut self, tail: TailId, amount: usize) {
-        let _ = self.tails.consume(tail, amount);
+        let _ = self.logs.consume(tail, amount);
     }
 
     /// Closes a tail.
     pub fn close(&mut self, tail: TailId) -> bool {
-        self.tails.close(tail).is_some()
+        self.logs.close(&mut self.machine, tail).is_some()
     }
 
-    /// The job of this log is finished; `None` when nobody has the log open.
-    pub fn finish(&mut self, file: usize) -> Option<io::Result<u64>> {
-        let log = self.log(file)?;
-        Some(self.tails.finish(log, &mut self.queue))
+    /// The job of this log is finished.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn finish(&mut self, file: usize) -> io::Result<u64> {
+        let log = self.log(file);
+        self.logs.finish(&mut self.machine, log, &mut self.queue)
     }
 
     /// The job of this log is removed.
-    pub fn remove(&mut self, file: usize) {
-        if let Some(log) = self.log(file) {
-            self.tails.close_tails_of_job(log);
-        }
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn remove(&mut self, file: usize, keep: bool) -> io::Result<()> {
+        let log = self.log(file);
+        self.of_jobs[file] = None;
+        self.logs.remove(&mut self.machine, log, keep)
     }
 
-    fn log(&self, file: usize) -> Option<Key> {
-        self.logs[file].filter(|log| self.tails.log_exists(*log))
+    /// What other threads are told of the log of this job: start, end, truncations and final end.
+    #[must_use]
+    pub fn published(&self, file: usize) -> (u64, u64, u32, Option<u64>) {
+        let Known { start, end, truncations, final_end, .. } =
+            self.logs.published(self.log(file)).known();
+        (start, end, truncations, final_end)
+    }
+
+    /// Whether other threads are given the open file of the log of this job.
+    #[must_use]
+    pub fn publishes_file(&self, file: usize) -> bool {
+        self.logs.published(self.log(file)).file().is_some()
+    }
+
+    fn log(&self, file: usize) -> Key {
+        let Some(log) = self.of_jobs[file] else { unreachable!("no job has this log") };
+        log
     }
 
     /// Tells of what is queued for this file.
     pub fn deliver(&mut self, file: usize) -> bool {
-        let content = &mut self.tails.kernel.files[file];
+        let content = &mut self.machine.files[file];
         let told = std::mem::take(&mut content.hint);
         if told && let Some((log, _)) = content.watch {
-            self.tails.changed(log);
+            self.logs.changed(log);
         }
         told
     }
 
     /// The kernel's queue is lost, and it says so.
     pub fn overflow(&mut self) {
-        for content in &mut self.tails.kernel.files {
+        for content in &mut self.machine.files {
             content.hint = false;
         }
-        self.tails.everything_changed();
+        self.logs.everything_changed();
     }
 
     /// The kernel removes the watch of this file and says so.
     pub fn lose_watch(&mut self, file: usize) {
-        let content = &mut self.tails.kernel.files[file];
+        let content = &mut self.machine.files[file];
         content.hint = false;
         if let Some((log, _)) = content.watch.take() {
-            self.tails.watch_lost(log);
+            self.logs.watch_lost(&mut self.machine, log);
         }
     }
 
     /// One turn; `wait`: so long that the pace timer fires if it is set.
     pub fn turn(&mut self, wait: bool) {
         let now = self.now;
-        let at = self.tails.pace_at(|| now);
+        let at = self.logs.pace_at(|| now);
         self.now += Duration::from_micros(10);
         if wait && let Some(at) = at {
             self.now = self.now.max(at);
         }
-        self.tails.visit_due(self.now, &mut self.queue);
+        self.logs.visit_due(&mut self.machine, self.now, &mut self.queue);
     }
 
     /// Time goes by.
@@ -321,7 +447,7 @@ impl Engine {
     /// Whether a turn has something to do, now or when the pace timer fires.
     pub fn has_work(&mut self) -> bool {
         let now = self.now;
-        self.tails.has_work() || self.tails.pace_at(|| now).is_some()
+        self.logs.has_work() || self.logs.pace_at(|| now).is_some()
     }
 
     /// The tails of the queue, oldest first; those closed since included.
@@ -336,7 +462,7 @@ impl Engine {
     pub fn emit(&mut self) -> Option<(TailId, usize)> {
         while let Some(event) = self.queue.pop_front() {
             if let Event::Readable { tail, token } = event
-                && self.tails.take_event(tail)
+                && self.logs.take_event(tail)
             {
                 return Some((tail, token.0));
             }
@@ -347,23 +473,37 @@ impl Engine {
     /// How many tails there are.
     #[must_use]
     pub fn tails(&self) -> usize {
-        self.tails.len()
+        self.logs.len()
+    }
+
+    /// How many logs there are, those of jobs included.
+    #[must_use]
+    pub fn logs(&self) -> usize {
+        self.logs.logs()
+    }
+}
+
+fn into_error(error: ReadError) -> io::Error {
+    match error {
+        ReadError::Unknown => io::Error::from(io::ErrorKind::NotFound),
+        ReadError::Io(error) => error,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::tail::Position;
+    use crate::log::options::Position;
 
     fn engine(size: u64) -> Engine {
         let mut engine = Engine::new(1, 32);
+        engine.create(0);
         engine.machine().files[0].append(size);
         engine
     }
 
     fn follow(engine: &mut Engine, position: Position) -> TailId {
-        engine.open(0, TailOptions::new(position), End::Job, 0).unwrap()
+        engine.open(0, TailOptions::new(position), 0).unwrap()
     }
 
     fn data(generation: u64, offsets: std::ops::Range<u64>) -> Vec<u8> {
@@ -388,7 +528,7 @@ mod tests {
     }
 
     fn fail_next(engine: &mut Engine) {
-        engine.machine().script = VecDeque::from([Interference::Fail]);
+        engine.machine().script = VecDeque::from([Interference::Fail(5)]);
     }
 
     #[test]
@@ -408,7 +548,7 @@ mod tests {
     fn no_event_comes_after_the_end_even_if_it_was_queued_before() {
         let mut engine = engine(5);
         let tail = follow(&mut engine, Position::Start);
-        engine.finish(0).unwrap().unwrap();
+        engine.finish(0).unwrap();
         assert_eq!(engine.queued().count(), 1);
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..5), Read::Ended));
@@ -420,7 +560,7 @@ mod tests {
         let mut engine = engine(5);
         let (ended, other) =
             (follow(&mut engine, Position::Start), follow(&mut engine, Position::Start));
-        engine.finish(0).unwrap().unwrap();
+        engine.finish(0).unwrap();
         assert_eq!(drain(&mut engine, ended).1.unwrap(), Read::Ended);
         engine.machine().files[0].rewrite(3);
         follow(&mut engine, Position::End);
@@ -458,7 +598,7 @@ mod tests {
         let mut engine = engine(5);
         let tail = follow(&mut engine, Position::Start);
         fail_next(&mut engine);
-        assert!(engine.finish(0).unwrap().is_err());
+        assert!(engine.finish(0).is_err());
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!(bytes, data(0, 0..5));
         assert!(answer.is_err(), "{answer:?}");
@@ -511,8 +651,8 @@ mod tests {
         let mut engine = engine(50);
         let tail = follow(&mut engine, Position::End);
         engine.turn(true);
-        engine.machine().script = VecDeque::from([Interference::Rewrite(0), Interference::Fail]);
-        assert!(engine.open(0, TailOptions::new(Position::Start), End::Job, 1).is_err());
+        engine.machine().script = VecDeque::from([Interference::Rewrite(0), Interference::Fail(5)]);
+        assert!(engine.open(0, TailOptions::new(Position::Start), 1).is_err());
         assert_eq!(engine.queued().collect::<Vec<_>>(), [tail]);
         assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
     }
@@ -524,7 +664,7 @@ mod tests {
         assert_eq!(engine.read(tail, &mut [0; 5]).unwrap(), Read::Data(5));
         engine.machine().files[0].append(10);
         engine.machine().script = VecDeque::from([Interference::Overtake(25)]);
-        assert_eq!(engine.finish(0).unwrap().unwrap(), 25);
+        assert_eq!(engine.finish(0).unwrap(), 25);
         assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!((bytes, answer.unwrap()), (data(1, 0..25), Read::Ended));
@@ -532,8 +672,10 @@ mod tests {
 
     #[test]
     fn a_tail_on_a_finished_job_whose_log_has_shrunk_ends_with_the_log() {
-        let mut engine = engine(40);
-        let tail = engine.open(0, TailOptions::new(Position::Start), End::Offset(60), 0).unwrap();
+        let mut engine = engine(60);
+        engine.finish(0).unwrap();
+        engine.machine().files[0].size = 40;
+        let tail = follow(&mut engine, Position::Start);
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..40), Read::Ended));
     }

@@ -1,157 +1,20 @@
-//! Owns how a log is read: [`Position`], [`TailOptions`], the answers [`Read`], [`Fill`] and
-//! [`Chunk`], and the state of one tail.
+//! Owns [`Tail`]: one reader of a log, and how it reads.
 //!
-//! Plain data; knows nothing of the log behind it.
+//! Invariants: a tail moves only over bytes that it was given, or to the first byte after it was
+//! told of a truncation. It has one `Readable` in the queue at most. Knows nothing of other tails.
 
-use crate::id::{Key, Stream, Token};
+use std::collections::VecDeque;
+use std::io;
 
-/// Where a tail begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Position {
-    /// At the first byte.
-    Start,
-    /// At the end that the log has when the tail is opened.
-    End,
-    /// At this byte, counted from zero. Past the end, a following tail waits until the log has come
-    /// so far.
-    Offset(u64),
-    /// At the beginning of the last lines, this many; a last line without a newline counts as one.
-    ///
-    /// Opening the tail reads the log backwards until it has found them: the cost grows with their
-    /// length.
-    LastLines(u64),
-}
+use crate::event::Event;
+use crate::id::{Key, TailId, Token};
+use crate::log::kernel::Kernel;
+use crate::log::open_log::OpenLog;
+use crate::log::read::Read;
+use crate::log::scratch::Scratch;
 
-/// How to open a tail; a [`Position`] alone will do.
-///
-/// ```
-/// use jobworker::{Command, Position, Reactor, TailOptions, Token};
-///
-/// let mut reactor = Reactor::new()?;
-/// let job = reactor.spawn(&Command::new("true"), Token(1))?;
-/// reactor.tail(job, TailOptions::new(Position::LastLines(10)).snapshot(), Token(2))?;
-/// reactor.tail(job, Position::End, Token(3))?;
-/// # Ok::<(), jobworker::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TailOptions {
-    pub(crate) position: Position,
-    pub(crate) follow: bool,
-    pub(crate) stream: Stream,
-}
-
-impl TailOptions {
-    /// Begins at `position` and follows the log as it grows.
-    #[must_use]
-    pub fn new(position: Position) -> Self {
-        Self { position, follow: true, stream: Stream::Output }
-    }
-
-    /// Ends where the log ends when the tail is opened, instead of following it.
-    pub fn snapshot(&mut self) -> &mut Self {
-        self.follow = false;
-        self
-    }
-
-    /// Reads this log of the job.
-    pub fn stream(&mut self, stream: Stream) -> &mut Self {
-        self.stream = stream;
-        self
-    }
-}
-
-/// For a call that ends in a setter.
-impl From<&mut TailOptions> for TailOptions {
-    fn from(options: &mut TailOptions) -> Self {
-        *options
-    }
-}
-
-/// For options that are used more than once.
-impl From<&TailOptions> for TailOptions {
-    fn from(options: &TailOptions) -> Self {
-        *options
-    }
-}
-
-/// Follows from there.
-impl From<Position> for TailOptions {
-    fn from(position: Position) -> Self {
-        Self::new(position)
-    }
-}
-
-/// What [`Reactor::read`](crate::Reactor::read) found.
-///
-/// # Read on until `UpToDate` or `Ended`
-/// [`Event::Readable`](crate::Event::Readable) is edge-triggered: it comes again only after
-/// `UpToDate` was returned. A loop that stops at `Truncated`, as `while let Read::Data(..)` does,
-/// never gets the bytes that follow. Match on all four variants, or use
-/// [`next_chunk`](crate::Reactor::next_chunk), whose `while let` loop is right.
-///
-/// ```
-/// use jobworker::{Reactor, Read, TailId};
-///
-/// /// Reads what a tail has for now; says whether there can be more.
-/// fn read_all(reactor: &mut Reactor, tail: TailId, to: &mut Vec<u8>) -> jobworker::Result<bool> {
-///     let mut buffer = [0; 8192];
-///     loop {
-///         match reactor.read(tail, &mut buffer)? {
-///             Read::Data(length) => to.extend_from_slice(&buffer[..length]),
-///             Read::Truncated => eprintln!("the job has truncated its log"),
-///             Read::UpToDate => return Ok(true),
-///             Read::Ended => return Ok(false),
-///         }
-///     }
-/// }
-/// # let mut reactor = Reactor::new()?;
-/// # let start = jobworker::Position::Start;
-/// # let tail = reactor.tail_file("/etc/passwd", start, jobworker::Token(0))?;
-/// # let mut bytes = Vec::new();
-/// # assert!(read_all(&mut reactor, tail, &mut bytes)?);
-/// # assert_eq!(bytes, std::fs::read("/etc/passwd").unwrap());
-/// # Ok::<(), jobworker::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Read {
-    /// This many bytes were copied, at least one unless the buffer is empty.
-    Data(usize),
-    /// Every byte known so far was read; [`Event::Readable`](crate::Event::Readable) comes when
-    /// there is more.
-    UpToDate,
-    /// The job truncated its log since the last read, or it was written anew; bytes that this tail
-    /// had not read are gone. The tail goes on at the first byte of what the log is now: read on.
-    Truncated,
-    /// Every byte was read and there will be no more. Each further read returns it again.
-    Ended,
-}
-
-/// What [`Reactor::fill_buf`](crate::Reactor::fill_buf) found.
-///
-/// As with [`Read`], read on until `UpToDate` or `Ended`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fill<'a> {
-    /// The next bytes of the log, at least one.
-    Data(&'a [u8]),
-    /// As [`Read::UpToDate`].
-    UpToDate,
-    /// As [`Read::Truncated`].
-    Truncated,
-    /// As [`Read::Ended`].
-    Ended,
-}
-
-/// The next piece of a tail, from [`Reactor::next_chunk`](crate::Reactor::next_chunk).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Chunk<'a> {
-    /// The next bytes of the log; none when the chunk only reports a truncation.
-    pub bytes: &'a [u8],
-    /// The job truncated its log, or it was written anew, before these bytes: see
-    /// [`Read::Truncated`].
-    pub truncated: bool,
-}
+/// The events that wait to be returned, oldest first.
+pub(crate) type Queue = VecDeque<Event>;
 
 /// Where a tail ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,22 +27,249 @@ pub(crate) enum Until {
     Never,
 }
 
-/// The state of one tail.
+/// What a tail finds at its offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found<'a> {
+    /// Bytes in the log's window, up to the tail's end.
+    Window(&'a [u8]),
+    /// Bytes that only the file has, so many before the known end.
+    File(u64),
+    /// Nothing yet.
+    UpToDate,
+    /// The log was truncated, and the tail was not told so yet.
+    Truncated,
+    /// The log has failed, with this errno.
+    Failed(i32),
+    /// Nothing any more.
+    Ended,
+}
+
+/// What a `fill` has found: not the bytes, but where they are, so that the caller may act before it
+/// borrows them. Good until the next call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// So many bytes from this offset on in the window of this log.
+    Window(Key, u64, usize),
+    /// So many bytes from this offset of the log on in the scratch buffer.
+    Scratch(u64, usize),
+    /// As [`Read::UpToDate`].
+    UpToDate,
+    /// As [`Read::Truncated`].
+    Truncated,
+    /// As [`Read::Ended`].
+    Ended,
+}
+
+/// One reader of a log.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    pub(crate) log: Key,
-    pub(crate) token: Token,
+    log: Key,
+    token: Token,
     /// The next byte to read.
-    pub(crate) offset: u64,
-    pub(crate) until: Until,
+    offset: u64,
+    until: Until,
     /// The log's truncations that this tail was told of.
-    pub(crate) truncations: u32,
-    /// How much the last `fill_buf` showed, and so how much may be consumed.
-    pub(crate) filled: usize,
-    /// Its place in the log's list of waiting tails.
-    pub(crate) waiting: Option<u32>,
+    truncations: u32,
+    /// Whether it was opened on a job, and so is closed with it.
+    of_job: bool,
     /// Whether an event for it is in the queue.
-    pub(crate) queued: bool,
+    queued: bool,
     /// Whether it was told that it has ended: it is told nothing else from then on.
-    pub(crate) ended: bool,
+    ended: bool,
+    /// How much the last `fill` has shown, and so how much may be consumed.
+    filled: usize,
+    /// Its place in the log's list of waiting tails.
+    waiting: Option<u32>,
+}
+
+impl Tail {
+    /// A tail of an open log, which it has to be counted by.
+    pub(crate) fn new<F>(
+        key: Key,
+        log: &OpenLog<F>,
+        offset: u64,
+        until: Until,
+        of_job: bool,
+        token: Token,
+    ) -> Self {
+        Self {
+            log: key,
+            token,
+            offset,
+            until,
+            truncations: log.published().truncations(),
+            of_job,
+            queued: false,
+            ended: false,
+            filled: 0,
+            waiting: None,
+        }
+    }
+
+    /// The log that it reads.
+    pub(crate) fn log(&self) -> Key {
+        self.log
+    }
+
+    /// The offset of the next byte to read.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether it was opened on a job.
+    pub(crate) fn is_of_job(&self) -> bool {
+        self.of_job
+    }
+
+    /// Its place in the log's list of waiting tails, if it waits.
+    pub(crate) fn waiting(&self) -> Option<u32> {
+        self.waiting
+    }
+
+    pub(crate) fn set_waiting(&mut self, place: Option<u32>) {
+        self.waiting = place;
+    }
+
+    /// Whether a read would give something other than `UpToDate`.
+    pub(crate) fn has_news<F>(&self, log: &OpenLog<F>) -> bool {
+        self.look(log) != Found::UpToDate
+    }
+
+    /// Queues an event, unless there is one in the queue already: a host may have read ahead of it.
+    pub(crate) fn announce(&mut self, key: Key, queue: &mut Queue) {
+        if !self.queued {
+            self.queued = true;
+            queue.push_back(Event::Readable { tail: TailId(key), token: self.token });
+        }
+    }
+
+    /// Its event has left the queue; says whether that still means anything.
+    pub(crate) fn take_event(&mut self) -> bool {
+        self.queued = false;
+        !self.ended
+    }
+
+    /// Copies the next bytes into `buffer`.
+    pub(crate) fn read<K: Kernel>(
+        &mut self,
+        log: &mut OpenLog<K::File>,
+        kernel: &mut K,
+        buffer: &mut [u8],
+    ) -> io::Result<Read> {
+        let copied = match self.look(log) {
+            Found::Window(bytes) => {
+                let copied = bytes.len().min(buffer.len());
+                buffer[..copied].copy_from_slice(&bytes[..copied]);
+                copied
+            }
+            Found::File(left) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                if !log.read_behind(kernel, &mut buffer[..most], self.offset)? {
+                    self.restart(log);
+                    return Ok(Read::Truncated);
+                }
+                most
+            }
+            Found::UpToDate => return Ok(Read::UpToDate),
+            Found::Truncated => {
+                self.restart(log);
+                return Ok(Read::Truncated);
+            }
+            Found::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            Found::Ended => {
+                self.ended = true;
+                return Ok(Read::Ended);
+            }
+        };
+        self.offset += copied as u64;
+        self.filled = 0;
+        Ok(Read::Data(copied))
+    }
+
+    /// Finds the next bytes: in the window without a copy, behind it after one read of the file.
+    pub(crate) fn fill<K: Kernel>(
+        &mut self,
+        key: Key,
+        log: &mut OpenLog<K::File>,
+        kernel: &mut K,
+        scratch: &mut Scratch,
+    ) -> io::Result<Filled> {
+        match self.look(log) {
+            Found::Window(bytes) => {
+                self.filled = bytes.len();
+                Ok(Filled::Window(self.log, self.offset, self.filled))
+            }
+            Found::File(left) => {
+                let read = |buffer: &mut [u8]| log.read_behind(kernel, buffer, self.offset);
+                let owner = (key, self.truncations);
+                if let Some(length) = scratch.fetch(owner, self.offset, left, read)? {
+                    self.filled = length;
+                    Ok(Filled::Scratch(self.offset, length))
+                } else {
+                    self.restart(log);
+                    Ok(Filled::Truncated)
+                }
+            }
+            Found::UpToDate => Ok(Filled::UpToDate),
+            Found::Truncated => {
+                self.restart(log);
+                Ok(Filled::Truncated)
+            }
+            Found::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Found::Ended => {
+                self.ended = true;
+                Ok(Filled::Ended)
+            }
+        }
+    }
+
+    /// Moves on, by no more than the last `fill` has shown.
+    pub(crate) fn consume(&mut self, amount: usize) {
+        let amount = amount.min(self.filled);
+        self.filled -= amount;
+        self.offset += amount as u64;
+    }
+
+    /// What lies at the offset.
+    fn look<'a, F>(&self, log: &'a OpenLog<F>) -> Found<'a> {
+        if self.ended {
+            return Found::Ended;
+        }
+        let published = log.published();
+        if self.truncations != published.truncations() {
+            return Found::Truncated;
+        }
+        let bound = match self.until {
+            Until::Offset(end) => Some(end),
+            Until::JobEnd => published.final_end_now(),
+            Until::Never => None,
+        };
+        let known = bound.unwrap_or_else(|| published.end());
+        if self.offset < known {
+            let left = known - self.offset;
+            return match log.window().from(self.offset) {
+                Some(bytes) => {
+                    let most = usize::try_from(left).unwrap_or(usize::MAX);
+                    Found::Window(bytes.get(..most).unwrap_or(bytes))
+                }
+                None => Found::File(left),
+            };
+        }
+        match log.fault() {
+            _ if bound.is_some() => Found::Ended,
+            Some(errno) => Found::Failed(errno),
+            None => Found::UpToDate,
+        }
+    }
+
+    /// Takes note of the log's truncations and goes on at the first byte.
+    fn restart<F>(&mut self, log: &OpenLog<F>) {
+        self.truncations = log.published().truncations();
+        self.offset = 0;
+        self.filled = 0;
+        if let Until::Offset(end) = &mut self.until {
+            // What it was to read is gone.
+            *end = 0;
+        }
+    }
 }

@@ -5,13 +5,11 @@
 //! work.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::Ordering;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::reactor::reactor::Reactor;
-use crate::sys::epoll_fd;
 
 /// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
 ///
@@ -42,14 +40,10 @@ use crate::sys::epoll_fd;
 /// ```
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let due_later = self.jobs.next_deadline().is_some() || self.tails.has_paced();
-        if !self.nested.swap(true, Ordering::Relaxed) && (self.has_work() || due_later) {
-            // Nobody was to be told until now. The poll that follows sets the timer for what is due
-            // later. A write to an eventfd fails only when it would block, and then it
-            // is readable.
-            let _ = self.waker.nudge();
-        }
-        epoll_fd(&self.poll)
+        self.system.driver.nest(|| {
+            let due_later = self.jobs.next_deadline().is_some() || self.system.logs.has_paced();
+            self.has_work() || due_later
+        })
     }
 }
 

@@ -4,38 +4,29 @@
 //! served by the next poll, and a host that polls the descriptor is told so. What jobs and tails do
 //! is decided elsewhere.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 use uuid::Uuid;
 
-use crate::cgroup::{Owner, Pool, Tree};
+use crate::cgroup::Tree;
 use crate::command::{Command, Signal};
-use crate::driver::{Change, LogFile, Target, Timer, Waker, Watch};
+use crate::driver::{Driver, Notice, Source, Wait, Waker};
 use crate::error::{Error, Result, SystemError, TailError};
-use crate::event::{Event, Events, Status};
-use crate::id::{JobId, TailId, Token};
-use crate::job::{Containment, FIRST_TOKEN, Ground, Jobs, Source, Surroundings, test_placement};
-use crate::log::{Chunk, Fill, LogDirectory, Read, TailOptions, Tails, Trouble, Until};
+use crate::event::{Event, Events, Report, Status, StopCause};
+use crate::id::{JobId, Stream, TailId, Token};
+use crate::job::{
+    Contained, Containment, Job, Launched, Launcher, Linux, Registry, test_placement,
+};
+use crate::log::{
+    Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
+};
 use crate::reactor::config::Config;
+use crate::reactor::system_pressure::SystemPressure;
 use crate::sys::{Nurseries, random_uuid};
-
-const WAKER: mio::Token = mio::Token(0);
-const WATCH: mio::Token = mio::Token(1);
-const TIMER: mio::Token = mio::Token(FIRST_TOKEN - 1);
-
-/// How many events of the kernel one turn takes.
-const KERNEL_EVENTS: usize = 256;
 
 /// How long dropping a reactor may take to see the jobs die that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,17 +34,6 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer timeouts than this do not fit into the milliseconds that epoll takes; the timer has room
 /// for any.
 const LONG: Duration = Duration::from_secs(86_400);
-
-/// How to wait for the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// Only look.
-    Not,
-    /// Let epoll keep the time.
-    Milliseconds(Duration),
-    /// Until something happens; the timer is set to the end of the time.
-    ForTimer,
-}
 
 /// Runs programs as jobs and follows their logs, all on the thread that polls it.
 ///
@@ -103,23 +83,12 @@ enum Wait {
 #[derive(Debug)]
 #[doc(alias = "epoll")]
 pub struct Reactor {
-    pub(super) poll: Poll,
-    pub(super) kernel_events: mio::Events,
-    pub(super) waker: Waker,
-    pub(super) timer: Timer,
-    pub(super) tails: Tails<Watch>,
-    pub(super) jobs: Jobs,
-    pub(super) queue: VecDeque<Event>,
-    pub(super) logs: LogDirectory,
-    pub(super) hierarchy: Option<Arc<Tree>>,
-    pub(super) owner: Owner,
-    pub(super) pool: Pool,
-    pub(super) nurseries: Nurseries,
-    pub(super) null: File,
-    /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
-    pub(super) nested: AtomicBool,
-    /// The descriptor was made readable for such work and not polled since.
-    pub(super) nudged: bool,
+    pub(super) system: Linux,
+    pub(super) jobs: Registry<Linux>,
+    pub(super) launcher: Arc<Launcher>,
+    pub(super) system_pressure: SystemPressure,
+    /// Empty between turns: kept for its memory.
+    notices: Vec<Notice>,
 }
 
 impl Reactor {
@@ -142,55 +111,32 @@ impl Reactor {
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
-        let hierarchy = match config.containment {
+        let tree = match config.containment {
             Containment::Cgroup => {
-                let hierarchy = Arc::new(Tree::locate(
-                    config.cgroup_parent.as_deref(),
-                    config.host_leaf.as_deref(),
-                )?);
-                let placement = test_placement(&hierarchy, &nurseries)?;
+                let parent = config.cgroup_parent.as_deref();
+                let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
+                let placement = test_placement(&tree, &nurseries)?;
                 if let Some(reason) = placement.misplaced {
                     return Err(SystemError::NoCgroup { reason }.into());
                 }
-                Some(hierarchy)
+                Some(tree)
             }
             Containment::ProcessGroup => None,
         };
-        let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::path("open", "/dev/null"))?;
-        let poll = Poll::new().map_err(Error::event_loop("create an epoll"))?;
-        let register = |fd: RawFd, token| {
-            let registered =
-                poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
-            registered.map_err(Error::event_loop("register with the epoll"))
-        };
-        let watch = Watch::new()?;
-        register(watch.as_raw_fd(), WATCH)?;
-        let timer = Timer::new()?;
-        register(timer.as_raw_fd(), TIMER)?;
-        let waker = mio::Waker::new(poll.registry(), WAKER)
-            .map_err(Error::event_loop("create an eventfd"))?;
-        let logs = match &config.log_dir {
+        let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid()?)?,
         };
+        let launcher = Launcher::new(tree, nurseries, Arc::new(directory))?;
+        // Ids of tails that another reactor is not likely to have given out.
+        let unique = random_uuid()?.as_fields().0;
+        let logs = Logs::new(config.window_bytes, config.pace, unique);
         Ok(Self {
-            poll,
-            kernel_events: mio::Events::with_capacity(KERNEL_EVENTS),
-            waker: Waker::new(waker),
-            timer,
-            tails: Tails::new(watch, config.window_bytes, config.pace)
-                .with_ids_from(random_uuid()?.as_fields().0),
-            jobs: Jobs::default(),
-            queue: VecDeque::new(),
-            logs,
-            hierarchy,
-            owner: Owner::current()?,
-            pool: Pool::default(),
-            nurseries,
-            null: File::from(null),
-            nested: AtomicBool::new(false),
-            nudged: false,
+            system: Linux::new(Driver::new()?, logs),
+            jobs: Registry::new(),
+            launcher: Arc::new(launcher),
+            system_pressure: SystemPressure::default(),
+            notices: Vec::new(),
         })
     }
 
@@ -228,11 +174,10 @@ impl Reactor {
             Some(whole) if whole.subsec_nanos() % 1_000_000 == 0 && whole < LONG => {
                 Wait::Milliseconds(whole)
             }
-            _ => Wait::ForTimer,
+            _ => Wait::Until(until),
         };
         loop {
-            self.gather(wait, until)?;
-            self.settle()?;
+            self.turn(wait)?;
             self.emit(events);
             if wait == Wait::Not
                 || !events.is_empty()
@@ -241,110 +186,102 @@ impl Reactor {
                 return self.tell_host();
             }
             // Nothing for the host in it: the rest of the time is no whole number of milliseconds.
-            wait = Wait::ForTimer;
+            wait = Wait::Until(until);
         }
     }
 
-    /// Waits for the kernel and takes note of what it says.
-    fn gather(&mut self, wait: Wait, until: Option<Instant>) -> Result<()> {
-        self.nudged = false;
-        if wait == Wait::Not || self.has_work() {
-            return self.wait(Some(Duration::ZERO));
-        }
-        let deadline = self.next_deadline();
-        match wait {
-            Wait::Milliseconds(timeout) => {
-                self.timer.set(deadline)?;
-                self.wait(Some(timeout))
-            }
-            _ => {
-                self.timer.set(deadline.into_iter().chain(until).min())?;
-                self.wait(None)
-            }
-        }
+    /// One turn of the loop, which does not wait when there is something for the host.
+    fn turn(&mut self, wait: Wait) -> Result<()> {
+        let wait = if self.system.queue.is_empty() { wait } else { Wait::Not };
+        self.advance(wait)
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
-        match self.poll.poll(&mut self.kernel_events, timeout) {
-            // The loop comes back for the rest of the time.
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                self.kernel_events.clear();
-            }
-            other => other.map_err(Error::event_loop("wait for events"))?,
-        }
-        Ok(())
+    /// Waits for the kernel, unless there is something to do, then acts on what it says.
+    fn advance(&mut self, wait: Wait) -> Result<()> {
+        let wait = if self.system.logs.has_work() { Wait::Not } else { wait };
+        let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
+        self.system.driver.wait(wait, deadline)?;
+        self.settle()
     }
 
-    /// Acts on what was gathered: processes, watches, deadlines, then the logs, whose last bytes
+    /// Acts on what was noticed: processes, watches, deadlines, then the logs, whose last bytes
     /// they decide about.
     fn settle(&mut self) -> Result<()> {
-        loop {
-            let mut around = Surroundings {
-                registry: self.poll.registry(),
-                tails: &mut self.tails,
-                queue: &mut self.queue,
-                logs: &self.logs,
-            };
-            let mut watch_ready = false;
-            let mut count = 0;
-            for event in &self.kernel_events {
-                count += 1;
-                match event.token() {
-                    WAKER => {}
-                    WATCH => watch_ready = true,
-                    TIMER => self.timer.fired(),
-                    _ => self.jobs.ready(event, &mut around),
-                }
-            }
-            if watch_ready {
-                take_changes(&mut self.jobs, &mut around)?;
-            }
-            if count < KERNEL_EVENTS {
-                break;
-            }
-            // A full buffer: there may be more, of which an edge-triggered host would not be told
-            // again.
-            self.wait(Some(Duration::ZERO))?;
+        let mut notices = std::mem::take(&mut self.notices);
+        let taken = self.system.driver.take_notices(&mut notices);
+        for notice in notices.drain(..) {
+            self.dispatch(notice);
         }
+        self.notices = notices;
+        taken?;
         let now = Instant::now();
-        let mut around = Surroundings {
-            registry: self.poll.registry(),
-            tails: &mut self.tails,
-            queue: &mut self.queue,
-            logs: &self.logs,
-        };
-        self.jobs.deadlines_passed(now, &mut around);
-        self.tails.visit_due(now, &mut self.queue);
-        if self.waker.take() {
-            self.queue.push_back(Event::Woken);
+        self.jobs.deadlines_passed(now, &mut self.system);
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        logs.visit_due(driver, now, queue);
+        if driver.waker().take() {
+            queue.push_back(Event::Woken);
         }
         Ok(())
+    }
+
+    /// Passes a notice on to whom it is about.
+    fn dispatch(&mut self, notice: Notice) {
+        let (jobs, system) = (&mut self.jobs, &mut self.system);
+        match notice {
+            // An earlier notice of this turn may have led to its being taken back.
+            Notice::Ready { registration, .. } if !system.driver.is_registered(registration) => {}
+            Notice::Ready { registration, source, priority } => match source {
+                Source::Job(job, source) => jobs.ready(job, source, registration, priority, system),
+                Source::SystemPressure(_) => {
+                    let event = self.system_pressure.ready(registration, priority);
+                    system.queue.extend(event);
+                }
+                Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
+            },
+            Notice::Changed(Source::Log(log)) => system.logs.changed(log),
+            Notice::WatchLost(Source::Log(log)) => {
+                system.logs.watch_lost(&mut system.driver, log);
+            }
+            Notice::Changed(Source::Job(job, source))
+            | Notice::WatchLost(Source::Job(job, source)) => jobs.changed(job, source, system),
+            Notice::Changed(Source::SystemPressure(_))
+            | Notice::WatchLost(Source::SystemPressure(_)) => {
+                unreachable!("a trigger is registered, not watched")
+            }
+            Notice::Overflow => {
+                system.logs.everything_changed();
+                jobs.everything_changed(system);
+            }
+        }
     }
 
     fn emit(&mut self, events: &mut Events) {
         while !events.is_full()
-            && let Some(event) = self.queue.pop_front()
+            && let Some(event) = self.system.queue.pop_front()
         {
             match event {
                 // Put together anew from its parts, which fit into registers: thousands may come in
-                // one turn. One that was closed or has ended since is told of no
-                // more.
+                // one turn. One that was closed or has ended since is told of no more.
                 Event::Readable { tail, token } => {
-                    if self.tails.take_event(tail) {
+                    if self.system.logs.take_event(tail) {
                         events.push(Event::Readable { tail, token });
                     }
                 }
-                event => events.push(event),
+                // Events of a job that was removed meanwhile would confuse.
+                event => match event.job() {
+                    Some(job) if !self.jobs.contains(job) => {}
+                    _ => events.push(event),
+                },
             }
         }
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || self.tails.has_work()
+        !self.system.queue.is_empty() || self.system.logs.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
-        let pace = self.tails.pace_at(Instant::now);
+        let pace = self.system.logs.pace_at(Instant::now);
         self.jobs.next_deadline().into_iter().chain(pace).min()
     }
 
@@ -352,18 +289,13 @@ impl Reactor {
     #[inline]
     pub(super) fn tell_host(&mut self) -> Result<()> {
         // Read by every call of the host, and mostly false.
-        if self.nested.load(Ordering::Relaxed) { self.tell_polling_host() } else { Ok(()) }
+        if self.system.driver.is_nested() { self.tell_polling_host() } else { Ok(()) }
     }
 
     #[inline(never)]
     fn tell_polling_host(&mut self) -> Result<()> {
-        let deadline = self.next_deadline();
-        self.timer.set(deadline)?;
-        if self.has_work() && !self.nudged {
-            self.waker.nudge().map_err(Error::event_loop("wake the reactor"))?;
-            self.nudged = true;
-        }
-        Ok(())
+        let (has_work, deadline) = (self.has_work(), self.next_deadline());
+        self.system.driver.tell_host(has_work, deadline)
     }
 
     /// Starts a job. Blocks until its program executes, or cannot: some 0.3 ms, whatever the size
@@ -400,22 +332,15 @@ impl Reactor {
     /// (`Path`) for the cgroup, the log and standard input.
     #[doc(alias = "clone3")]
     pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
-        let mut ground = Ground {
-            hierarchy: self.hierarchy.as_ref(),
-            owner: &self.owner,
-            pool: &mut self.pool,
-            nurseries: &self.nurseries,
-            null: &self.null,
-        };
-        let mut around = Surroundings {
-            registry: self.poll.registry(),
-            tails: &mut self.tails,
-            queue: &mut self.queue,
-            logs: &self.logs,
-        };
-        let id = self.jobs.spawn(command, token, &mut ground, &mut around)?;
+        let launched = self.launcher.launch(command)?;
+        self.adopt(launched, token)
+    }
+
+    /// Takes over a job that was started, whoever started it.
+    fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
+        let job = self.jobs.adopt(launched, token, &mut self.system)?;
         self.tell_host()?;
-        Ok(id)
+        Ok(job)
     }
 
     /// Opens a tail on a job's log, running or finished. Its starting offset is fixed in this call.
@@ -458,25 +383,17 @@ impl Reactor {
         token: Token,
     ) -> Result<TailId> {
         let options = options.into();
-        let Source { name, open, finished, end } = self.jobs.log(job, options.stream)?;
-        let path = self.logs.path(name);
-        let until = end.map_or(Until::JobEnd, Until::Offset);
-        let log = match open.filter(|open| self.tails.log_exists(*open)) {
-            Some(log) => log,
-            None => {
-                let file = LogFile::new(self.logs.open_log(name)?, path.clone())?;
-                let log = self.tails.log_of(file).map_err(Error::log("open log", &path))?;
-                self.jobs.set_log(job, options.stream, log);
-                if finished && end.is_none() {
-                    // It could not be found out when the job was finished, as its report says. The
-                    // tail is told if that is still so.
-                    let _ = self.tails.finish(log, &mut self.queue);
-                }
-                log
-            }
+        let index = match options.stream {
+            Stream::Output => 0,
+            Stream::Error => 1,
         };
-        let opened = self.tails.open(log, options, until, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| log_error("watch log", &path, trouble.into()))?;
+        let known = self.jobs.get(job)?;
+        let log = known.logs().get(index).copied().flatten();
+        let log = log.ok_or(TailError::NoLog { job, stream: options.stream })?;
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let opened = logs.open_tail(driver, log, options, token, queue);
+        let tail =
+            opened.map_err(|cause| into_error("follow log", logs.place(log).path(), cause))?;
         self.tell_host()?;
         Ok(tail)
     }
@@ -507,13 +424,14 @@ impl Reactor {
         token: Token,
     ) -> Result<TailId> {
         let path = path.as_ref();
-        // NONBLOCK, lest opening a pipe wait for its writer.
+        // NONBLOCK, so that opening a pipe does not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file = openat(CWD, path, flags, Mode::empty()).map_err(Error::log("open log", path))?;
-        let file = LogFile::new(File::from(file), path.to_owned())?;
-        let log = self.tails.log_of(file).map_err(Error::log("open log", path))?;
-        let opened = self.tails.open(log, options.into(), Until::Never, token, &mut self.queue);
-        let tail = opened.map_err(|trouble| log_error("watch log", path, trouble.into()))?;
+        let file =
+            LogFile::new(File::from(file), path.to_owned()).map_err(Error::log("follow", path))?;
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let opened = logs.open_file(driver, file, options.into(), token, queue);
+        let tail = opened.map_err(|cause| into_error("follow", path.to_owned(), cause))?;
         self.tell_host()?;
         Ok(tail)
     }
@@ -548,16 +466,16 @@ impl Reactor {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn next_chunk(&mut self, tail: TailId) -> Result<Option<Chunk<'_>>> {
-        let found = self.tails.fill(tail, &mut self.queue);
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let filled = logs.fill(driver, tail, queue);
         self.tell_host()?;
-        match found {
-            Ok(Fill::Data(_)) => {
-                Ok(Some(Chunk { bytes: self.tails.take_shown(tail), truncated: false }))
-            }
-            Ok(Fill::Truncated) => Ok(Some(Chunk { bytes: &[], truncated: true })),
-            Ok(Fill::UpToDate | Fill::Ended) => Ok(None),
-            Err(trouble) => Err(self.tail_error(tail, trouble)),
-        }
+        let filled = filled.map_err(|error| self.read_error(tail, error))?;
+        self.consume(tail, usize::MAX)?;
+        Ok(match self.system.logs.show(filled) {
+            Fill::Data(bytes) => Some(Chunk { bytes, truncated: false }),
+            Fill::Truncated => Some(Chunk { bytes: &[], truncated: true }),
+            Fill::UpToDate | Fill::Ended => None,
+        })
     }
 
     /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
@@ -569,9 +487,10 @@ impl Reactor {
     /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:
     /// nothing is skipped, and the tail can be read again).
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
-        let read = self.tails.read(tail, buffer, &mut self.queue);
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let read = logs.read(driver, tail, buffer, queue);
         self.tell_host()?;
-        read.map_err(|trouble| self.tail_error(tail, trouble))
+        read.map_err(|error| self.read_error(tail, error))
     }
 
     /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
@@ -609,12 +528,12 @@ impl Reactor {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn fill_buf(&mut self, tail: TailId) -> Result<Fill<'_>> {
-        let found = self.tails.fill(tail, &mut self.queue);
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let filled = logs.fill(driver, tail, queue);
         self.tell_host()?;
-        match found {
-            Ok(Fill::Data(_)) => Ok(Fill::Data(self.tails.shown(tail))),
-            Ok(other) => Ok(other),
-            Err(trouble) => Err(self.tail_error(tail, trouble)),
+        match filled {
+            Ok(filled) => Ok(self.system.logs.show(filled)),
+            Err(error) => Err(self.read_error(tail, error)),
         }
     }
 
@@ -624,7 +543,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
-        self.tails.consume(tail, amount).map_err(|trouble| self.tail_error(tail, trouble))
+        self.system.logs.consume(tail, amount).map_err(|error| self.read_error(tail, error))
     }
 
     /// The offset in the log of the byte that the tail reads next: where a later tail can go on.
@@ -632,7 +551,8 @@ impl Reactor {
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn position(&self, tail: TailId) -> Result<u64> {
-        self.tails.position(tail).ok_or_else(|| TailError::Unknown(tail).into())
+        let position = self.system.logs.position(tail);
+        position.ok_or_else(|| TailError::Unknown(tail).into())
     }
 
     /// Closes a tail. Its slot is free at once, and no event of it comes any more.
@@ -640,7 +560,8 @@ impl Reactor {
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn close(&mut self, tail: TailId) -> Result<()> {
-        self.tails.close(tail).ok_or(TailError::Unknown(tail))?;
+        let Linux { driver, logs, .. } = &mut self.system;
+        logs.close(driver, tail).ok_or(TailError::Unknown(tail))?;
         self.tell_host()
     }
 
@@ -677,7 +598,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`). A failure to signal is in the job's report, and the kill comes
     /// all the same.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.stop(job, None, around))
+        self.with_job(job, |job, system| job.stop(None, system))
     }
 
     /// As [`stop`](Self::stop), with this grace period. For a job that is being stopped it can only
@@ -686,7 +607,7 @@ impl Reactor {
     /// # Errors
     /// As for [`stop`](Self::stop).
     pub fn stop_within(&mut self, job: JobId, grace: Duration) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.stop(job, Some(grace), around))
+        self.with_job(job, |job, system| job.stop(Some(grace), system))
     }
 
     /// Kills every process of a job, those that are being forked included. Returns at once;
@@ -696,7 +617,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`).
     #[doc(alias = "cgroup.kill")]
     pub fn kill(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.kill(job, around))
+        self.with_job(job, |job, system| job.kill(StopCause::Kill, system))
     }
 
     /// Sends a signal to every process of a job; a finished job has none. Stopped ones then
@@ -706,7 +627,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&mut self, job: JobId, signal: Signal) -> Result<()> {
-        self.jobs.signal(job, signal, false)
+        self.jobs.get(job)?.signal(signal, &mut self.system)
     }
 
     /// Sends a signal to the main process of a job alone.
@@ -736,7 +657,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`, or `Exited` when that process is gone); [`Error::System`] when it
     /// may not be signalled.
     pub fn signal_main(&mut self, job: JobId, signal: Signal) -> Result<()> {
-        self.jobs.signal(job, signal, true)
+        self.jobs.get(job)?.signal_main(signal, &mut self.system)
     }
 
     /// What is known of a job now. Asks the kernel nothing.
@@ -754,7 +675,59 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`] (`Unknown`).
     pub fn status(&self, job: JobId) -> Result<Status> {
-        self.jobs.status(job, &self.logs)
+        Ok(self.status_of(self.jobs.get(job)?))
+    }
+
+    /// Waits until a job is finished, and gives its report; at once for one that is finished
+    /// already.
+    ///
+    /// For hosts that have nothing else to do meanwhile. The reactor goes on working for all jobs
+    /// and tails, and no event is lost: those that come up, the job's own included, are returned by
+    /// the next [`poll`](Self::poll). A job that is frozen, or that never ends, is waited for
+    /// forever; see [`wait_timeout`](Self::wait_timeout).
+    ///
+    /// ```
+    /// use jobworker::{Command, Exit, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sh").args(["-c", "exit 3"]), Token(1))?;
+    /// assert_eq!(reactor.wait(job)?.exit, Exit::Code(3));
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::Unknown`](crate::JobError::Unknown); [`SystemError::Loop`] as for
+    /// [`poll`](Self::poll).
+    pub fn wait(&mut self, job: JobId) -> Result<Arc<Report>> {
+        loop {
+            if let Some(report) = self.wait_until(job, None)? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// As [`wait`](Self::wait), for no longer than this; `None` when the job is not finished by
+    /// then.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn wait_timeout(&mut self, job: JobId, timeout: Duration) -> Result<Option<Arc<Report>>> {
+        self.wait_until(job, Instant::now().checked_add(timeout))
+    }
+
+    /// The report of a job, once it is finished; `None` when the time is over before.
+    fn wait_until(&mut self, job: JobId, until: Option<Instant>) -> Result<Option<Arc<Report>>> {
+        loop {
+            if let Some(report) = self.jobs.get(job)?.report().cloned() {
+                self.tell_host()?;
+                return Ok(Some(report));
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                self.tell_host()?;
+                return Ok(None);
+            }
+            self.advance(Wait::Until(until))?;
+        }
     }
 
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
@@ -785,13 +758,31 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown` or `NotFinished`); [`Error::System`] (`Path`) when the log cannot
     /// be removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.remove(job, around))
+        self.jobs.remove(job, &mut self.system)?;
+        self.tell_host()
+    }
+
+    /// The jobs that were not removed, in no particular order.
+    ///
+    /// ```
+    /// use jobworker::{Command, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.spawn(&Command::new("true"), Token(1))?;
+    /// for job in reactor.jobs() {
+    ///     println!("{}", reactor.status(job)?);
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    pub fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.jobs.ids()
     }
 
     /// The job with this UUID, if it was not removed.
     #[must_use]
     pub fn find(&self, uuid: Uuid) -> Option<JobId> {
-        self.jobs.find(uuid)
+        let id = JobId::new(uuid);
+        self.jobs.contains(id).then_some(id)
     }
 
     /// What the reactor holds now: for tests that count, and for metrics.
@@ -807,53 +798,71 @@ impl Reactor {
     /// ```
     #[must_use]
     pub fn census(&self) -> Census {
-        Census { jobs: self.jobs.len(), tails: self.tails.len(), watches: self.tails.kernel.len() }
+        Census {
+            jobs: self.jobs.len(),
+            tails: self.system.logs.len(),
+            watches: self.system.driver.watches(),
+            sources: self.system.driver.registrations(),
+        }
     }
 
     /// A handle that wakes this reactor from any thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.system.driver.waker().clone()
     }
 
-    pub(super) fn with_jobs(
+    /// Lets a job do something.
+    pub(super) fn with_job<R>(
         &mut self,
-        act: impl FnOnce(&mut Jobs, &mut Surroundings<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut around = Surroundings {
-            registry: self.poll.registry(),
-            tails: &mut self.tails,
-            queue: &mut self.queue,
-            logs: &self.logs,
-        };
-        let result = act(&mut self.jobs, &mut around);
+        job: JobId,
+        act: impl FnOnce(&mut Job<Linux>, &mut Linux) -> R,
+    ) -> Result<R> {
+        let system = &mut self.system;
+        let result = self.jobs.with(job, |job| act(job, system))?;
         self.tell_host()?;
-        result
+        Ok(result)
     }
 
-    fn tail_error(&self, tail: TailId, trouble: Trouble) -> Error {
-        match (self.tails.file_of(tail), trouble) {
-            (Some(file), Trouble::Io(cause)) => log_error("read log", file.path(), cause),
+    fn status_of(&self, job: &Job<Linux>) -> Status {
+        let path = |log| self.system.logs.place(log).path();
+        let [output, error] = job.logs().map(|log| log.map(path));
+        let record = job.record();
+        let exit = job.exit();
+        Status {
+            id: record.id(),
+            pid: record.pid(),
+            phase: job.phase(),
+            exit: exit.map(|(exit, _)| exit),
+            frozen: job.is_frozen(),
+            started: record.started(),
+            elapsed: exit.map_or_else(|| record.spawned().elapsed(), |(_, wall)| wall),
+            cgroup: job.group().and_then(Contained::path),
+            output,
+            error,
+            report: job.report().cloned(),
+        }
+    }
+
+    fn read_error(&self, tail: TailId, error: ReadError) -> Error {
+        match (error, self.system.logs.file_of(tail)) {
+            (ReadError::Io(cause), Some(file)) => {
+                into_error("read log", file.path().to_owned(), cause)
+            }
             _ => TailError::Unknown(tail).into(),
         }
     }
 
     /// Kills what is not detached and waits until it is gone, for a bounded time.
     fn shut_down(&mut self) -> Result<()> {
-        self.with_jobs(|jobs, around| {
-            jobs.kill_all_attached(around);
-            Ok(())
-        })?;
+        self.jobs.kill_attached(&mut self.system);
         let until = Instant::now() + DROP_TIMEOUT;
-        while self.jobs.count_attached() > 0 && Instant::now() < until {
-            self.queue.clear();
-            self.gather(Wait::ForTimer, Some(until))?;
-            self.settle()?;
+        while self.jobs.attached() > 0 && Instant::now() < until {
+            self.system.queue.clear();
+            self.turn(Wait::Until(Some(until)))?;
         }
-        self.with_jobs(|jobs, around| {
-            jobs.discard_all(around);
-            Ok(())
-        })
+        self.jobs.remove_all(&mut self.system);
+        Ok(())
     }
 }
 
@@ -867,38 +876,9 @@ pub struct Census {
     pub tails: usize,
     /// Inotify watches.
     pub watches: usize,
-}
-
-fn take_changes(jobs: &mut Jobs, around: &mut Surroundings<'_>) -> Result<()> {
-    let changes =
-        around.tails.kernel.changes().map_err(Error::event_loop("read inotify events"))?;
-    for change in &changes {
-        match *change {
-            Change::Of(Target::Log(log)) => around.tails.changed(log),
-            Change::Lost(Target::Log(log)) => around.tails.watch_lost(log),
-            Change::Of(Target::Group(slot)) | Change::Lost(Target::Group(slot)) => {
-                jobs.group_changed(slot, around);
-            }
-            Change::Of(Target::Memory(slot)) => jobs.memory_changed(slot, around),
-            Change::Lost(Target::Memory(_)) => {}
-            Change::Everything => {
-                around.tails.everything_changed();
-                jobs.all_groups_changed(around);
-            }
-        }
-    }
-    around.tails.kernel.recycle(changes);
-    Ok(())
-}
-
-/// The error of a call on a log. ENOSPC: of inotify it means the limit on watches, and reading
-/// gives no such error.
-fn log_error(operation: &'static str, path: &Path, cause: io::Error) -> Error {
-    if Errno::from_io_error(&cause) == Some(Errno::NOSPC) {
-        TailError::WatchLimit { path: path.to_owned() }.into()
-    } else {
-        Error::log(operation, path)(cause)
-    }
+    /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds and
+    /// pressure triggers.
+    pub sources: usize,
 }
 
 impl Drop for Reactor {

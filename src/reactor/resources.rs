@@ -3,14 +3,42 @@
 //!
 //! What is done is decided elsewhere; here it is documented.
 
+use std::io;
 use std::path::PathBuf;
 
-use crate::cgroup::sweep;
+use crate::cgroup::{Group, sweep};
 use crate::command::Limits;
-use crate::error::{Result, SystemError};
+use crate::error::{Error, JobError, Result};
 use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
+use crate::job::Contained;
 use crate::reactor::reactor::Reactor;
+
+/// The files that hold the limits of a group, for those who want to read them.
+const SETTABLE: [&str; 22] = [
+    "cpu.weight",
+    "cpu.weight.nice",
+    "cpu.max",
+    "cpu.max.burst",
+    "cpu.idle",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "memory.min",
+    "memory.low",
+    "memory.high",
+    "memory.max",
+    "memory.swap.max",
+    "memory.zswap.max",
+    "memory.oom.group",
+    "io.weight",
+    "io.bfq.weight",
+    "io.max",
+    "io.latency",
+    "pids.max",
+    "hugetlb.2MB.max",
+    "hugetlb.1GB.max",
+    "cgroup.max.descendants",
+];
 
 impl Reactor {
     /// Changes limits of a job that runs: those that are given, and no others.
@@ -33,7 +61,8 @@ impl Reactor {
     /// [`Error::Limits`](crate::Error::Limits) and [`Error::System`](crate::Error::System) as for
     /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
-        self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
+        let group = self.group(job)?;
+        group.apply(&self.launcher.tree()?.settings(limits)?)
     }
 
     /// The limits that the kernel enforces for a job, by interface file; only those whose
@@ -45,7 +74,14 @@ impl Reactor {
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
     /// [`Error::System`](crate::Error::System) (`Path`).
     pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
-        self.jobs.limits(job)
+        let group = self.group(job)?;
+        let mut limits = Vec::new();
+        for file in SETTABLE {
+            if let Some(content) = group.read(file)? {
+                limits.push((file.to_owned(), content.trim_end().to_owned()));
+            }
+        }
+        Ok(limits)
     }
 
     /// What a job uses now; for a finished one, what it has used.
@@ -68,7 +104,12 @@ impl Reactor {
     /// [`accounting`](crate::Command::accounting) was off); [`Error::System`](crate::Error::System)
     /// (`Path`).
     pub fn stats(&self, job: JobId) -> Result<Stats> {
-        self.jobs.stats(job)
+        let finished = self.jobs.get(job)?.report();
+        if let Some(stats) = finished.and_then(|report| report.stats.clone()) {
+            return Ok(stats);
+        }
+        let group = self.group(job)?;
+        Stats::collect(|file| group.read(file))
     }
 
     /// How long a job was stalled for a resource.
@@ -77,7 +118,14 @@ impl Reactor {
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished`, `NotInCgroup` or `NoPressure`);
     /// [`Error::System`](crate::Error::System) (`Path`).
     pub fn pressure(&self, job: JobId, resource: Stallable) -> Result<Pressure> {
-        self.jobs.pressure(job, resource)
+        let group = self.group(job)?;
+        let path = group.path().join(resource.file());
+        match group.read(resource.file())? {
+            Some(content) => {
+                content.parse().map_err(|error| Error::path("parse", path)(io::Error::other(error)))
+            }
+            None => Err(JobError::NoPressure { path }.into()),
+        }
     }
 
     /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per
@@ -102,7 +150,7 @@ impl Reactor {
     /// [`Error::System`](crate::Error::System) (`Path` or `Loop`).
     #[doc(alias = "PSI")]
     pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.watch_pressure(job, resource, stall, around))
+        self.with_job(job, |job, system| job.watch_pressure(resource, stall, system))?
     }
 
     /// Ends the events of [`watch_pressure`](Self::watch_pressure).
@@ -110,7 +158,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`).
     pub fn unwatch_pressure(&mut self, job: JobId, resource: Stallable) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.unwatch_pressure(job, resource, around))
+        self.with_job(job, |job, system| job.unwatch_pressure(resource, system))
     }
 
     /// Makes stalls of the whole system events
@@ -125,7 +173,8 @@ impl Reactor {
         stall: Stall,
         token: Token,
     ) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.watch_system_pressure(resource, stall, token, around))
+        self.system_pressure.watch(&mut self.system.driver, resource, stall, token)?;
+        self.tell_host()
     }
 
     /// Ends the events of [`watch_system_pressure`](Self::watch_system_pressure).
@@ -133,10 +182,8 @@ impl Reactor {
     /// # Errors
     /// [`Error::System`](crate::Error::System) (`Loop`), as for [`poll`](Self::poll).
     pub fn unwatch_system_pressure(&mut self, resource: Stallable) -> Result<()> {
-        self.with_jobs(|jobs, around| {
-            jobs.unwatch_system_pressure(resource, around);
-            Ok(())
-        })
+        self.system_pressure.unwatch(&mut self.system.driver, resource);
+        self.tell_host()
     }
 
     /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) tells when every
@@ -164,7 +211,7 @@ impl Reactor {
     /// `fs.inotify.max_user_watches` is reached).
     #[doc(alias = "cgroup.freeze")]
     pub fn freeze(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.freeze(job, true, around))
+        self.with_job(job, |job, system| job.freeze(true, system))?
     }
 
     /// Lets a frozen job run again. Returns at once; [`Event::Thawed`](crate::Event::Thawed) tells
@@ -173,7 +220,7 @@ impl Reactor {
     /// # Errors
     /// As for [`freeze`](Self::freeze).
     pub fn thaw(&mut self, job: JobId) -> Result<()> {
-        self.with_jobs(|jobs, around| jobs.freeze(job, false, around))
+        self.with_job(job, |job, system| job.freeze(false, system))?
     }
 
     /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a
@@ -196,15 +243,7 @@ impl Reactor {
     /// group, or `Path`); [`Error::Limits`](crate::Error::Limits) as for [`spawn`](Self::spawn).
     /// What was made before the failure stays.
     pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
-        let Some(hierarchy) = &self.hierarchy else {
-            return Err(SystemError::NoCgroup {
-                reason: "jobs are contained by process group".to_owned(),
-            }
-            .into());
-        };
-        let mut settings = limits.check()?;
-        hierarchy.require(&mut settings)?;
-        self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
+        self.launcher.prepare(limits, count)
     }
 
     /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes
@@ -219,12 +258,15 @@ impl Reactor {
     /// [`Error::System`](crate::Error::System): `NoCgroup` when jobs are contained by process
     /// group; `Path` when a group cannot be removed.
     pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
-        match &self.hierarchy {
-            Some(hierarchy) => sweep(hierarchy, &self.owner),
-            None => Err(SystemError::NoCgroup {
-                reason: "jobs are contained by process group".to_owned(),
-            }
-            .into()),
+        sweep(self.launcher.tree()?, self.launcher.owner())
+    }
+
+    /// The cgroup of a job that is not finished.
+    fn group(&self, job: JobId) -> Result<&Group> {
+        match self.jobs.get(job)?.group() {
+            Some(Contained::Cgroup(group)) => Ok(group),
+            Some(Contained::ProcessGroup(_)) => Err(JobError::NotInCgroup(job).into()),
+            None => Err(JobError::Finished(job).into()),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// A child that was just cloned.
-    pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Self {
+    pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
         Self { pid, pidfd }
     }
 

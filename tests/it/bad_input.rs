@@ -560,7 +560,7 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
     exhausted.set(false);
     let before = world.footprint();
     let error = exhausted.with(|| world.reactor.tail(job, Position::Start, Token(0))).unwrap_err();
-    says(&error.to_string(), &["cannot open log", &job.to_string(), "raise RLIMIT_NOFILE"]);
+    says(&error.to_string(), &["cannot follow log", &job.to_string(), "raise RLIMIT_NOFILE"]);
     let error =
         exhausted.with(|| world.reactor.tail_file(&input, Position::Start, Token(0))).unwrap_err();
     says(&error.to_string(), &["cannot open log", input.to_str().unwrap(), "raise RLIMIT_NOFILE"]);

@@ -6,6 +6,7 @@ mod support;
 mod bad_input;
 mod command;
 mod defects;
+mod descriptors;
 mod exactness;
 mod examples;
 mod fanout;

@@ -75,7 +75,10 @@ fn the_host_s_own_handler_for_children_runs_on_the_thread_that_started_them() {
     let ran = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::clone(&ran)).unwrap();
     let Some(mut world) = World::new() else { return };
-    assert_eq!(interruptions_while_jobs_run(&mut world), 0);
+    // The kernel passes over a thread that has a signal pending already, so on a busy machine it
+    // may choose another one now and then.
+    let interruptions = interruptions_while_jobs_run(&mut world);
+    assert!(interruptions < JOBS / 10, "{interruptions} of {JOBS} jobs");
     assert!(ran.load(Ordering::Relaxed), "the handler was never run");
 }
 

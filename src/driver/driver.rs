@@ -1,0 +1,266 @@
+//! Owns [`Driver`]: the one epoll of a reactor, with everything that can wake it.
+//!
+//! Invariant: sources are registered and taken back through the driver alone; a notice about one
+//! that was taken back is dropped here. The timer is set to the earliest deadline before a sleep,
+//! and at every call of a host that polls the descriptor itself. Knows nothing of what its sources
+//! mean.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::driver::inotify::{Watches, Watching};
+use crate::driver::source::{Notice, Registration, Source};
+use crate::driver::timer::Timer;
+use crate::driver::waker::Waker;
+use crate::error::{Error, Result};
+use crate::id::Slots;
+use crate::sys::epoll_fd;
+
+/// How many events of the kernel one turn takes.
+const CAPACITY: usize = 256;
+
+/// Tokens of the driver's own; those of registrations never reach so far, see [`Key::pack`].
+const WAKER: Token = Token(usize::MAX);
+const INOTIFY: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
+
+/// What readiness of a descriptor is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// It can be read.
+    Readable,
+    /// It can be read, or has something of priority: a pressure trigger.
+    ReadableOrPriority,
+}
+
+/// How to wait for the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Only look.
+    Not,
+    /// Let epoll keep the time, which it does in whole milliseconds.
+    Milliseconds(Duration),
+    /// Until something happens, or this moment, which is the timer's.
+    Until(Option<Instant>),
+}
+
+/// The epoll, inotify, timer and waker of a reactor.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    poll: Poll,
+    ready: Events,
+    /// What is registered with the epoll, by the key that is its token there.
+    sources: Slots<Source>,
+    watches: Watches,
+    timer: Timer,
+    waker: Waker,
+    /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
+    nested: AtomicBool,
+    /// The descriptor was made readable for such work and not polled since.
+    nudged: bool,
+}
+
+impl Driver {
+    pub(crate) fn new() -> Result<Self> {
+        let poll = Poll::new().map_err(Error::event_loop("create an epoll"))?;
+        let register = |fd: RawFd, token| {
+            let registered =
+                poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE);
+            registered.map_err(Error::event_loop("register with the epoll"))
+        };
+        let watches = Watches::new()?;
+        register(watches.as_raw_fd(), INOTIFY)?;
+        let timer = Timer::new()?;
+        register(timer.as_raw_fd(), TIMER)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)
+            .map_err(Error::event_loop("create an eventfd"))?;
+        Ok(Self {
+            poll,
+            ready: Events::with_capacity(CAPACITY),
+            sources: Slots::new(),
+            watches,
+            timer,
+            waker: Waker::new(waker),
+            nested: AtomicBool::new(false),
+            nudged: false,
+        })
+    }
+
+    /// Watches a descriptor for readiness, edge-triggered.
+    pub(crate) fn register(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        readiness: Readiness,
+        source: Source,
+    ) -> io::Result<Registration> {
+        let interest = match readiness {
+            Readiness::Readable => Interest::READABLE,
+            Readiness::ReadableOrPriority => Interest::READABLE | Interest::PRIORITY,
+        };
+        let key = self.sources.insert(source);
+        let registered = key
+            .pack()
+            .ok_or_else(|| io::Error::other("too many descriptors are registered"))
+            .and_then(|token| {
+                self.poll.registry().register(
+                    &mut SourceFd(&fd.as_raw_fd()),
+                    Token(token),
+                    interest,
+                )
+            });
+        match registered {
+            Ok(()) => Ok(Registration(key)),
+            Err(error) => {
+                self.sources.remove(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Watches a descriptor no more. Notices of it that are on their way are dropped.
+    pub(crate) fn deregister(&mut self, fd: BorrowedFd<'_>, registration: Registration) {
+        if self.sources.remove(registration.0).is_some() {
+            // It fails only for what is not registered.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+    }
+
+    /// How many descriptors are registered, besides the driver's own.
+    pub(crate) fn registrations(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Watches a file by inotify; see [`Watches::set`].
+    pub(crate) fn watch(
+        &mut self,
+        path: &Path,
+        watching: Watching,
+        source: Source,
+    ) -> io::Result<()> {
+        self.watches.set(path, watching, source)
+    }
+
+    /// Watches the file of a source no more.
+    pub(crate) fn unwatch(&mut self, source: Source) {
+        self.watches.remove(source);
+    }
+
+    /// How many inotify watches there are.
+    pub(crate) fn watches(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// Waits for the kernel; `deadline` is when something is to be done in any case.
+    pub(crate) fn wait(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<()> {
+        self.nudged = false;
+        let timeout = match wait {
+            Wait::Not => Some(Duration::ZERO),
+            Wait::Milliseconds(timeout) => {
+                self.timer.set(deadline)?;
+                Some(timeout)
+            }
+            Wait::Until(until) => {
+                self.timer.set(deadline.into_iter().chain(until).min())?;
+                None
+            }
+        };
+        self.poll_epoll(timeout)
+    }
+
+    fn poll_epoll(&mut self, timeout: Option<Duration>) -> Result<()> {
+        match self.poll.poll(&mut self.ready, timeout) {
+            // The loop comes back for the rest of the time.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.ready.clear();
+                Ok(())
+            }
+            other => other.map_err(Error::event_loop("wait for events")),
+        }
+    }
+
+    /// Adds what the last wait has brought: first the descriptors that are ready, then the files
+    /// that have changed.
+    pub(crate) fn take_notices(&mut self, notices: &mut Vec<Notice>) -> Result<()> {
+        loop {
+            let mut changed = false;
+            let mut count = 0;
+            for event in &self.ready {
+                count += 1;
+                match event.token() {
+                    WAKER => {}
+                    INOTIFY => changed = true,
+                    TIMER => self.timer.fired(),
+                    Token(packed) => {
+                        if let Some((key, source)) = self.sources.unpack(packed) {
+                            notices.push(Notice::Ready {
+                                registration: Registration(key),
+                                source: *source,
+                                priority: event.is_priority(),
+                            });
+                        }
+                    }
+                }
+            }
+            if changed {
+                let read = self.watches.read(notices);
+                read.map_err(Error::event_loop("read inotify events"))?;
+            }
+            if count < CAPACITY {
+                // What was taken must not be taken again by the next call.
+                self.ready.clear();
+                return Ok(());
+            }
+            // A full buffer: there may be more, of which an edge-triggered host would not be told
+            // again.
+            self.poll_epoll(Some(Duration::ZERO))?;
+        }
+    }
+
+    /// Whether a notice that was taken is still about what is registered.
+    pub(crate) fn is_registered(&self, registration: Registration) -> bool {
+        self.sources.get(registration.0).is_some()
+    }
+
+    /// Whether somebody polls the descriptor: read by every call of the host, and mostly false.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.nested.load(Ordering::Relaxed)
+    }
+
+    /// Makes the descriptor tell a host that polls it of what is due, now or later.
+    pub(crate) fn tell_host(&mut self, has_work: bool, deadline: Option<Instant>) -> Result<()> {
+        self.timer.set(deadline)?;
+        if has_work && !self.nudged {
+            self.waker.nudge().map_err(Error::event_loop("wake the reactor"))?;
+            self.nudged = true;
+        }
+        Ok(())
+    }
+
+    /// The epoll, for a loop around this one. From now on it is readable whenever there is work;
+    /// `due` says whether there is any now or later.
+    pub(crate) fn nest(&self, due: impl FnOnce() -> bool) -> BorrowedFd<'_> {
+        if !self.nested.swap(true, Ordering::Relaxed) && due() {
+            // Nobody was to be told until now. The poll that follows sets the timer for what is due
+            // later. A write to an eventfd fails only when it would block, and then it is readable.
+            let _ = self.waker.nudge();
+        }
+        epoll_fd(&self.poll)
+    }
+
+    /// The handle for other threads.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+}
+
+impl AsFd for Driver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        epoll_fd(&self.poll)
+    }
+}

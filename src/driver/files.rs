@@ -1,0 +1,58 @@
+//! Owns how the logs reach the system: their [`Kernel`], with its watches on the driver's inotify.
+//!
+//! Invariant: the watch of a log is armed through its open file, so that it is on that very file
+//! whatever has become of its name.
+
+use std::io;
+
+use crate::driver::driver::Driver;
+use crate::driver::inotify::Watching;
+use crate::driver::source::Source;
+use crate::id::Key;
+use crate::log::{Identity, Kernel, LogFile, Place};
+
+impl Kernel for Driver {
+    type Place = Place;
+    type File = LogFile;
+
+    fn open(&mut self, place: &Place) -> io::Result<LogFile> {
+        place.open()
+    }
+
+    fn len(&mut self, place: &Place) -> io::Result<u64> {
+        place.size()
+    }
+
+    fn unlink(&mut self, place: &Place) -> io::Result<()> {
+        place.unlink()
+    }
+
+    fn identity_of_place(&self, place: &Place) -> Identity {
+        place.identity()
+    }
+
+    fn identity_of_file(&self, file: &LogFile) -> Identity {
+        file.identity()
+    }
+
+    fn read_at(&mut self, file: &LogFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buffer, offset)
+    }
+
+    fn size(&mut self, file: &LogFile) -> io::Result<u64> {
+        file.size()
+    }
+
+    fn set_armed(&mut self, file: &LogFile, log: Key, armed: bool) -> io::Result<()> {
+        let watching = if armed { Watching::Changes } else { Watching::Nothing };
+        self.watch(file.link(), watching, Source::Log(log))
+    }
+
+    fn watch_lost(&mut self, _: Key) {
+        // The driver has forgotten the watch when it gave the notice.
+    }
+
+    fn unwatch(&mut self, log: Key) {
+        Driver::unwatch(self, Source::Log(log));
+    }
+}

@@ -1,0 +1,154 @@
+//! Owns [`Handles`]: what a job holds of the system until it is finished.
+//!
+//! Invariant: everything that was registered, watched or armed for a job is here, and
+//! [`Handles::release`] gives all of it back.
+
+use std::io;
+
+use crate::driver::{JobSource, Registration, Source};
+use crate::event::Stallable;
+use crate::id::Key;
+use crate::job::system::System;
+
+/// What a job holds of the system.
+#[derive(Debug)]
+pub(crate) struct Handles<S: System> {
+    /// By which notices find the job.
+    key: Key,
+    process: S::Process,
+    group: S::Group,
+    /// The pidfd in the epoll, until the exit is known.
+    exit: Option<Registration>,
+    /// Processes that are waited for besides the main one.
+    survivors: Vec<(Registration, S::Process)>,
+    /// Whether cgroup.events is watched: once somebody has to be waited for.
+    events: bool,
+    /// Whether memory.events is watched: where there is that.
+    memory: bool,
+    triggers: Vec<(Stallable, Registration, S::Trigger)>,
+}
+
+impl<S: System> Handles<S> {
+    pub(super) fn new(key: Key, process: S::Process, group: S::Group, exit: Registration) -> Self {
+        Self {
+            key,
+            process,
+            group,
+            exit: Some(exit),
+            survivors: Vec::new(),
+            events: false,
+            memory: false,
+            triggers: Vec::new(),
+        }
+    }
+
+    pub(super) fn process(&self) -> &S::Process {
+        &self.process
+    }
+
+    pub(super) fn group(&self) -> &S::Group {
+        &self.group
+    }
+
+    fn source(&self, source: JobSource) -> Source {
+        Source::Job(self.key, source)
+    }
+
+    /// Watches for the exit of the main process once more.
+    pub(super) fn watch_exit(&mut self, system: &mut S) -> io::Result<()> {
+        let source = self.source(JobSource::MainProcess);
+        self.exit = Some(system.watch_exit(&self.process, source)?);
+        Ok(())
+    }
+
+    /// Ends the watch for the exit of the main process. To be called before that is reaped: the
+    /// kernel reports a pidfd that is still registered once more then.
+    pub(super) fn unwatch_exit(&mut self, system: &mut S) {
+        if let Some(registration) = self.exit.take() {
+            system.unwatch_exit(&self.process, registration);
+        }
+    }
+
+    /// Watches cgroup.events, and says whether there is a watch: without one to be had, pidfds do
+    /// as well, if at a greater cost.
+    pub(super) fn watch_events(&mut self, system: &mut S) -> bool {
+        if !self.events {
+            let source = self.source(JobSource::GroupEvents);
+            self.events = system.watch_file(&self.group, "cgroup.events", source).is_ok();
+        }
+        self.events
+    }
+
+    /// Watches memory.events. Without the file, or a watch to be had, there is no verdict.
+    pub(super) fn watch_memory(&mut self, system: &mut S) {
+        let source = self.source(JobSource::MemoryEvents);
+        self.memory = system.watch_file(&self.group, "memory.events", source).is_ok();
+    }
+
+    pub(super) fn watches_memory(&self) -> bool {
+        self.memory
+    }
+
+    pub(super) fn awaits_survivors(&self) -> bool {
+        !self.survivors.is_empty()
+    }
+
+    /// Waits for a process besides the main one.
+    pub(super) fn await_survivor(&mut self, process: S::Process, system: &mut S) -> io::Result<()> {
+        let source = self.source(JobSource::Survivor);
+        let registration = system.watch_exit(&process, source)?;
+        self.survivors.push((registration, process));
+        Ok(())
+    }
+
+    /// A process that was waited for has exited.
+    pub(super) fn survivor_exited(&mut self, registration: Registration, system: &mut S) {
+        if let Some(place) = self.survivors.iter().position(|(other, _)| *other == registration) {
+            let (registration, process) = self.survivors.swap_remove(place);
+            system.unwatch_exit(&process, registration);
+        }
+    }
+
+    /// Puts a trigger in the place of the one that there was for this resource.
+    pub(super) fn replace_trigger(
+        &mut self,
+        resource: Stallable,
+        armed: Option<(Registration, S::Trigger)>,
+        system: &mut S,
+    ) {
+        if let Some(place) = self.triggers.iter().position(|(other, ..)| *other == resource) {
+            let (_, registration, trigger) = self.triggers.swap_remove(place);
+            system.unwatch_pressure(trigger, registration);
+        }
+        self.triggers
+            .extend(armed.map(|(registration, trigger)| (resource, registration, trigger)));
+    }
+
+    /// The trigger that was registered so.
+    pub(super) fn trigger(&mut self, registration: Registration) -> Option<&mut S::Trigger> {
+        let found = self.triggers.iter_mut().find(|(_, other, _)| *other == registration);
+        found.map(|(.., trigger)| trigger)
+    }
+
+    /// The source of a trigger for this resource.
+    pub(super) fn trigger_source(&self, resource: Stallable) -> Source {
+        self.source(JobSource::Pressure(resource))
+    }
+
+    /// Gives back everything but the process and the group themselves.
+    pub(super) fn release(&mut self, system: &mut S) {
+        self.unwatch_exit(system);
+        for (registration, process) in self.survivors.drain(..) {
+            system.unwatch_exit(&process, registration);
+        }
+        if std::mem::take(&mut self.events) {
+            system.unwatch_file(self.source(JobSource::GroupEvents));
+        }
+        if std::mem::take(&mut self.memory) {
+            system.unwatch_file(self.source(JobSource::MemoryEvents));
+        }
+        for (_, registration, trigger) in self.triggers.drain(..) {
+            system.unwatch_pressure(trigger, registration);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Owns [`Live`]: a job that is not finished, its state and what that state holds of the system.
+//!
+//! Invariants: the pidfd of the main process is out of the epoll before the process is reaped, for
+//! the kernel would report it again. Every event here is one that the kernel announced; nothing is
+//! polled. Knows nothing of the record or the logs of its job.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::command::{EndPolicy, Signal};
+use crate::driver::Registration;
+use crate::error::{Error, Result, SystemError};
+use crate::event::{Event, Exit, OomCause, Stall, Stallable, Stats, StopCause, Usage, keyed};
+use crate::id::{JobId, Token};
+use crate::job::handles::Handles;
+use crate::job::life::{Action, Input, State, next};
+use crate::job::system::System;
+use crate::sys::Reap;
+
+/// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the
+/// rest, later.
+const SURVIVORS_AWAITED: usize = 64;
+
+/// How often it is tried to find the processes that a group without a watch still has.
+const LOOKS: usize = 8;
+
+/// A job that is not finished.
+#[derive(Debug)]
+pub(crate) struct Live<S: System> {
+    state: State,
+    handles: Handles<S>,
+    exited: Option<Exited>,
+    stopped_by: Option<StopCause>,
+    killed: bool,
+    frozen: Frozen,
+    oom: Oom,
+    problems: Vec<Error>,
+}
+
+/// How the main process ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exited {
+    pub(crate) exit: Exit,
+    pub(crate) usage: Usage,
+    pub(crate) wall: Duration,
+}
+
+/// What is left to report of a job that holds nothing any more.
+#[derive(Debug)]
+pub(crate) struct Released {
+    pub(crate) exited: Option<Exited>,
+    pub(crate) stopped_by: Option<StopCause>,
+    pub(crate) killed: bool,
+    pub(crate) oom: Option<OomCause>,
+    pub(crate) stats: Option<Stats>,
+    pub(crate) cgroup_left: Option<PathBuf>,
+    pub(crate) problems: Vec<Error>,
+}
+
+/// Whether a job was asked to freeze, and whether the kernel has still to say that this is done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Frozen {
+    wanted: bool,
+    pending: bool,
+}
+
+/// What was reported of processes that were killed because memory ran out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Oom {
+    kills: u64,
+    cause: Option<OomCause>,
+    /// How often the limit of the job, or of a group below it, was met.
+    own: u64,
+    /// How often the limits of the groups above it were met.
+    above: u64,
+}
+
+impl<S: System> Live<S> {
+    pub(crate) fn new(limit: Option<Instant>, mut handles: Handles<S>, system: &mut S) -> Self {
+        handles.watch_memory(system);
+        let mut oom = Oom::default();
+        if handles.watches_memory() {
+            // Not counted anew for each job: what was met above before this job may at worst be
+            // taken for a cause later.
+            oom.above = system.limits_met_above(handles.group(), false);
+        }
+        Self {
+            state: State::Running { limit },
+            handles,
+            exited: None,
+            stopped_by: None,
+            killed: false,
+            frozen: Frozen::default(),
+            oom,
+            problems: Vec::new(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) fn exited(&self) -> Option<Exited> {
+        self.exited
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.wanted
+    }
+
+    pub(crate) fn group(&self) -> &S::Group {
+        self.handles.group()
+    }
+
+    /// Puts an input to the table.
+    pub(crate) fn advance(&mut self, input: Input, policy: EndPolicy) -> Action {
+        let (state, action) = next(self.state, input, policy);
+        self.state = state;
+        action
+    }
+
+    /// Somebody wants the job to end; the first who does is its cause.
+    pub(crate) fn stop_requested(&mut self, cause: StopCause) {
+        self.stopped_by.get_or_insert(cause);
+    }
+
+    /// Remembers what went wrong for the final report.
+    pub(crate) fn report_problem(&mut self, problem: Error) {
+        self.problems.push(problem);
+    }
+
+    /// Sends a signal to every process.
+    pub(crate) fn signal(&self, signal: Signal, system: &mut S) -> Result<()> {
+        system.signal_all(self.handles.group(), self.handles.process(), signal)
+    }
+
+    /// Sends a signal to the main process.
+    pub(crate) fn signal_main(&self, signal: Signal, system: &mut S) -> Result<()> {
+        let sent = system.signal(self.handles.process(), signal);
+        sent.map_err(Error::event_loop("signal a main process"))
+    }
+
+    /// Sends the stop signal to every process. The kill at the end of the grace period needs no
+    /// cooperation, so a failure is only reported.
+    pub(crate) fn send_stop_signal(&mut self, signal: Signal, system: &mut S) {
+        // A frozen process acts on no signal but a kill.
+        let thawed = match std::mem::take(&mut self.frozen).wanted {
+            true => system.freeze(self.handles.group(), false),
+            false => Ok(()),
+        };
+        self.problems.extend(thawed.err());
+        self.problems.extend(self.signal(signal, system).err());
+    }
+
+    /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to
+    /// another cgroup.
+    pub(crate) fn kill_all(&mut self, system: &mut S) {
+        self.killed = true;
+        self.problems.extend(system.kill(self.handles.group()).err());
+        if self.exited.is_none() {
+            let killed = system.signal(self.handles.process(), Signal::KILL);
+            self.problems.extend(killed.map_err(Error::event_loop("kill a main process")).err());
+        }
+    }
+
+    /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known
+    /// already, or when the process runs still.
+    pub(crate) fn reap(&mut self, spawned: Instant, system: &mut S) -> Option<Exit> {
+        if self.exited.is_some() {
+            return None;
+        }
+        let needs_leader = S::needs_leader(self.handles.group());
+        let reap = if needs_leader { Reap::Peek } else { Reap::Now };
+        self.handles.unwatch_exit(system);
+        let (exit, usage) = match system.wait(self.handles.process(), reap) {
+            Ok(Some(ended)) => ended,
+            Ok(None) => match self.handles.watch_exit(system) {
+                Ok(()) => return None,
+                Err(cause) => {
+                    // Nobody would tell of its exit.
+                    self.problems.push(Error::event_loop("watch a main process")(cause));
+                    self.kill_all(system);
+                    (Exit::Unknown, Usage::default())
+                }
+            },
+            Err(cause) => {
+                // ECHILD: the host ignores SIGCHLD, or waits for any child.
+                if Errno::from_io_error(&cause) != Some(Errno::CHILD) {
+                    self.problems.push(Error::event_loop("wait for a main process")(cause));
+                }
+                (system.exit_after_reap(self.handles.process()), Usage::default())
+            }
+        };
+        let wall = system.now().saturating_duration_since(spawned);
+        self.exited = Some(Exited { exit, usage, wall });
+        Some(exit)
+    }
+
+    /// A process that was waited for besides the main one has exited; says whether it was the last.
+    pub(crate) fn survivor_exited(&mut self, registration: Registration, system: &mut S) -> bool {
+        self.handles.survivor_exited(registration, system);
+        !self.handles.awaits_survivors()
+    }
+
+    /// Says whether any process is left; if so, something will tell when none is.
+    pub(crate) fn await_rest(&mut self, kill: bool, system: &mut S) -> Result<bool> {
+        if !system.populated(self.handles.group())? {
+            return Ok(false);
+        }
+        if kill {
+            self.kill_all(system);
+        }
+        // Arm, then look again, then wait.
+        let watched = self.handles.watch_events(system);
+        let killing = self.state == State::Clearing;
+        for _ in 0..LOOKS {
+            let awaited = (killing || !watched) && self.await_survivors(watched, system)?;
+            if !system.populated(self.handles.group())? {
+                return Ok(false);
+            }
+            if watched || awaited {
+                return Ok(true);
+            }
+            // Somebody is left whom nothing would announce: a member that was born this moment.
+        }
+        let cause = io::Error::other("they can neither be watched nor listed");
+        Err(Error::event_loop("wait for the processes that the main process left behind")(cause))
+    }
+
+    /// Waits for the processes that are left by pidfds of their own; says whether there are any.
+    /// The notification of a cgroup comes up to 10 ms late, because the kernel limits its rate per
+    /// file.
+    fn await_survivors(&mut self, watched: bool, system: &mut S) -> Result<bool> {
+        if self.handles.awaits_survivors() {
+            return Ok(true);
+        }
+        let most = if watched { SURVIVORS_AWAITED } else { usize::MAX };
+        for process in system.members(self.handles.group(), most)? {
+            match self.handles.await_survivor(process, system) {
+                Ok(()) => {}
+                Err(_) if watched => break,
+                Err(cause) => return Err(Error::event_loop("watch a process")(cause)),
+            }
+        }
+        Ok(self.handles.awaits_survivors())
+    }
+
+    /// Starts to freeze the job, or to thaw it.
+    pub(crate) fn freeze(
+        &mut self,
+        freeze: bool,
+        job: JobId,
+        token: Token,
+        system: &mut S,
+    ) -> Result<()> {
+        // The watch first, so that nothing has changed if there is none to be had; then look.
+        if !self.handles.watch_events(system) {
+            let path = S::path(self.handles.group()).map(|path| path.join("cgroup.events"));
+            return Err(SystemError::WatchLimit { path: path.unwrap_or_default() }.into());
+        }
+        system.freeze(self.handles.group(), freeze)?;
+        self.frozen = Frozen { wanted: freeze, pending: true };
+        self.report_freeze(job, token, system);
+        Ok(())
+    }
+
+    /// Reports a freeze or thaw that is done.
+    pub(crate) fn report_freeze(&mut self, job: JobId, token: Token, system: &mut S) {
+        let Frozen { wanted, pending } = self.frozen;
+        let done =
+            pending && system.frozen(self.handles.group()).is_ok_and(|frozen| frozen == wanted);
+        if done {
+            self.frozen.pending = false;
+            system.emit(match wanted {
+                true => Event::Frozen { job, token },
+                false => Event::Thawed { job, token },
+            });
+        }
+    }
+
+    /// Makes stalls events. A second call for the same resource replaces the first.
+    pub(crate) fn watch_pressure(
+        &mut self,
+        resource: Stallable,
+        stall: Stall,
+        system: &mut S,
+    ) -> Result<()> {
+        let source = self.handles.trigger_source(resource);
+        let armed = system.watch_pressure(self.handles.group(), resource, stall, source)?;
+        self.handles.replace_trigger(resource, Some(armed), system);
+        Ok(())
+    }
+
+    /// Ends the events for stalls.
+    pub(crate) fn unwatch_pressure(&mut self, resource: Stallable, system: &mut S) {
+        self.handles.replace_trigger(resource, None, system);
+    }
+
+    /// Whether a trigger has fired.
+    pub(crate) fn pressure_fired(
+        &mut self,
+        registration: Registration,
+        priority: bool,
+        system: &mut S,
+    ) -> bool {
+        let trigger = self.handles.trigger(registration);
+        trigger.is_some_and(|trigger| system.fired(trigger, priority))
+    }
+
+    /// Reports processes that were killed because memory ran out since the last report.
+    pub(crate) fn report_oom(&mut self, job: JobId, token: Token, system: &mut S) {
+        if !self.handles.watches_memory() {
+            return;
+        }
+        let group = self.handles.group();
+        let Ok(Some(events)) = system.read(group, "memory.events") else { return };
+        let kills = keyed(&events, "oom_kill");
+        let fresh = kills.saturating_sub(self.oom.kills);
+        if fresh == 0 {
+            return;
+        }
+        // A limit that was met since the last kill that was reported is the cause.
+        let (own, above) = (keyed(&events, "oom"), system.limits_met_above(group, true));
+        let cause = if own > self.oom.own {
+            OomCause::Job
+        } else if above > self.oom.above {
+            OomCause::Ancestor
+        } else {
+            OomCause::System
+        };
+        self.oom = Oom { kills, cause: Some(cause), own, above };
+        system.emit(Event::Oom { job, token, kills: fresh, cause });
+    }
+
+    /// Gives back everything. `empty`: no process is left, or none that could be waited for.
+    pub(crate) fn release(&mut self, empty: bool, accounting: bool, system: &mut S) -> Released {
+        let mut problems = std::mem::take(&mut self.problems);
+        let group = self.handles.group();
+        let stats = match S::path(group) {
+            Some(_) if accounting => Stats::collect(|file| system.read(group, file)).map(Some),
+            _ => Ok(None),
+        };
+        let stats = stats.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        self.handles.release(system);
+        let (process, group) = (self.handles.process(), self.handles.group());
+        if S::needs_leader(group) {
+            // Its number is not needed any more.
+            let _ = system.wait(process, Reap::Now);
+        }
+        let left = if empty { Ok(false) } else { system.populated(group) };
+        let removed = match left {
+            Ok(false) => system.remove(group).map(|()| true),
+            left => left.map(|_| false),
+        };
+        let cgroup_left = match removed {
+            Ok(true) => None,
+            _ => S::path(group),
+        };
+        problems.extend(removed.err());
+        Released {
+            exited: self.exited,
+            stopped_by: self.stopped_by,
+            killed: self.killed,
+            oom: self.oom.cause,
+            stats,
+            cgroup_left,
+            problems,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Owns [`Registry`]: all jobs of a reactor, by key and by id, and their deadlines in order.
+//!
+//! Invariants: jobs come in through [`Registry::adopt`] alone. Whatever a job does, its deadline
+//! here is brought into line afterwards. Decides nothing: it routes a notice to the one job that it
+//! is about.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::driver::{JobSource, Registration, Source};
+use crate::error::{Error, JobError, Result};
+use crate::event::{Phase, StopCause};
+use crate::id::{JobId, Key, Slots, Token};
+use crate::job::deadlines::Deadlines;
+use crate::job::job::Job;
+use crate::job::system::System;
+
+/// All jobs of a reactor.
+#[derive(Debug)]
+pub(crate) struct Registry<S: System> {
+    jobs: Slots<Entry<S>>,
+    by_id: HashMap<JobId, Key>,
+    deadlines: Deadlines,
+    /// How many jobs have to be ended when the reactor is dropped.
+    attached: usize,
+}
+
+#[derive(Debug)]
+struct Entry<S: System> {
+    job: Job<S>,
+    /// The job's place in `deadlines`.
+    deadline: Option<Instant>,
+}
+
+impl<S: System> Registry<S> {
+    pub(crate) fn new() -> Self {
+        Self {
+            jobs: Slots::new(),
+            by_id: HashMap::new(),
+            deadlines: Deadlines::default(),
+            attached: 0,
+        }
+    }
+
+    /// How many jobs there are, finished ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// How many jobs are neither finished nor detached.
+    pub(crate) fn attached(&self) -> usize {
+        self.attached
+    }
+
+    /// When something is to be done next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// All jobs, in no particular order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = JobId> {
+        self.by_id.keys().copied()
+    }
+
+    /// Whether there is a job of this id.
+    pub(crate) fn contains(&self, id: JobId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub(crate) fn get(&self, id: JobId) -> Result<&Job<S>> {
+        let entry = self.by_id.get(&id).and_then(|key| self.jobs.get(*key));
+        entry.map(|entry| &entry.job).ok_or_else(|| JobError::Unknown(id).into())
+    }
+
+    /// Takes over what a launcher has made. On failure, nothing of it is left.
+    pub(crate) fn adopt(
+        &mut self,
+        launched: S::Launched,
+        token: Token,
+        system: &mut S,
+    ) -> Result<JobId> {
+        let key = self.jobs.vacant_key();
+        let source = Source::Job(key, JobSource::MainProcess);
+        let exit = system
+            .watch_exit(S::launched_process(&launched), source)
+            .map_err(Error::event_loop("watch the new process"))?;
+        let adopted = system.take_over(launched);
+        let job = Job::new(key, token, adopted, exit, system);
+        let id = job.id();
+        self.attached += usize::from(job.is_attached());
+        let inserted = self.jobs.insert(Entry { job, deadline: None });
+        debug_assert_eq!(inserted, key);
+        self.by_id.insert(id, key);
+        self.with_key(key, |_| {});
+        Ok(id)
+    }
+
+    /// Lets a job do something.
+    pub(crate) fn with<R>(&mut self, id: JobId, act: impl FnOnce(&mut Job<S>) -> R) -> Result<R> {
+        let key = *self.by_id.get(&id).ok_or(JobError::Unknown(id))?;
+        self.with_key(key, act).ok_or_else(|| JobError::Unknown(id).into())
+    }
+
+    /// Lets a job do something; a key that is stale belongs to a notice that came too late.
+    fn with_key<R>(&mut self, key: Key, act: impl FnOnce(&mut Job<S>) -> R) -> Option<R> {
+        let Entry { job, deadline } = self.jobs.get_mut(key)?;
+        let attached = job.is_attached();
+        let result = act(job);
+        if attached && !job.is_attached() {
+            self.attached -= 1;
+        }
+        self.deadlines.replace(key, deadline, job.deadline());
+        Some(result)
+    }
+
+    /// A descriptor of a job is ready.
+    pub(crate) fn ready(
+        &mut self,
+        job: Key,
+        source: JobSource,
+        registration: Registration,
+        priority: bool,
+        system: &mut S,
+    ) {
+        self.with_key(job, |job| job.ready(source, registration, priority, system));
+    }
+
+    /// A file that a job watches has changed.
+    pub(crate) fn changed(&mut self, job: Key, source: JobSource, system: &mut S) {
+        self.with_key(job, |job| job.changed(source, system));
+    }
+
+    /// Anything that any job watches may have changed.
+    pub(crate) fn everything_changed(&mut self, system: &mut S) {
+        let keys: Vec<Key> = self.jobs.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.with_key(key, |job| job.everything_changed(system));
+        }
+    }
+
+    /// Acts on every deadline that has come.
+    pub(crate) fn deadlines_passed(&mut self, now: Instant, system: &mut S) {
+        while let Some(key) = self.deadlines.due(now) {
+            let acted = self.with_key(key, |job| job.deadline_passed(now, system));
+            debug_assert!(acted.is_some(), "a removed job has no deadline");
+        }
+    }
+
+    /// Kills every job that is neither finished nor detached.
+    pub(crate) fn kill_attached(&mut self, system: &mut S) {
+        let attached = self.jobs.iter().filter(|(_, entry)| entry.job.is_attached());
+        let keys: Vec<Key> = attached.map(|(key, _)| key).collect();
+        for key in keys {
+            self.with_key(key, |job| job.kill(StopCause::Drop, system));
+        }
+    }
+
+    /// Forgets a finished job, its tails and, unless it is to be kept, its log.
+    pub(crate) fn remove(&mut self, id: JobId, system: &mut S) -> Result<()> {
+        let key = *self.by_id.get(&id).ok_or(JobError::Unknown(id))?;
+        if self.get(id)?.phase() != Phase::Finished {
+            return Err(JobError::NotFinished(id).into());
+        }
+        self.by_id.remove(&id);
+        match self.jobs.remove(key) {
+            Some(entry) => entry.job.remove(system),
+            None => Err(JobError::Unknown(id).into()),
+        }
+    }
+
+    /// Forgets every job; the logs of the finished ones go unless they are to be kept.
+    pub(crate) fn remove_all(&mut self, system: &mut S) {
+        self.by_id.clear();
+        for entry in self.jobs.drain() {
+            let job = entry.job;
+            if job.phase() == Phase::Finished && !job.record().policies().detached {
+                // Nobody is left to be told of a failure.
+                let _ = job.remove(system);
+            }
+        }
+    }
+}

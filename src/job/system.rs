@@ -1,0 +1,133 @@
+//! Owns [`System`]: everything that jobs need of the system, the logs and the loop.
+//!
+//! Invariant: no call waits for a process, and each can fail; [`Job`](crate::job::job::Job) copes
+//! with every failure. [`Linux`](crate::job::linux::Linux) is the real one; the fuzzer and the unit
+//! tests have one in memory.
+
+use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::command::Signal;
+use crate::driver::{Registration, Source};
+use crate::error::Result;
+use crate::event::{Event, Exit, Stall, Stallable, Usage};
+use crate::id::Key;
+use crate::job::record::Record;
+use crate::sys::Reap;
+
+/// What a launcher has made, once a registry has taken it over.
+#[derive(Debug)]
+pub(crate) struct Adopted<S: System + ?Sized> {
+    pub(crate) record: Record,
+    pub(crate) process: S::Process,
+    pub(crate) group: S::Group,
+    /// The logs: of both streams or of standard output, and of standard error.
+    pub(crate) logs: [Option<Key>; 2],
+}
+
+/// What jobs need of the system.
+pub(crate) trait System {
+    /// A process, by a handle that never comes to name another one.
+    type Process: Debug;
+    /// What holds the processes of a job together.
+    type Group: Debug;
+    /// A pressure trigger that is armed.
+    type Trigger: Debug;
+    /// A process that was started with all it needs; dropping it takes everything back.
+    type Launched: Debug;
+
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// Queues an event for the host.
+    fn emit(&mut self, event: Event);
+
+    /// The main process of what was launched.
+    fn launched_process(launched: &Self::Launched) -> &Self::Process;
+
+    /// Takes over what was launched. From now on only the job gives it back.
+    fn take_over(&mut self, launched: Self::Launched) -> Adopted<Self>;
+
+    /// Watches for the exit of a process.
+    fn watch_exit(&mut self, process: &Self::Process, source: Source) -> io::Result<Registration>;
+
+    /// Ends [`watch_exit`](Self::watch_exit).
+    fn unwatch_exit(&mut self, process: &Self::Process, registration: Registration);
+
+    /// How a process ended and what it used, or `None` while it runs.
+    fn wait(&mut self, process: &Self::Process, reap: Reap) -> io::Result<Option<(Exit, Usage)>>;
+
+    /// How a process ended that somebody else has reaped.
+    fn exit_after_reap(&mut self, process: &Self::Process) -> Exit;
+
+    /// Sends a signal to a process; one that has exited is fine.
+    fn signal(&mut self, process: &Self::Process, signal: Signal) -> io::Result<()>;
+
+    /// Sends a signal to every process of a group, and to the main process wherever it is.
+    fn signal_all(
+        &mut self,
+        group: &Self::Group,
+        main: &Self::Process,
+        signal: Signal,
+    ) -> Result<()>;
+
+    /// Kills every process of a group.
+    fn kill(&mut self, group: &Self::Group) -> Result<()>;
+
+    /// Whether any process is in a group, but an exited leader of a process group.
+    fn populated(&mut self, group: &Self::Group) -> Result<bool>;
+
+    /// At most so many of the processes in a group, but an exited leader.
+    fn members(&mut self, group: &Self::Group, most: usize) -> Result<Vec<Self::Process>>;
+
+    /// Starts to freeze a group, or to thaw it.
+    fn freeze(&mut self, group: &Self::Group, freeze: bool) -> Result<()>;
+
+    /// Whether every process of a group is frozen.
+    fn frozen(&mut self, group: &Self::Group) -> Result<bool>;
+
+    /// The content of an interface file of a group, or `None` where there is none.
+    fn read(&mut self, group: &Self::Group, file: &str) -> Result<Option<String>>;
+
+    /// How often memory limits above a group were met, over all groups above it; `fresh`: now,
+    /// otherwise when it was last asked for, whatever the group.
+    fn limits_met_above(&mut self, group: &Self::Group, fresh: bool) -> u64;
+
+    /// Removes a group that was found empty.
+    fn remove(&mut self, group: &Self::Group) -> Result<()>;
+
+    /// Where a group is, if it is a cgroup.
+    fn path(group: &Self::Group) -> Option<PathBuf>;
+
+    /// Whether the zombie of the main process has to stay until the group is empty.
+    fn needs_leader(group: &Self::Group) -> bool;
+
+    /// Watches an interface file of a group, if it is a cgroup.
+    fn watch_file(&mut self, group: &Self::Group, file: &str, source: Source) -> io::Result<()>;
+
+    /// Ends [`watch_file`](Self::watch_file).
+    fn unwatch_file(&mut self, source: Source);
+
+    /// Arms a pressure trigger on a group and watches it.
+    fn watch_pressure(
+        &mut self,
+        group: &Self::Group,
+        resource: Stallable,
+        stall: Stall,
+        source: Source,
+    ) -> Result<(Registration, Self::Trigger)>;
+
+    /// Ends [`watch_pressure`](Self::watch_pressure).
+    fn unwatch_pressure(&mut self, trigger: Self::Trigger, registration: Registration);
+
+    /// Whether a trigger has fired, after a notice with or without priority.
+    fn fired(&mut self, trigger: &mut Self::Trigger, priority: bool) -> bool;
+
+    /// The job of a log is finished: where does the log end?
+    fn finish_log(&mut self, log: Key) -> Result<u64>;
+
+    /// Closes the tails that a job's log has, and removes the file unless it is to be kept.
+    fn remove_log(&mut self, log: Key, keep: bool) -> Result<()>;
+}

@@ -1,0 +1,93 @@
+//! Owns [`LogFile`], a log that is open for reading, and [`Identity`], which tells files apart.
+//!
+//! Invariant: a `LogFile` is a regular file. Knows nothing of watches.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
+
+/// Which file it is, whatever its name: two open files with the same identity are the same file.
+///
+/// An inode number is used again once its file is gone; the birth time, on file systems that keep
+/// one, tells the two files apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    birth: Option<(i64, u32)>,
+}
+
+impl Identity {
+    /// What has to be asked for.
+    pub(crate) const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+    pub(crate) fn new(stat: &Statx) -> Self {
+        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            birth: has_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
+        }
+    }
+
+    /// A file of the simulator.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn simulated(file: usize) -> Self {
+        Self { device: (0, 0), inode: file as u64, birth: None }
+    }
+}
+
+/// An open log file.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    file: File,
+    path: PathBuf,
+    /// Leads to the open file itself, even when its name was changed or removed.
+    link: PathBuf,
+    identity: Identity,
+}
+
+impl LogFile {
+    /// Takes an open file; `path` is for messages. Fails when it is not a regular file.
+    pub(crate) fn new(file: File, path: PathBuf) -> io::Result<Self> {
+        let stat = statx(file.as_fd(), "", AtFlags::EMPTY_PATH, Identity::FLAGS)?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Ok(Self { link, identity: Identity::new(&stat), file, path })
+    }
+
+    /// The name by which it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path to the open file itself, for calls that take no descriptor.
+    pub(crate) fn link(&self) -> &Path {
+        &self.link
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Reads at an offset, with `pread`.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match self.file.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The size now.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}

@@ -1,0 +1,54 @@
+//! Owns [`Kernel`]: what the logs need of the system.
+//!
+//! The driver implements it over the real system, and the simulator in memory. Knows nothing of
+//! windows and tails.
+
+use std::fmt::Debug;
+use std::io;
+
+use crate::id::Key;
+use crate::log::file::Identity;
+
+/// What the logs need of the system.
+///
+/// Dropping a `File` closes it. A call that a signal interrupts is repeated by the implementation.
+pub(crate) trait Kernel {
+    /// Where the log of a job lies, and which file was made there.
+    type Place: Debug;
+    /// An open log file.
+    type File: Debug;
+
+    /// Opens the log of a job for reading. When the name does not lead to the file that was made,
+    /// the error is a [`NotOurLog`](crate::log::place::NotOurLog).
+    fn open(&mut self, place: &Self::Place) -> io::Result<Self::File>;
+
+    /// The size of a log that nobody has open. Fails like [`open`](Self::open) when the name does
+    /// not lead to the file that was made.
+    fn len(&mut self, place: &Self::Place) -> io::Result<u64>;
+
+    /// Removes whatever has the name of the log. A name that is gone already is fine.
+    fn unlink(&mut self, place: &Self::Place) -> io::Result<()>;
+
+    /// Which file was made at this place.
+    fn identity_of_place(&self, place: &Self::Place) -> Identity;
+
+    /// Which file this is.
+    fn identity_of_file(&self, file: &Self::File) -> Identity;
+
+    /// Reads at an offset. Gives fewer bytes than the buffer holds only at the end of the file.
+    fn read_at(&mut self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// The size of the file now.
+    fn size(&mut self, file: &Self::File) -> io::Result<u64>;
+
+    /// Arms or disarms the watch of a log. While it is armed, growth of the file is reported as a
+    /// change of `log`. The watch exists after the first successful call, so that later calls
+    /// cannot fail because the limit on watches is reached.
+    fn set_armed(&mut self, file: &Self::File, log: Key, armed: bool) -> io::Result<()>;
+
+    /// The kernel has removed the watch of a log. The next `set_armed` makes a new one.
+    fn watch_lost(&mut self, log: Key);
+
+    /// Removes the watch of a log, if it has one. Called before the file is closed.
+    fn unwatch(&mut self, log: Key);
+}

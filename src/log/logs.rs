@@ -1,0 +1,513 @@
+//! Owns [`Logs`]: all logs of a reactor and all tails, and who is to be told what.
+//!
+//! Invariants: a file has one log, by its identity. A log is known from `create` to `remove` if it
+//! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
+//! are ready, never to all of them. Knows nothing of jobs and of the event loop.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::id::{Key, Slots, TailId, Token};
+use crate::log::file::Identity;
+use crate::log::kernel::Kernel;
+use crate::log::lines::start_of_last_lines;
+use crate::log::log::Log;
+use crate::log::open_log::{Need, OpenLog};
+use crate::log::options::{Position, TailOptions};
+#[cfg(any(fuzzing, test))]
+use crate::log::published::Published;
+use crate::log::read::{Fill, Read, ReadError};
+use crate::log::schedule::Schedule;
+use crate::log::scratch::Scratch;
+use crate::log::tail::{Filled, Queue, Tail, Until};
+
+/// All logs and their tails.
+#[derive(Debug)]
+pub(crate) struct Logs<K: Kernel> {
+    logs: Slots<Log<K>>,
+    tails: Slots<Tail>,
+    by_identity: HashMap<Identity, Key>,
+    schedule: Schedule,
+    scratch: Scratch,
+    window_bytes: usize,
+}
+
+impl<K: Kernel> Logs<K> {
+    /// Without logs. The ids of tails begin at `unique`, a random number, so that another reactor
+    /// is not likely to give out the same.
+    pub(crate) fn new(window_bytes: usize, pace: Duration, unique: u32) -> Self {
+        Self {
+            logs: Slots::new(),
+            tails: Slots::starting_at(unique),
+            by_identity: HashMap::new(),
+            schedule: Schedule::new(pace),
+            scratch: Scratch::new(window_bytes),
+            window_bytes,
+        }
+    }
+
+    /// How many tails there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tails.len()
+    }
+
+    /// How many logs there are.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn logs(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// The log of a new job, which lies at `place`.
+    pub(crate) fn create(&mut self, kernel: &mut K, place: K::Place) -> Key {
+        let identity = kernel.identity_of_place(&place);
+        if let Some(key) = self.by_identity.get(&identity)
+            && let log = &mut self.logs[*key]
+            && log.place().is_none()
+        {
+            // Somebody was quick enough to follow the file before the job was known.
+            log.set_place(place);
+            return *key;
+        }
+        // A log of this identity that belongs to another job has lost its file: inode numbers are
+        // used again.
+        let key = self.logs.insert(Log::new(identity, Some(place)));
+        self.by_identity.insert(identity, key);
+        key
+    }
+
+    /// Where the log of a job lies.
+    ///
+    /// # Panics
+    /// When it was removed.
+    pub(crate) fn place(&self, log: Key) -> &K::Place {
+        let Some(place) = self.logs[log].place() else { unreachable!("not the log of a job") };
+        place
+    }
+
+    /// What is known of a log, for any thread.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn published(&self, log: Key) -> std::sync::Arc<Published<K::File>> {
+        std::sync::Arc::clone(self.logs[log].published())
+    }
+
+    /// The job of this log has finished: fixes where its output ends, tells the waiting tails, and
+    /// says where that is. Opens nothing when nobody reads the log.
+    ///
+    /// After a failure it is tried again for the tails, and those are told why they wait.
+    pub(crate) fn finish(
+        &mut self,
+        kernel: &mut K,
+        log: Key,
+        queue: &mut Queue,
+    ) -> io::Result<u64> {
+        let end = self.logs[log].finish(kernel);
+        self.tell(log, queue);
+        end
+    }
+
+    /// The job of this log is removed: closes the tails that were opened on it, removes the file
+    /// unless it is to be kept, and forgets the log, unless somebody follows it as a file.
+    ///
+    /// A failure is one to remove the file: everything else is done all the same.
+    pub(crate) fn remove(&mut self, kernel: &mut K, log: Key, keep: bool) -> io::Result<()> {
+        if self.logs[log].is_open() {
+            let of_job = |tail: &Tail| tail.log() == log && tail.is_of_job();
+            let tails: Vec<Key> =
+                self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
+            for key in tails {
+                self.close(kernel, TailId(key));
+            }
+        }
+        let Some(place) = self.logs[log].take_place() else { unreachable!("not the log of a job") };
+        self.forget_unused(log);
+        if keep { Ok(()) } else { kernel.unlink(&place) }
+    }
+
+    /// Opens a tail on the log of a job. The offset is fixed here and now, by the size that the
+    /// file has at this moment.
+    ///
+    /// A tail on a finished job sees the job's output, even if the file has grown since; where the
+    /// output ends is looked for again if it could not be found before.
+    pub(crate) fn open_tail(
+        &mut self,
+        kernel: &mut K,
+        log: Key,
+        options: TailOptions,
+        token: Token,
+        queue: &mut Queue,
+    ) -> io::Result<TailId> {
+        if !self.logs[log].is_open() {
+            let file = kernel.open(self.place(log))?;
+            self.open(kernel, log, file)?;
+        }
+        if self.logs[log].is_end_due() {
+            // If that fails again, the tail is told.
+            let _ = self.logs[log].finish(kernel);
+        }
+        let end = self.logs[log].final_end();
+        let until = end.map_or(Until::JobEnd, Until::Offset);
+        self.subscribe(kernel, log, options, until, true, token, queue)
+    }
+
+    /// Opens a tail on a file, which may be the log of a job. The offset is fixed here and now, by
+    /// the size that the file has at this moment.
+    pub(crate) fn open_file(
+        &mut self,
+        kernel: &mut K,
+        file: K::File,
+        options: TailOptions,
+        token: Token,
+        queue: &mut Queue,
+    ) -> io::Result<TailId> {
+        let identity = kernel.identity_of_file(&file);
+        let log = match self.by_identity.get(&identity) {
+            Some(log) => *log,
+            None => {
+                let log = self.logs.insert(Log::new(identity, None));
+                self.by_identity.insert(identity, log);
+                log
+            }
+        };
+        if !self.logs[log].is_open() {
+            self.open(kernel, log, file)?;
+        }
+        self.subscribe(kernel, log, options, Until::Never, false, token, queue)
+    }
+
+    /// Copies the next bytes of a tail.
+    pub(crate) fn read(
+        &mut self,
+        kernel: &mut K,
+        tail: TailId,
+        buffer: &mut [u8],
+        queue: &mut Queue,
+    ) -> Result<Read, ReadError> {
+        let key = tail.0;
+        let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
+        let log = tail.log();
+        let read = tail.read(self.logs[log].opened(), kernel, buffer);
+        match &read {
+            Ok(Read::Data(_) | Read::Ended) => {}
+            Ok(Read::UpToDate) => self.wait(key),
+            Ok(Read::Truncated) => self.tell(log, queue),
+            Err(_) => self.failed(log),
+        }
+        Ok(read?)
+    }
+
+    /// Finds the next bytes of a tail, for [`show`](Self::show): in the window without a copy,
+    /// behind it after one read of the file.
+    pub(crate) fn fill(
+        &mut self,
+        kernel: &mut K,
+        tail: TailId,
+        queue: &mut Queue,
+    ) -> Result<Filled, ReadError> {
+        let key = tail.0;
+        let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
+        let log = tail.log();
+        let filled = tail.fill(key, self.logs[log].opened(), kernel, &mut self.scratch);
+        match &filled {
+            Ok(Filled::Window(..) | Filled::Scratch(..) | Filled::Ended) => {}
+            Ok(Filled::UpToDate) => self.wait(key),
+            Ok(Filled::Truncated) => self.tell(log, queue),
+            Err(_) => self.failed(log),
+        }
+        Ok(filled?)
+    }
+
+    /// The bytes that the last call, a [`fill`](Self::fill), has found.
+    ///
+    /// # Panics
+    /// When there was another call since, which may have moved them.
+    pub(crate) fn show(&self, filled: Filled) -> Fill<'_> {
+        let (bytes, length) = match filled {
+            Filled::Window(log, offset, length) => {
+                (self.logs[log].open().and_then(|open| open.window().from(offset)), length)
+            }
+            Filled::Scratch(offset, length) => (self.scratch.from(offset), length),
+            Filled::UpToDate => return Fill::UpToDate,
+            Filled::Truncated => return Fill::Truncated,
+            Filled::Ended => return Fill::Ended,
+        };
+        let Some(bytes) = bytes.and_then(|bytes| bytes.get(..length)) else {
+            unreachable!("the bytes are where they were found")
+        };
+        Fill::Data(bytes)
+    }
+
+    /// Moves a tail on, by no more than its last `fill` has shown.
+    pub(crate) fn consume(&mut self, tail: TailId, amount: usize) -> Result<(), ReadError> {
+        self.tails.get_mut(tail.0).ok_or(ReadError::Unknown)?.consume(amount);
+        Ok(())
+    }
+
+    /// The offset of the byte that the tail reads next.
+    pub(crate) fn position(&self, tail: TailId) -> Option<u64> {
+        self.tails.get(tail.0).map(Tail::offset)
+    }
+
+    /// The file that a tail reads.
+    pub(crate) fn file_of(&self, tail: TailId) -> Option<&K::File> {
+        let tail = self.tails.get(tail.0)?;
+        self.logs[tail.log()].open().map(OpenLog::file)
+    }
+
+    /// Closes a tail; its slot is free at once. Closing the last tail of a log closes its file.
+    pub(crate) fn close(&mut self, kernel: &mut K, tail: TailId) -> Option<()> {
+        let tail = self.tails.remove(tail.0)?;
+        let open = self.logs[tail.log()].opened();
+        if let Some(place) = tail.waiting()
+            && let Some(moved) = open.remove_waiting(place)
+        {
+            self.tails[moved].set_waiting(Some(place));
+        }
+        open.remove_tail();
+        self.close_unused(kernel, tail.log());
+        Some(())
+    }
+
+    /// An event of this tail has left the queue: whether it still means anything.
+    pub(crate) fn take_event(&mut self, tail: TailId) -> bool {
+        self.tails.get_mut(tail.0).is_some_and(Tail::take_event)
+    }
+
+    /// The watch of a log has reported something. The event may be an old one, of a log that was
+    /// closed or removed since.
+    pub(crate) fn changed(&mut self, log: Key) {
+        if let Some(entry) = self.logs.get_mut(log)
+            && entry.is_open()
+        {
+            self.schedule.add_due(log, entry.listed());
+        }
+    }
+
+    /// The kernel has removed the watch of a log.
+    pub(crate) fn watch_lost(&mut self, kernel: &mut K, log: Key) {
+        kernel.watch_lost(log);
+        if let Some(entry) = self.logs.get_mut(log)
+            && let (Some(open), _) = entry.open_mut()
+        {
+            open.watch_lost();
+        }
+        self.changed(log);
+    }
+
+    /// The kernel's queue of events overflowed: any log may have changed.
+    pub(crate) fn everything_changed(&mut self) {
+        let all: Vec<Key> = self.logs.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.changed(key);
+        }
+    }
+
+    /// Whether a visit is due now.
+    pub(crate) fn has_work(&self) -> bool {
+        self.schedule.has_due()
+    }
+
+    /// Whether a visit is due later.
+    pub(crate) fn has_paced(&self) -> bool {
+        self.schedule.has_paced()
+    }
+
+    /// When the hot logs are to be visited next. They are served from the first moment that
+    /// somebody waits for one.
+    pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        self.schedule.pace_at(now)
+    }
+
+    /// Visits every log that is due, once, and queues an event for each tail that has something to
+    /// read.
+    pub(crate) fn visit_due(&mut self, kernel: &mut K, now: Instant, queue: &mut Queue) {
+        while let Some(log) = self.schedule.end_pace(now) {
+            if let Some(entry) = self.logs.get_mut(log) {
+                entry.listed().taken_from_paced();
+            }
+            self.changed(log);
+        }
+        let visiting = self.schedule.begin_turn();
+        for log in &visiting {
+            self.visit(kernel, *log, now, queue);
+        }
+        self.schedule.end_turn(visiting);
+        // Set here, not only before a sleep: with logs always due there is none.
+        self.schedule.pace_at(|| now);
+    }
+
+    fn visit(&mut self, kernel: &mut K, key: Key, now: Instant, queue: &mut Queue) {
+        // Closed or removed since it was listed, unless there is something to visit.
+        let Some(log) = self.logs.get_mut(key) else { return };
+        log.listed().taken_from_due();
+        let end_due = log.is_end_due();
+        let (Some(open), _) = log.open_mut() else { return };
+        if end_due {
+            // The tails are told of a failure.
+            let _ = open.finish(kernel);
+        } else {
+            open.visit(kernel, key, now, self.schedule.pace());
+        }
+        self.tell(key, queue);
+        self.serve(key);
+    }
+
+    /// Opens a log for its first tail, which has to be added next.
+    fn open(&mut self, kernel: &mut K, key: Key, file: K::File) -> io::Result<()> {
+        match kernel.size(&file) {
+            Ok(size) => {
+                self.logs[key].set_open(file, size, self.window_bytes);
+                Ok(())
+            }
+            Err(error) => {
+                self.forget_unused(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds a tail to an open log, which is closed again when that fails and it has no other.
+    #[expect(clippy::too_many_arguments, reason = "what a tail is made of")]
+    fn subscribe(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        options: TailOptions,
+        until: Until,
+        of_job: bool,
+        token: Token,
+        queue: &mut Queue,
+    ) -> io::Result<TailId> {
+        let prepared = self.prepare(kernel, key, options, until, queue);
+        let (offset, until) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.close_unused(kernel, key);
+                return Err(error);
+            }
+        };
+        let open = self.logs[key].opened();
+        open.add_tail();
+        let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
+        if self.tails[tail].has_news(open) {
+            // A failure is something to hear of, too.
+            self.tails[tail].announce(tail, queue);
+        } else {
+            self.wait(tail);
+        }
+        Ok(TailId(tail))
+    }
+
+    /// Finds out where a new tail begins and ends.
+    fn prepare(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        options: TailOptions,
+        until: Until,
+        queue: &mut Queue,
+    ) -> io::Result<(u64, Until)> {
+        let open = self.logs[key].opened();
+        // By what the file is now: what the window holds may be gone, and is not for a tail that
+        // begins after that.
+        let size = open.size_now(kernel);
+        self.tell(key, queue);
+        let size = size?;
+        let open = self.logs[key].opened();
+        let end = match until {
+            Until::Offset(end) => end.min(size),
+            Until::JobEnd | Until::Never => size,
+        };
+        let until = match until {
+            Until::JobEnd | Until::Never if options.follow => until,
+            _ => Until::Offset(end),
+        };
+        let offset = match options.position {
+            Position::Start => open.published().start(),
+            Position::End => end,
+            Position::Offset(offset) => offset,
+            Position::LastLines(lines) => start_of_last_lines(end, lines, |buffer, offset| {
+                kernel.read_at(open.file(), buffer, offset)
+            })?,
+        };
+        if !matches!(until, Until::Offset(_)) {
+            open.watch(kernel, key)?;
+        }
+        Ok((offset, until))
+    }
+
+    /// Closes the file of a log that has no tails, and forgets the log if it belongs to no job.
+    fn close_unused(&mut self, kernel: &mut K, key: Key) {
+        if self.logs[key].opened().has_tails() {
+            return;
+        }
+        kernel.unwatch(key);
+        self.logs[key].close();
+        self.forget_unused(key);
+    }
+
+    /// Forgets a log that nobody reads and that belongs to no job.
+    fn forget_unused(&mut self, key: Key) {
+        let log = &self.logs[key];
+        if log.is_open() || log.place().is_some() {
+            return;
+        }
+        let identity = log.identity();
+        if self.by_identity.get(&identity) == Some(&key) {
+            self.by_identity.remove(&identity);
+        }
+        self.logs.remove(key);
+    }
+
+    /// Lets a tail that is up to date wait for more.
+    fn wait(&mut self, key: Key) {
+        let tail = &mut self.tails[key];
+        if tail.waiting().is_none() {
+            let log = tail.log();
+            tail.set_waiting(Some(self.logs[log].opened().add_waiting(key)));
+            self.serve(log);
+        }
+    }
+
+    /// Puts a log that somebody waits for into the list that it needs to be in.
+    fn serve(&mut self, key: Key) {
+        let (Some(open), listed) = self.logs[key].open_mut() else { return };
+        match open.need() {
+            Need::Nothing => {}
+            Need::Visit => self.schedule.add_due(key, listed),
+            Need::Pace => self.schedule.add_paced(key, listed),
+        }
+    }
+
+    /// A tail was told of a failure. If it is that of the log, the next visit forgets it, so that
+    /// whoever tries again does so in earnest.
+    fn failed(&mut self, log: Key) {
+        if self.logs[log].opened().fault().is_some() {
+            self.changed(log);
+        }
+    }
+
+    /// Queues an event for each waiting tail for which there is something, if anything was found
+    /// since the last call.
+    fn tell(&mut self, key: Key, queue: &mut Queue) {
+        let (Some(open), _) = self.logs[key].open_mut() else { return };
+        if !open.take_news() {
+            return;
+        }
+        let mut still_waiting = 0;
+        let mut waiting = open.take_waiting();
+        waiting.retain(|key| {
+            let tail = &mut self.tails[*key];
+            let news = tail.has_news(open);
+            if news {
+                tail.set_waiting(None);
+                tail.announce(*key, queue);
+            } else {
+                tail.set_waiting(Some(still_waiting));
+                still_waiting += 1;
+            }
+            !news
+        });
+        open.set_waiting(waiting);
+    }
+}

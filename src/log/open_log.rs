@@ -1,0 +1,362 @@
+//! Owns [`OpenLog`]: one log while somebody reads it: the open file, its window, its pace, and the
+//! list of the tails that wait.
+//!
+//! Invariants: bytes before the window's end are known to be in the file. A watch is armed only
+//! while a tail waits, or until the next event shows that none does. A tail waits only if a visit,
+//! a watch or the pace timer will serve it. Knows nothing of what a tail is but its key.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::id::Key;
+use crate::log::kernel::Kernel;
+use crate::log::published::Published;
+use crate::log::window::{Refill, Window};
+
+/// How the growth of a log is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notice {
+    /// Not at all: nobody waits, or a visit is due.
+    None,
+    /// By the armed watch.
+    Watch,
+    /// By the pace timer, while the log is hot.
+    Timer,
+}
+
+/// What a waiting tail relies on to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing more: the watch is armed.
+    Nothing,
+    /// A visit as soon as possible.
+    Visit,
+    /// A visit at the end of the pace.
+    Pace,
+}
+
+/// So many growths in a row, each within one pace of the one before, make a log hot.
+///
+/// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
+/// paced.
+const HOT_AFTER: u8 = 3;
+
+/// A log that has tails.
+#[derive(Debug)]
+pub(crate) struct OpenLog<F> {
+    file: Arc<F>,
+    published: Arc<Published<F>>,
+    window: Window,
+    /// The tails that have read everything known and want to hear of more.
+    waiting: Vec<Key>,
+    /// How many tails the log has.
+    tails: usize,
+    /// Why growth cannot be noticed any more; told to every tail that asks for more.
+    fault: Option<i32>,
+    /// Something was found that the waiting tails were not told of.
+    news: bool,
+    /// Whether the kernel has a watch of the file for this log.
+    watched: bool,
+    notice: Notice,
+    /// The last refill took as much as one may: there is probably more.
+    more: bool,
+    last_growth: Option<Instant>,
+    /// Growths in a row that came within one pace of the one before.
+    streak: u8,
+}
+
+impl<F> OpenLog<F> {
+    /// A log of `size` bytes, none of them read, without tails.
+    pub(crate) fn new(
+        file: Arc<F>,
+        published: Arc<Published<F>>,
+        size: u64,
+        window_bytes: usize,
+    ) -> Self {
+        Self {
+            file,
+            published,
+            window: Window::new(size, window_bytes),
+            waiting: Vec::new(),
+            tails: 0,
+            fault: None,
+            news: false,
+            watched: false,
+            notice: Notice::None,
+            more: false,
+            last_growth: None,
+            streak: 0,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &F {
+        &self.file
+    }
+
+    pub(crate) fn published(&self) -> &Published<F> {
+        &self.published
+    }
+
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Why growth cannot be noticed any more, as an errno.
+    pub(crate) fn fault(&self) -> Option<i32> {
+        self.fault
+    }
+
+    pub(crate) fn has_tails(&self) -> bool {
+        self.tails > 0
+    }
+
+    pub(crate) fn add_tail(&mut self) {
+        self.tails += 1;
+    }
+
+    pub(crate) fn remove_tail(&mut self) {
+        self.tails -= 1;
+    }
+
+    /// Puts a tail at the end of the list of those that wait, and says where that is.
+    pub(crate) fn add_waiting(&mut self, tail: Key) -> u32 {
+        self.waiting.push(tail);
+        // A list of 2^32 keys would not fit into memory.
+        u32::try_from(self.waiting.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Takes a tail out of the list of those that wait, and says which one has its place now.
+    pub(crate) fn remove_waiting(&mut self, place: u32) -> Option<Key> {
+        self.waiting.swap_remove(place as usize);
+        self.waiting.get(place as usize).copied()
+    }
+
+    /// The list of those that wait, to be told; what is left of it comes back with
+    /// [`set_waiting`](Self::set_waiting).
+    pub(crate) fn take_waiting(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(crate) fn set_waiting(&mut self, waiting: Vec<Key>) {
+        self.waiting = waiting;
+    }
+
+    /// Whether something was found that the waiting tails were not told of. They are told now.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What a tail that waits relies on.
+    pub(crate) fn need(&self) -> Need {
+        match self.notice {
+            // Whoever asks the next time finds the fault; see `Logs::failed`.
+            _ if self.fault.is_some() || self.waiting.is_empty() => Need::Nothing,
+            _ if self.more => Need::Visit,
+            Notice::None => Need::Visit,
+            Notice::Watch => Need::Nothing,
+            Notice::Timer => Need::Pace,
+        }
+    }
+
+    /// Brings window, watch and pace into line with the file; the only place where growth is found
+    /// that nobody has asked for. A failure becomes the fault of the log, success ends it.
+    pub(crate) fn visit<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        now: Instant,
+        pace: Duration,
+    ) {
+        self.fault = None;
+        if let Err(error) = self.reconcile(kernel, key, now, pace) {
+            self.fail(&error);
+        }
+    }
+
+    /// Fixes where the job's output ends: at the end that the file has now. A failure becomes the
+    /// fault of the log, success ends it.
+    pub(crate) fn finish<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        self.fault = None;
+        let end = self.fix_end(kernel);
+        if let Err(error) = &end {
+            self.fail(error);
+        }
+        end
+    }
+
+    /// The tails are told why they do not get the rest.
+    fn fail(&mut self, error: &io::Error) {
+        self.fault = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+        self.news = true;
+    }
+
+    fn reconcile<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        now: Instant,
+        pace: Duration,
+    ) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            // Disarmed only now, by the event that nobody waited for: a reader that keeps up never
+            // pays for a change.
+            if self.notice == Notice::Watch {
+                kernel.set_armed(&self.file, key, false)?;
+            }
+            self.notice = Notice::None;
+            return Ok(());
+        }
+        // Arm, then look, then sleep: the other order loses a write in between.
+        if self.notice == Notice::None {
+            self.arm(kernel, key)?;
+        }
+        loop {
+            match self.refill(kernel)? {
+                Refill::Grown(_) => {
+                    self.heat(now, pace);
+                    if self.streak >= HOT_AFTER && self.notice == Notice::Watch {
+                        kernel.set_armed(&self.file, key, false)?;
+                        self.notice = Notice::Timer;
+                    }
+                    return Ok(());
+                }
+                Refill::Truncated => return Ok(()),
+                Refill::Unchanged if self.notice == Notice::Timer => self.arm(kernel, key)?,
+                Refill::Unchanged => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks at the file whatever the tails do, and says how much it has now. What it finds is news
+    /// for who waits.
+    pub(crate) fn size_now<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        loop {
+            if self.refill(kernel)? == Refill::Truncated {
+                // What the file is now was not looked at yet.
+                continue;
+            }
+            if !self.more {
+                return Ok(self.window.end());
+            }
+            let size = kernel.size(&self.file)?;
+            // Otherwise the size is that of another content than the window's.
+            if self.is_intact(kernel)? {
+                return Ok(size);
+            }
+            self.truncated();
+        }
+    }
+
+    /// Makes the watch, disarmed, so that the limit on watches is met here, where somebody can be
+    /// told.
+    pub(crate) fn watch<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+    ) -> io::Result<()> {
+        if !self.watched {
+            kernel.set_armed(&self.file, key, false)?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+
+    /// Reads up to the end that the file has now, whatever the tails do, and says where that is.
+    fn fix_end<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        loop {
+            let size = self.size_now(kernel)?;
+            if self.more {
+                // A tail that is so far behind reads from the file itself.
+                // The old window stays until the new one is known to be of the same content.
+                let mut window = self.window.moved_to(size);
+                let refill =
+                    window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+                if refill == Refill::Truncated || !self.is_intact(kernel)? {
+                    continue;
+                }
+                self.window = window;
+                self.more = false;
+            } else if !self.is_intact(kernel)? {
+                // That size was of another content already, which nobody might ever look at again.
+                self.truncated();
+                continue;
+            }
+            self.published.set_final_end(self.window.end());
+            self.news = true;
+            return Ok(self.window.end());
+        }
+    }
+
+    /// Fills the buffer from the file itself, for a tail that is behind the window. Says whether
+    /// the bytes are those of the content that the window knows; if not, they were there once, and
+    /// the truncation is noted.
+    pub(crate) fn read_behind<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> io::Result<bool> {
+        let length = kernel.read_at(&self.file, buffer, offset)?;
+        let good = length == buffer.len() && self.is_intact(kernel)?;
+        if !good {
+            self.truncated();
+        }
+        Ok(good)
+    }
+
+    /// Whether the file still holds what the window does, so that what was just read elsewhere
+    /// belongs with it.
+    fn is_intact<K: Kernel<File = F>>(&self, kernel: &mut K) -> io::Result<bool> {
+        self.window.mark().holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))
+    }
+
+    /// The file does not hold any more what it held: everything starts anew at its first byte.
+    fn truncated(&mut self) {
+        self.published.add_truncation();
+        self.window.restart(0);
+        // What the file holds now was not looked at, and no event need come for it.
+        self.more = true;
+        self.news = true;
+    }
+
+    /// The kernel has removed the watch.
+    pub(crate) fn watch_lost(&mut self) {
+        self.watched = false;
+        if self.notice == Notice::Watch {
+            self.notice = Notice::None;
+        }
+    }
+
+    fn arm<K: Kernel<File = F>>(&mut self, kernel: &mut K, key: Key) -> io::Result<()> {
+        kernel.set_armed(&self.file, key, true)?;
+        self.watched = true;
+        self.notice = Notice::Watch;
+        self.streak = 0;
+        Ok(())
+    }
+
+    fn refill<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<Refill> {
+        let (file, window) = (&self.file, &mut self.window);
+        let refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        match refill {
+            Refill::Grown(added) => {
+                self.published.set_end(self.window.end());
+                self.more = self.window.is_full_refill(added);
+                self.news = true;
+            }
+            Refill::Truncated => self.truncated(),
+            Refill::Unchanged => self.more = false,
+        }
+        Ok(refill)
+    }
+
+    fn heat(&mut self, now: Instant, pace: Duration) {
+        let quick =
+            self.last_growth.is_some_and(|before| now.saturating_duration_since(before) < pace);
+        self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
+        self.last_growth = Some(now);
+    }
+}

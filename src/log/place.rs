@@ -1,0 +1,99 @@
+//! Owns [`Place`]: where the log of a job lies, and which file was made there.
+//!
+//! Invariant: only the file that was made is opened or measured. The job may have given its name to
+//! any other file, a pipe or a symbolic link included. Knows nothing of jobs.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statx, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::log::directory::LogDirectory;
+use crate::log::file::{Identity, LogFile};
+
+/// The name of a log does not lead to the file that was made for the job.
+///
+/// Carried by an [`io::Error`] whose kind is [`NotFound`](io::ErrorKind::NotFound).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotOurLog {
+    /// The name is another file's.
+    #[error("the job has replaced its log by another file")]
+    Replaced,
+    /// The name is gone.
+    #[error("the job has removed its log")]
+    Removed,
+}
+
+impl From<NotOurLog> for io::Error {
+    fn from(error: NotOurLog) -> Self {
+        Self::new(io::ErrorKind::NotFound, error)
+    }
+}
+
+/// Where the log of a job lies.
+#[derive(Debug)]
+pub(crate) struct Place {
+    directory: Arc<LogDirectory>,
+    name: String,
+    identity: Identity,
+}
+
+impl Place {
+    pub(crate) fn new(directory: Arc<LogDirectory>, name: String, identity: Identity) -> Self {
+        Self { directory, name, identity }
+    }
+
+    /// The full path.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path(&self.name)
+    }
+
+    /// Which file was made here.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Opens the log for reading. Never blocks, whatever has its name now.
+    pub(crate) fn open(&self) -> io::Result<LogFile> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // A pipe or device is opened before anybody can see what it is; without effect, with these
+        // flags. A socket cannot be opened at all (ENXIO).
+        let opened = retry_on_intr(|| {
+            openat(self.directory.dir(), self.name.as_str(), flags, Mode::empty())
+        });
+        let file = match opened {
+            Ok(file) => LogFile::new(File::from(file), self.path()),
+            Err(Errno::NOENT) => return Err(NotOurLog::Removed.into()),
+            Err(Errno::LOOP | Errno::NXIO) => return Err(NotOurLog::Replaced.into()),
+            Err(errno) => return Err(errno.into()),
+        };
+        match file {
+            Ok(file) if file.identity() == self.identity => Ok(file),
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+            _ => Err(NotOurLog::Replaced.into()),
+        }
+    }
+
+    /// The size of the log in bytes, without opening it.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        match statx(self.directory.dir(), self.name.as_str(), flags, Identity::FLAGS) {
+            Ok(stat) if Identity::new(&stat) == self.identity => Ok(stat.stx_size),
+            Ok(_) => Err(NotOurLog::Replaced.into()),
+            Err(Errno::NOENT) => Err(NotOurLog::Removed.into()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Removes whatever has the name of the log; a name that is gone already is fine.
+    pub(crate) fn unlink(&self) -> io::Result<()> {
+        match unlinkat(self.directory.dir(), self.name.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

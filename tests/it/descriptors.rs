@@ -1,0 +1,66 @@
+//! What a job costs in file descriptors: one while it runs, plus its log's while somebody reads it.
+
+use std::fs;
+
+use jobworker::{Position, Signal};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::{World, alone, rounds, sh};
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn nine_hundred_jobs_run_within_the_usual_limit_of_1024_descriptors() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
+    let before = open_descriptors();
+    let number = rounds(900);
+    let jobs: Vec<_> = (0..number).map(|_| world.spawn(&sh("exec sleep 1000"))).collect();
+    assert_eq!(open_descriptors(), before + number, "one for each job");
+    // They can be ended while they are there, signalled and killed alike.
+    for (index, job) in jobs.iter().enumerate() {
+        match index % 2 {
+            0 => world.reactor.signal(*job, Signal::KILL).unwrap(),
+            _ => world.reactor.kill(*job).unwrap(),
+        }
+    }
+    for job in jobs {
+        let report = world.finish(job);
+        assert_eq!(report.exit.signal(), Some(Signal::KILL));
+        assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
+        world.reactor.remove(job).unwrap();
+    }
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn a_log_is_open_while_somebody_reads_it_and_no_longer() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let before = open_descriptors();
+    let job = world.spawn(&sh("echo line; exec sleep 1000"));
+    assert_eq!(open_descriptors(), before + 1);
+    let first = world.tail(job, Position::Start);
+    let second = world.tail(job, Position::Start);
+    world.until("the line is read", |world| world.text(first) == "line\n");
+    assert_eq!(open_descriptors(), before + 2, "one for all tails");
+    world.reactor.close(first).unwrap();
+    assert_eq!(open_descriptors(), before + 2);
+    world.reactor.close(second).unwrap();
+    assert_eq!(open_descriptors(), before + 1);
+    // Whoever comes later reads it from its first byte on.
+    let third = world.tail(job, Position::Start);
+    world.until("the line is read again", |world| world.text(third) == "line\n");
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+    assert_eq!(open_descriptors(), before);
+}
