@@ -12,7 +12,7 @@ use crate::command::Signal;
 use crate::driver::{JobSource, Registration};
 use crate::error::{JobError, Result};
 use crate::event::{Event, Exit, Phase, Report, Stall, Stallable, StopCause, Usage};
-use crate::id::{JobId, Key, Token};
+use crate::id::{JobId, Key, Stream, Token};
 use crate::job::handles::Handles;
 use crate::job::life::{Action, Deadline, Input};
 use crate::job::live::{Exited, Live, Released};
@@ -94,9 +94,13 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// The logs: of both streams or of standard output, and of standard error.
-    pub(crate) fn logs(&self) -> [Option<Key>; 2] {
-        self.logs
+    /// The log of a stream, if it has one of its own.
+    pub(crate) fn log(&self, stream: Stream) -> Option<Key> {
+        let [output, error] = self.logs;
+        match stream {
+            Stream::Output => output,
+            Stream::Error => error,
+        }
     }
 
     /// Whether the job has to be ended when its reactor is dropped.

@@ -41,18 +41,23 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// [detached](Command::detached), waits up to five seconds until they are gone, and removes their
 /// cgroups and, unless they are to be [kept](Command::keep_log), their logs.
 ///
-/// # In a loop of your own
-/// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever `poll(..,
-/// Some(Duration::ZERO))` has work. Ask for it once and register it with mio (the reactor is an
-/// [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd` or glib, level- or edge-triggered; after
-/// each readiness poll once with a timeout of zero.
+/// # In an event loop of your own
+/// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever
+/// `poll(.., Some(Duration::ZERO))` has work to do. It stays the same for the life of the reactor.
+/// Register it with mio (the reactor is an [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd`
+/// or glib, level- or edge-triggered, and poll once with a timeout of zero after each readiness.
 ///
-/// # What is not promised
-/// * That the descriptor is readable does not mean that there is an event: it may be internal work,
-///   after which a poll with a timeout of zero returns no events. A poll with a longer timeout
-///   returns none only once that has passed.
+/// # Threads
+/// A reactor is `Send` and `Sync`. Whatever takes `&self`, such as [`status`](Self::status) or
+/// [`stats`](Self::stats), may be called from any thread; whatever changes something takes
+/// `&mut self`, so the borrow checker keeps two threads from doing so at once. To end the `poll`
+/// of another thread, use a [`Waker`].
+///
+/// # What is not guaranteed
+/// * A readable descriptor does not mean that there is an event: it may be internal work, after
+///   which a poll with a timeout of zero returns no events. A poll with a longer timeout returns
+///   none only once that has passed.
 /// * Events of different jobs come in no particular order.
-/// * It is not `Sync`: only a [`Waker`] may be used from other threads.
 ///
 /// # Examples
 ///
@@ -140,13 +145,15 @@ impl Reactor {
         })
     }
 
-    /// Waits until something has happened, or the timeout is over, and fills `events` with what
-    /// has.
+    /// Waits for events, and replaces the content of `events` with those that have come up.
     ///
-    /// Without a timeout it waits for as long as it takes; with a timeout of zero it does not wait.
-    /// Timeouts are exact to the resolution of the kernel's timers, and a signal to the host
-    /// does not end them. What `events` has no room for comes with the next call, which then
-    /// does not wait.
+    /// With `None` it blocks until there is at least one event; with a timeout of zero it does not
+    /// block. Other timeouts are kept to the resolution of the kernel's timers, not rounded to
+    /// milliseconds, and a signal that interrupts the call does not shorten them.
+    ///
+    /// At most [`Events::capacity`] events are returned. The rest stays queued, and the next call
+    /// returns it without blocking. Nothing is allocated once the reactor has warmed up, and the
+    /// cost depends on what is ready, not on how many jobs and tails there are.
     ///
     /// ```
     /// use jobworker::{Events, Reactor};
@@ -161,9 +168,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::System`] (`Loop`) when the kernel refuses the epoll or the inotify descriptor, or
-    /// setting the timer: none is known to happen. What fails about one job is that job's event, or
-    /// the error of the call that concerned it.
+    /// [`Error::System`] (`Loop`) when waiting on the epoll, reading inotify events or setting the
+    /// timer fails. This is not expected in practice. Failures of a single job are reported in its
+    /// events and its report, and those of a tail by the calls that read it.
     pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         events.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -185,7 +192,8 @@ impl Reactor {
             {
                 return self.tell_host();
             }
-            // Nothing for the host in it: the rest of the time is no whole number of milliseconds.
+            // There was nothing for the host in it. What is left of the timeout is no whole number
+            // of milliseconds.
             wait = Wait::Until(until);
         }
     }
@@ -298,28 +306,19 @@ impl Reactor {
         self.system.driver.tell_host(has_work, deadline)
     }
 
-    /// Starts a job. Blocks until its program executes, or cannot: some 0.3 ms, whatever the size
-    /// of the host.
+    /// Starts a job. `token` comes back with the job's events.
     ///
-    /// `token` comes back with the job's events.
+    /// Blocks until the program is executed, or until that has failed: about 0.5 ms, whatever the
+    /// size of the host (see the `spawn` benchmark).
     ///
     /// ```
-    /// use jobworker::{Command, Event, Events, Exit, Reactor, Token};
+    /// use jobworker::{Command, Exit, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
-    /// let job = reactor.spawn(Command::new("sh").args(["-c", "exit 3"]).env("HOME", "/"), Token(1))?;
-    /// assert_eq!(finished(&mut reactor, &mut events)?.exit, Exit::Code(3));
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "exit 3"]).env("HOME", "/");
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// assert_eq!(reactor.wait(job)?.exit, Exit::Code(3));
     /// reactor.remove(job)?;
     /// # Ok::<(), jobworker::Error>(())
     /// ```
@@ -343,27 +342,21 @@ impl Reactor {
         Ok(job)
     }
 
-    /// Opens a tail on a job's log, running or finished. Its starting offset is fixed in this call.
+    /// Opens a tail on the log of a job, running or finished. `token` comes back with its events.
     ///
-    /// A tail of a job ends where the job's output ends; one on a finished job does not follow.
+    /// The offset at which it starts is fixed by this call: what the job writes afterwards is read.
+    /// The tail ends where the job's output ends. Opening the first tail of a log takes a file
+    /// descriptor and an inotify watch, which all tails of the log share.
+    ///
+    /// The log is the file that was made for the job. If the job has given its name to another file
+    /// while nobody read it, the tail is refused.
     ///
     /// ```
-    /// use jobworker::{Command, Event, Events, Position, Reactor, Read, Token};
+    /// use jobworker::{Command, Position, Reactor, Read, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
     /// let job = reactor.spawn(Command::new("seq").arg("1000"), Token(1))?;
-    /// finished(&mut reactor, &mut events)?;
+    /// reactor.wait(job)?;
     /// let tail = reactor.tail(job, Position::LastLines(2), Token(2))?;
     /// let mut buffer = [0; 64];
     /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(9));
@@ -373,9 +366,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log, `Io` when
-    /// the log cannot be opened or watched, `WatchLimit` when `fs.inotify.max_user_watches` is
-    /// reached.
+    /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log, `Replaced`
+    /// when the job has replaced or removed it, `Io` when it cannot be opened, watched or read,
+    /// `WatchLimit` when `fs.inotify.max_user_watches` is reached.
     pub fn tail(
         &mut self,
         job: JobId,
@@ -383,13 +376,8 @@ impl Reactor {
         token: Token,
     ) -> Result<TailId> {
         let options = options.into();
-        let index = match options.stream {
-            Stream::Output => 0,
-            Stream::Error => 1,
-        };
-        let known = self.jobs.get(job)?;
-        let log = known.logs().get(index).copied().flatten();
-        let log = log.ok_or(TailError::NoLog { job, stream: options.stream })?;
+        let stream = options.stream;
+        let log = self.jobs.get(job)?.log(stream).ok_or(TailError::NoLog { job, stream })?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
         let opened = logs.open_tail(driver, log, options, token, queue);
         let tail =
@@ -398,16 +386,17 @@ impl Reactor {
         Ok(tail)
     }
 
-    /// Opens a tail on any regular file, which need not be a job's log. It ends only if it is a
-    /// snapshot.
+    /// Opens a tail on any regular file, which need not be the log of a job. It ends only if it is
+    /// a snapshot.
     ///
-    /// The file stays the one that was opened, even if its name comes to stand for another.
+    /// The tail stays on the file that was opened, even if that is renamed or removed.
     ///
     /// ```
     /// use jobworker::{Position, Reactor, Read, TailOptions, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let tail = reactor.tail_file("/etc/passwd", TailOptions::new(Position::Start).snapshot(), Token(0))?;
+    /// let mut options = TailOptions::new(Position::Start);
+    /// let tail = reactor.tail_file("/etc/passwd", options.snapshot(), Token(0))?;
     /// let mut buffer = [0; 5];
     /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(5));
     /// assert_eq!(&buffer, b"root:");
@@ -499,23 +488,12 @@ impl Reactor {
     /// file.
     ///
     /// ```
-    /// use jobworker::{Command, Event, Events, Fill, Position, Reactor, Token};
+    /// use jobworker::{Command, Fill, Position, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
     /// let job = reactor.spawn(Command::new("echo").arg("one line"), Token(1))?;
     /// let tail = reactor.tail(job, Position::Start, Token(2))?;
-    /// finished(&mut reactor, &mut events)?;
+    /// reactor.wait(job)?;
     /// let Fill::Data(bytes) = reactor.fill_buf(tail)? else { panic!() };
     /// assert_eq!(bytes, b"one line\n");
     /// reactor.consume(tail, 4)?;
@@ -572,23 +550,12 @@ impl Reactor {
     /// stopped or has finished changes nothing.
     ///
     /// ```
-    /// use jobworker::{Command, Event, Events, Reactor, Signal, StopCause, Token};
+    /// use jobworker::{Command, Reactor, Signal, StopCause, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
     /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
     /// reactor.stop(job)?;
-    /// let report = finished(&mut reactor, &mut events)?;
+    /// let report = reactor.wait(job)?;
     /// assert_eq!(report.exit.signal(), Some(Signal::TERM));
     /// assert_eq!(report.stopped_by, Some(StopCause::Stop));
     /// # Ok::<(), jobworker::Error>(())
@@ -620,8 +587,8 @@ impl Reactor {
         self.with_job(job, |job, system| job.kill(StopCause::Kill, system))
     }
 
-    /// Sends a signal to every process of a job; a finished job has none. Stopped ones then
-    /// continue, to act on it.
+    /// Sends a signal to every process of a job. Stopped processes are continued, so that they can
+    /// act on it. For a finished job nothing is done.
     ///
     /// # Errors
     /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled.
@@ -633,23 +600,12 @@ impl Reactor {
     /// Sends a signal to the main process of a job alone.
     ///
     /// ```
-    /// use jobworker::{Command, Event, Events, Reactor, Signal, Token};
+    /// use jobworker::{Command, Reactor, Signal, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
     /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
     /// reactor.signal_main(job, Signal::INT)?;
-    /// assert_eq!(finished(&mut reactor, &mut events)?.exit.shell_code(), 130);
+    /// assert_eq!(reactor.wait(job)?.exit.shell_code(), 130);
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
@@ -678,13 +634,12 @@ impl Reactor {
         Ok(self.status_of(self.jobs.get(job)?))
     }
 
-    /// Waits until a job is finished, and gives its report; at once for one that is finished
-    /// already.
+    /// Blocks until a job is finished, and returns its report; at once if it is finished already.
     ///
-    /// For hosts that have nothing else to do meanwhile. The reactor goes on working for all jobs
-    /// and tails, and no event is lost: those that come up, the job's own included, are returned by
-    /// the next [`poll`](Self::poll). A job that is frozen, or that never ends, is waited for
-    /// forever; see [`wait_timeout`](Self::wait_timeout).
+    /// For hosts that have nothing else to do meanwhile. All other jobs and tails are served as
+    /// well, and no event is lost: those that come up, the job's own included, stay queued for the
+    /// next [`poll`](Self::poll). A job that never ends is waited for forever; see
+    /// [`wait_timeout`](Self::wait_timeout).
     ///
     /// ```
     /// use jobworker::{Command, Exit, Reactor, Token};
@@ -696,8 +651,7 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::Unknown`](crate::JobError::Unknown); [`SystemError::Loop`] as for
-    /// [`poll`](Self::poll).
+    /// [`Error::Job`] (`Unknown`); [`Error::System`] (`Loop`) as for [`poll`](Self::poll).
     pub fn wait(&mut self, job: JobId) -> Result<Arc<Report>> {
         loop {
             if let Some(report) = self.wait_until(job, None)? {
@@ -706,8 +660,8 @@ impl Reactor {
         }
     }
 
-    /// As [`wait`](Self::wait), for no longer than this; `None` when the job is not finished by
-    /// then.
+    /// As [`wait`](Self::wait), but for no longer than `timeout`: `None` when the job is not
+    /// finished by then.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -717,6 +671,7 @@ impl Reactor {
 
     /// The report of a job, once it is finished; `None` when the time is over before.
     fn wait_until(&mut self, job: JobId, until: Option<Instant>) -> Result<Option<Arc<Report>>> {
+        self.advance(Wait::Not)?;
         loop {
             if let Some(report) = self.jobs.get(job)?.report().cloned() {
                 self.tell_host()?;
@@ -733,22 +688,11 @@ impl Reactor {
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
     ///
     /// ```
-    /// use jobworker::{Command, ErrorKind, Event, Events, Reactor, Token};
+    /// use jobworker::{Command, ErrorKind, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let mut events = Events::with_capacity(64);
-    /// # let finished = |reactor: &mut Reactor, events: &mut Events| -> Result<_, jobworker::Error> {
-    /// #     loop {
-    /// #         reactor.poll(events, None)?;
-    /// #         let report = events.iter().find_map(|event| match event {
-    /// #             Event::Finished { report, .. } => Some(report.clone()),
-    /// #             _ => None,
-    /// #         });
-    /// #         if let Some(report) = report { break Ok(report); }
-    /// #     }
-    /// # };
     /// let job = reactor.spawn(&Command::new("true"), Token(1))?;
-    /// finished(&mut reactor, &mut events)?;
+    /// reactor.wait(job)?;
     /// reactor.remove(job)?;
     /// assert_eq!(reactor.status(job).unwrap_err().kind(), ErrorKind::StaleId);
     /// # Ok::<(), jobworker::Error>(())
@@ -758,8 +702,9 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown` or `NotFinished`); [`Error::System`] (`Path`) when the log cannot
     /// be removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
-        self.jobs.remove(job, &mut self.system)?;
-        self.tell_host()
+        let removed = self.jobs.remove(job, &mut self.system);
+        self.tell_host()?;
+        removed
     }
 
     /// The jobs that were not removed, in no particular order.
@@ -825,8 +770,7 @@ impl Reactor {
     }
 
     fn status_of(&self, job: &Job<Linux>) -> Status {
-        let path = |log| self.system.logs.place(log).path();
-        let [output, error] = job.logs().map(|log| log.map(path));
+        let path = |stream| Some(self.system.logs.place(job.log(stream)?).path());
         let record = job.record();
         let exit = job.exit();
         Status {
@@ -838,8 +782,8 @@ impl Reactor {
             started: record.started(),
             elapsed: exit.map_or_else(|| record.spawned().elapsed(), |(_, wall)| wall),
             cgroup: job.group().and_then(Contained::path),
-            output,
-            error,
+            output: path(Stream::Output),
+            error: path(Stream::Error),
             report: job.report().cloned(),
         }
     }
