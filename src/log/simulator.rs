@@ -747,6 +747,22 @@ mod tests {
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..21), Read::Ended));
     }
 
+    /// The fuzzer found that the end of before was believed: the tail was told of a truncation that
+    /// was older than itself.
+    #[test]
+    fn a_log_that_shrank_while_nobody_read_it_is_what_it_is_now() {
+        for size in [0, 20] {
+            let mut engine = engine(40);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(up_to_date(&mut engine, tail), data(0, 0..40));
+            engine.close(tail);
+            engine.machine().files[0].rewrite(size);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(up_to_date(&mut engine, tail), data(1, 0..size));
+            assert_eq!(engine.published(0), (0, size, 1, None));
+        }
+    }
+
     #[test]
     fn who_follows_the_log_of_a_job_as_a_file_outlives_the_job() {
         let mut engine = engine(5);
