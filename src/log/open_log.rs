@@ -343,14 +343,26 @@ impl<F> OpenLog<F> {
         let refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
         match refill {
             Refill::Grown(added) => {
-                self.published.set_end(self.window.end());
+                self.publish_end();
                 self.more = self.window.is_full_refill(added);
                 self.news = true;
             }
             Refill::Truncated => self.truncated(),
-            Refill::Unchanged => self.more = false,
+            Refill::Unchanged => {
+                self.publish_end();
+                self.more = false;
+            }
         }
         Ok(refill)
+    }
+
+    fn publish_end(&self) {
+        let end = self.window.end();
+        if end < self.published.end() {
+            // It was truncated while nobody read it, so that the window could not notice.
+            self.published.add_truncation();
+        }
+        self.published.set_end(end);
     }
 
     fn heat(&mut self, now: Instant, pace: Duration) {

@@ -492,6 +492,8 @@ fn into_error(error: ReadError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::log::options::Position;
 
@@ -678,5 +680,346 @@ mod tests {
         let tail = follow(&mut engine, Position::Start);
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..40), Read::Ended));
+    }
+    /// A mutant left the watch armed, and every further write woke the reactor for nobody.
+    #[test]
+    fn a_watch_that_nobody_waits_for_is_disarmed_by_its_next_event() {
+        let mut engine = engine(0);
+        let tail = follow(&mut engine, Position::Start);
+        engine.turn(true);
+        assert!(engine.machine().files[0].is_armed());
+        for armed in [true, false] {
+            engine.machine().files[0].append(5);
+            assert!(engine.deliver(0));
+            engine.turn(false);
+            assert_eq!(engine.machine().files[0].is_armed(), armed);
+        }
+        engine.machine().files[0].append(5);
+        assert!(!engine.deliver(0), "a disarmed watch has reported growth");
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 0..5));
+        engine.turn(false);
+        assert!(engine.machine().files[0].is_armed());
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 5..15));
+    }
+
+    /// A mutant announced it, and the host read nothing.
+    #[test]
+    fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {
+        let mut engine = engine(5);
+        let ahead = follow(&mut engine, Position::Offset(10));
+        let tail = follow(&mut engine, Position::End);
+        engine.turn(true);
+        engine.machine().files[0].append(5);
+        engine.deliver(0);
+        engine.turn(true);
+        assert_eq!(engine.queued().collect::<Vec<_>>(), [tail]);
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 5..10));
+        engine.machine().files[0].append(1);
+        engine.deliver(0);
+        engine.turn(true);
+        assert_eq!(engine.queued().collect::<Vec<_>>(), [tail, ahead]);
+        assert_eq!(up_to_date(&mut engine, ahead), data(0, 10..11));
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_is_not_open_and_its_end_is_known_all_the_same() {
+        let mut engine = engine(0);
+        for closed in 1..=2 {
+            engine.machine().files[0].append(7);
+            assert_eq!(engine.machine().files[0].open(), 0);
+            assert!(!engine.machine().files[0].is_watched());
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(engine.machine().files[0].open(), 1);
+            assert!(engine.machine().files[0].is_watched());
+            assert!(engine.publishes_file(0));
+            assert_eq!(up_to_date(&mut engine, tail), data(0, 0..7 * closed));
+            engine.close(tail);
+            assert!(!engine.publishes_file(0));
+            assert_eq!(engine.published(0), (0, 7 * closed, 0, None));
+        }
+        engine.machine().files[0].append(7);
+        assert_eq!(engine.finish(0).unwrap(), 21);
+        assert_eq!(engine.published(0), (0, 21, 0, Some(21)));
+        assert_eq!(engine.machine().calls.last(), Some(&Call::Len));
+        engine.machine().files[0].append(7);
+        let tail = follow(&mut engine, Position::Start);
+        let (bytes, answer) = drain(&mut engine, tail);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..21), Read::Ended));
+    }
+
+    /// The fuzzer found that the end of before was believed: the tail was told of a truncation that
+    /// was older than itself.
+    #[test]
+    fn a_log_that_shrank_while_nobody_read_it_is_what_it_is_now() {
+        for size in [0, 20] {
+            let mut engine = engine(40);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(up_to_date(&mut engine, tail), data(0, 0..40));
+            engine.close(tail);
+            engine.machine().files[0].rewrite(size);
+            let tail = follow(&mut engine, Position::Start);
+            assert_eq!(up_to_date(&mut engine, tail), data(1, 0..size));
+            assert_eq!(engine.published(0), (0, size, 1, None));
+        }
+    }
+
+    #[test]
+    fn who_follows_the_log_of_a_job_as_a_file_outlives_the_job() {
+        let mut engine = engine(5);
+        let snapshot = TailOptions::new(Position::Start).snapshot();
+        let of_job = [follow(&mut engine, Position::Start), engine.open(0, snapshot, 1).unwrap()];
+        let of_file = engine.open_file(0, TailOptions::new(Position::Start), 2).unwrap();
+        let part = engine.open_file(0, snapshot, 3).unwrap();
+        assert_eq!((engine.machine().files[0].open(), engine.logs()), (1, 1));
+        engine.finish(0).unwrap();
+        engine.remove(0, false).unwrap();
+        assert_eq!(engine.machine().files[0].name, Name::Gone);
+        for tail in of_job {
+            assert_eq!(engine.position(tail), None);
+        }
+        engine.machine().files[0].append(3);
+        assert_eq!(up_to_date(&mut engine, of_file), data(0, 0..5));
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, of_file), data(0, 5..8));
+        let (bytes, answer) = drain(&mut engine, part);
+        assert_eq!((bytes, answer.unwrap()), (data(0, 0..5), Read::Ended));
+        assert_eq!((engine.machine().files[0].open(), engine.logs()), (1, 1));
+        engine.close(of_file);
+        engine.close(part);
+        assert_eq!((engine.machine().files[0].open(), engine.logs()), (0, 0));
+        assert!(!engine.machine().files[0].is_watched());
+    }
+
+    #[test]
+    fn a_file_that_is_followed_before_it_is_known_as_a_log_of_a_job_has_one_log() {
+        let mut engine = Engine::new(1, 32);
+        let of_file = engine.open_file(0, TailOptions::new(Position::Start), 0).unwrap();
+        engine.create(0);
+        let of_job = follow(&mut engine, Position::Start);
+        assert_eq!((engine.machine().files[0].open(), engine.logs()), (1, 1));
+        engine.close(of_file);
+        engine.close(of_job);
+        assert_eq!((engine.machine().files[0].open(), engine.logs()), (0, 1));
+        engine.finish(0).unwrap();
+        engine.remove(0, true).unwrap();
+        assert_eq!((engine.machine().files[0].name, engine.logs()), (Name::Own, 0));
+    }
+
+    #[test]
+    fn a_log_whose_name_the_job_has_taken_is_not_opened_and_removed_all_the_same() {
+        let cases = [
+            (Interference::Replace, NotOurLog::Replaced),
+            (Interference::Unlink, NotOurLog::Removed),
+        ];
+        for (meddling, expected) in cases {
+            let check = |error: io::Error| {
+                assert_eq!(error.kind(), io::ErrorKind::NotFound);
+                let inner = error.into_inner().unwrap().downcast::<NotOurLog>().unwrap();
+                assert_eq!(*inner, expected);
+            };
+            let mut engine = engine(5);
+            let tail = follow(&mut engine, Position::Start);
+            engine.machine().script = VecDeque::from([meddling]);
+            // The file is open, so its name does not matter.
+            assert_eq!(up_to_date(&mut engine, tail), data(0, 0..5));
+            assert_eq!(up_to_date(&mut engine, tail), []);
+            engine.turn(true);
+            let other = follow(&mut engine, Position::Start);
+            engine.close(tail);
+            engine.close(other);
+            check(engine.open(0, TailOptions::new(Position::Start), 0).unwrap_err());
+            check(engine.finish(0).unwrap_err());
+            engine.remove(0, false).unwrap();
+            assert_eq!(engine.machine().files[0].name, Name::Gone);
+            assert_eq!((engine.machine().files[0].open(), engine.logs()), (0, 0));
+        }
+    }
+
+    /// What a call can fail with.
+    fn errnos(call: Call) -> &'static [Errno] {
+        match call {
+            Call::Open => {
+                &[Errno::IO, Errno::MFILE, Errno::NFILE, Errno::ACCESS, Errno::STALE, Errno::NOENT]
+            }
+            Call::Len | Call::Unlink => &[Errno::IO, Errno::ACCESS, Errno::STALE, Errno::NOENT],
+            Call::ReadAt | Call::Size => &[Errno::IO, Errno::STALE],
+            Call::SetArmed => &[Errno::NOSPC, Errno::NOMEM, Errno::ACCESS, Errno::NOENT],
+        }
+    }
+
+    /// A host that goes on after each failure, and remembers them all.
+    struct Host {
+        engine: Engine,
+        /// The errno of each failure, and from where the host has it.
+        errors: Vec<(i32, &'static str)>,
+    }
+
+    impl Host {
+        fn note(&mut self, error: &io::Error, from: &'static str) {
+            self.errors.push((error.raw_os_error().unwrap(), from));
+            assert!(self.errors.len() < 20, "no way to go on: {:?}", self.errors);
+        }
+
+        fn open(&mut self, mut open: impl FnMut(&mut Engine) -> io::Result<TailId>) -> TailId {
+            loop {
+                match open(&mut self.engine) {
+                    Ok(tail) => return tail,
+                    Err(error) => self.note(&error, "open"),
+                }
+            }
+        }
+
+        /// Reads, and shows by turns, to the end of what there is.
+        fn drain(&mut self, tail: TailId) -> (Vec<u8>, Read) {
+            let (mut bytes, mut buffer) = (Vec::new(), [0; 7]);
+            loop {
+                match self.engine.read(tail, &mut buffer) {
+                    Ok(Read::Data(length)) => bytes.extend_from_slice(&buffer[..length]),
+                    Ok(answer) => return (bytes, answer),
+                    Err(error) => {
+                        self.note(&error, "read");
+                        self.engine.turn(true);
+                    }
+                }
+                match self.engine.fill_buf(tail) {
+                    Ok(Fill::Data(shown)) => {
+                        let length = shown.len().min(5);
+                        bytes.extend_from_slice(&shown[..length]);
+                        self.engine.consume(tail, length);
+                    }
+                    Ok(Fill::UpToDate) => return (bytes, Read::UpToDate),
+                    Ok(Fill::Truncated) => return (bytes, Read::Truncated),
+                    Ok(Fill::Ended) => return (bytes, Read::Ended),
+                    Err(error) => {
+                        self.note(&error, "fill");
+                        self.engine.turn(true);
+                    }
+                }
+            }
+        }
+
+        fn grow(&mut self, amount: u64) {
+            for file in [0, 1] {
+                self.engine.machine().files[file].append(amount);
+                self.engine.deliver(file);
+            }
+            self.engine.turn(true);
+        }
+
+        fn finish(&mut self, file: usize) {
+            if let Err(error) = self.engine.finish(file) {
+                self.note(&error, "finish");
+            }
+        }
+
+        fn remove(&mut self, file: usize) {
+            if let Err(error) = self.engine.remove(file, false) {
+                self.note(&error, "remove");
+            }
+        }
+    }
+
+    /// The lives of three jobs with every kind of tail; the call number `failing` fails.
+    fn live(failing: Option<(usize, Errno)>) -> (Vec<Call>, Vec<(i32, &'static str)>) {
+        let mut host = Host { engine: Engine::new(3, 32), errors: Vec::new() };
+        if let Some((number, errno)) = failing {
+            let machine = host.engine.machine();
+            machine.script = std::iter::repeat_n(Interference::Nothing, number).collect();
+            machine.script.push_back(Interference::Fail(errno.raw_os_error()));
+        }
+        (0..3).for_each(|file| host.engine.create(file));
+        let start = |position| TailOptions::new(position);
+        host.engine.machine().files[0].append(200);
+        host.engine.machine().files[1].append(5);
+        host.engine.machine().files[2].append(7);
+        // One tail each on its own log, and a crowd.
+        let other = host.open(|engine| engine.open(1, start(Position::Start), 0));
+        let behind = host.open(|engine| engine.open(0, start(Position::Start), 1));
+        let lines = host.open(|engine| engine.open(0, start(Position::LastLines(2)), 2));
+        let part = host.open(|engine| engine.open(0, start(Position::Offset(190)).snapshot(), 3));
+        let file = host.open(|engine| engine.open_file(0, start(Position::End), 4));
+        let from = host.engine.position(lines).unwrap();
+        let tails = [(other, 1, 0), (behind, 0, 0), (lines, 0, from), (file, 0, 200)];
+        let mut found = [const { Vec::new() }; 4];
+        let mut collect = |host: &mut Host, expected: Read| {
+            for ((tail, ..), found) in tails.iter().zip(&mut found) {
+                let (bytes, answer) = host.drain(*tail);
+                found.extend(bytes);
+                let of_file = *tail == file;
+                assert_eq!(answer, if of_file { Read::UpToDate } else { expected });
+            }
+        };
+        collect(&mut host, Read::UpToDate);
+        // Single lines, then so many that the logs are paced, then so much that nobody keeps up.
+        for amount in [3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 3, 100, 0] {
+            host.grow(amount);
+            collect(&mut host, Read::UpToDate);
+            host.engine.sleep(Duration::from_micros(if amount == 0 { 1000 } else { 1 }));
+        }
+        // What nobody has noticed when the jobs finish.
+        for file in [0, 1] {
+            host.engine.machine().files[file].append(50);
+        }
+        (0..3).for_each(|job| host.finish(job));
+        collect(&mut host, Read::Ended);
+        let (bytes, answer) = host.drain(part);
+        assert_eq!((bytes, answer), (data(0, 190..200), Read::Ended));
+        for ((_, file, from), found) in tails.into_iter().zip(found) {
+            let size = host.engine.machine().files[file].size;
+            assert_eq!(found, data(0, from..size), "{failing:?}");
+        }
+        for tail in [behind, lines, part] {
+            assert!(host.engine.close(tail));
+        }
+        let late = host.open(|engine| engine.open(2, start(Position::Start), 5));
+        assert_eq!(host.drain(late), (data(0, 0..7), Read::Ended));
+        (0..3).for_each(|job| host.remove(job));
+        assert_eq!(host.engine.tails(), 1, "{failing:?}");
+        host.engine.machine().files[0].append(3);
+        host.engine.deliver(0);
+        host.engine.turn(true);
+        let (mut bytes, _) = host.drain(file);
+        // After a failure the next visit is due, and finds the rest.
+        host.engine.turn(true);
+        bytes.extend(host.drain(file).0);
+        assert_eq!(bytes.len(), 3, "{failing:?}");
+        assert!(host.engine.close(file));
+        while host.engine.has_work() {
+            host.engine.turn(true);
+        }
+        assert_eq!((host.engine.tails(), host.engine.logs()), (0, 0));
+        assert_eq!(host.engine.emit(), None);
+        for content in &host.engine.machine().files {
+            assert_eq!((content.open(), content.is_watched()), (0, false), "{failing:?}");
+        }
+        (std::mem::take(&mut host.engine.machine().calls), host.errors)
+    }
+
+    #[test]
+    fn every_call_may_fail_once_anywhere_and_nothing_is_lost_or_kept() {
+        let (calls, errors) = live(None);
+        assert_eq!(errors, []);
+        for (number, call) in calls.iter().enumerate() {
+            for errno in errnos(*call) {
+                let (again, errors) = live(Some((number, *errno)));
+                assert_eq!(again[..=number], calls[..=number]);
+                let is_told = errors.iter().all(|(told, _)| *told == errno.raw_os_error());
+                assert!(is_told && !errors.is_empty(), "{errno} of {call:?}: {errors:?}");
+                // It comes from the call that it belongs to.
+                let callers: &[&str] = match call {
+                    Call::Open => &["open"],
+                    Call::Len => &["finish"],
+                    Call::Unlink => &["remove"],
+                    Call::Size => &["open", "finish", "read", "fill"],
+                    Call::ReadAt | Call::SetArmed => &["open", "finish", "read", "fill"],
+                };
+                let (_, caller) = errors[0];
+                assert!(callers.contains(&caller), "{errno} of {call:?} from {caller}");
+            }
+        }
+        for call in [Call::Open, Call::Len, Call::Unlink, Call::ReadAt, Call::Size, Call::SetArmed]
+        {
+            assert!(calls.contains(&call), "{call:?} was not tried");
+        }
     }
 }

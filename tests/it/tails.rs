@@ -4,6 +4,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use jobworker::{
     Command, Containment, EndPolicy, Error, Event, Events, Fill, JobId, Output, Position, Reactor,
     Read, Stream, TailError, TailId, TailOptions, Token,
 };
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::support::{PATIENCE, Place, World, alone, append, sh, wait_for_exit};
@@ -664,6 +667,58 @@ fn a_tail_on_a_finished_job_is_told_that_the_log_was_cut_off() {
         world.reactor.close(tail).unwrap();
         truncate(&path, 1000);
     }
+}
+
+#[test]
+fn a_log_that_its_job_has_replaced_or_removed_is_an_error_and_no_other_file_is_read() {
+    let Some(mut world) = World::new() else { return };
+    let secret = file_with(&world, "not for this tail");
+    type Naming = fn(&Path, &Path);
+    let cases: [(&str, Naming); 5] = [
+        ("replaced", |log, secret| fs::rename(secret, log).unwrap()),
+        ("replaced", |log, _| symlink("/etc/passwd", log).unwrap()),
+        // Opening a pipe for reading waits for a writer, unless one is careful.
+        ("replaced", |log, _| {
+            rustix::fs::mknodat(CWD, log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        }),
+        ("replaced", |log, _| drop(UnixListener::bind(log).unwrap())),
+        ("removed", |_, _| {}),
+    ];
+    for (expected, give_name_away) in cases {
+        let (job, input) = typist(&mut world);
+        let log = world.reactor.status(job).unwrap().output.unwrap();
+        fs::remove_file(&log).unwrap();
+        give_name_away(&log, &secret);
+        let told = |error: &Error| {
+            let text = error.to_string();
+            assert!(text.contains(expected) && text.contains(&*log.to_string_lossy()), "{text}");
+        };
+        told(&world.reactor.tail(job, Position::Start, Token(0)).unwrap_err());
+        drop(input);
+        let report = world.finish(job);
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        told(problem);
+        told(&world.reactor.tail(job, Position::Start, Token(0)).unwrap_err());
+        world.reactor.remove(job).unwrap();
+        assert!(fs::symlink_metadata(&log).is_err(), "{expected}: the name is left");
+        assert_eq!(world.reactor.census().watches, 0);
+    }
+}
+
+#[test]
+fn a_log_that_is_open_stays_the_one_that_was_made_whatever_becomes_of_its_name() {
+    let Some(mut world) = World::new() else { return };
+    let (job, mut input) = typist(&mut world);
+    let log = world.reactor.status(job).unwrap().output.unwrap();
+    let tail = world.tail(job, Position::Start);
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, "another file").unwrap();
+    let late = world.tail(job, Position::Start);
+    input.write_all(b"the log\n").unwrap();
+    drop(input);
+    let report = world.finish(job);
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!((world.text(tail).as_str(), world.text(late).as_str()), ("the log\n", "the log\n"));
 }
 
 #[test]
