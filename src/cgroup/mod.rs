@@ -12,4 +12,6 @@ pub(crate) use group::Cgroup;
 pub(crate) use owner::{Owner, sweep};
 pub(crate) use pool::Pool;
 pub(crate) use tree::{Hierarchy, disks_with_bfq, lists, v1_mounts};
+#[cfg(any(fuzzing, test))]
+pub(crate) use tree::{parse_mount_point, unescape};
 pub(crate) use trigger::Trigger;
