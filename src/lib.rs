@@ -154,9 +154,53 @@ mod log;
 mod reactor;
 mod sys;
 
-/// For the fuzzers: the engine over simulated systems. Not part of the API.
+/// For the fuzzers: the engine over simulated systems, and the parsers. Not part of the API.
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod simulator {
     pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
+
+    /// The parsers of what the kernel writes, and of what is recorded on groups.
+    pub mod parsers {
+        use std::path::PathBuf;
+
+        use crate::cgroup::Owner;
+        use crate::event::Stats;
+
+        /// What a group's interface files say, by a function that gives their content.
+        pub fn stats(content: impl Fn(&str) -> Option<String>) -> Option<Stats> {
+            Stats::collect(|name| Ok(content(name))).ok()
+        }
+
+        /// The value of a key in a flat-keyed file.
+        pub fn keyed(content: &str, key: &str) -> u64 {
+            crate::event::keyed(content, key)
+        }
+
+        /// Where cgroup2 is mounted, by the content of mountinfo.
+        pub fn mount_point(table: &[u8]) -> Option<PathBuf> {
+            crate::cgroup::parse_mount_point(table)
+        }
+
+        /// A field of mountinfo without its escapes.
+        pub fn unescape(field: &[u8]) -> Vec<u8> {
+            crate::cgroup::unescape(field)
+        }
+
+        /// State, process group and start time out of /proc/PID/stat.
+        pub fn stat(content: &[u8]) -> Option<(u8, u32, u64)> {
+            let stat = crate::sys::Stat::parse(content)?;
+            Some((stat.state, stat.process_group, stat.start_time))
+        }
+
+        /// The ranges of a list of numbers.
+        pub fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
+            crate::command::ranges(list)
+        }
+
+        /// The mark of an owner on a group, parsed and printed again.
+        pub fn owner(mark: &str) -> Option<String> {
+            Owner::parse(mark).map(|(owner, detached)| owner.print(detached))
+        }
+    }
 }

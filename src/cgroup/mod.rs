@@ -14,4 +14,6 @@ pub(crate) use group::Group;
 pub(crate) use owner::{Owner, sweep};
 pub(crate) use pool::Pool;
 pub(crate) use tree::{Tree, disks_with_bfq, lists, v1_mounts};
+#[cfg(any(fuzzing, test))]
+pub(crate) use tree::{parse_mount_point, unescape};
 pub(crate) use trigger::Trigger;

@@ -54,10 +54,8 @@ impl Owner {
     /// Marks a group as made by this process. A kernel that has no such attributes leaves it
     /// unmarked, and unswept.
     pub(crate) fn mark(&self, group: BorrowedFd<'_>, detached: bool) {
-        let kind = if detached { "detached" } else { "attached" };
-        let text =
-            format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start);
-        let _ = fsetxattr(group, ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
+        let mark = self.print(detached);
+        let _ = fsetxattr(group, ATTRIBUTE, mark.as_bytes(), XattrFlags::empty());
     }
 
     /// The owner of a group, and whether the job in it was to outlive that.
@@ -67,7 +65,15 @@ impl Owner {
         Self::parse(std::str::from_utf8(buffer.get(..length)?).ok()?)
     }
 
-    fn parse(text: &str) -> Option<(Self, bool)> {
+    /// The mark on a group, as [`parse`](Self::parse) takes it.
+    pub(crate) fn print(&self, detached: bool) -> String {
+        let kind = if detached { "detached" } else { "attached" };
+        format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start)
+    }
+
+    /// The owner that a mark names, and whether the job is detached. What [`print`](Self::print)
+    /// would not have written is no mark: it decides which processes are killed.
+    pub(crate) fn parse(text: &str) -> Option<(Self, bool)> {
         let mut words = text.split(' ');
         let owner = Self {
             boot: words.next()?.to_owned(),
@@ -75,7 +81,9 @@ impl Owner {
             pid: words.next()?.parse().ok()?,
             start: words.next()?.parse().ok()?,
         };
-        Some((owner, words.next()? == "detached"))
+        let detached = words.next()? == "detached";
+        let complete = !owner.boot.is_empty() && !owner.pid_namespace.is_empty();
+        (complete && owner.print(detached) == text).then_some((owner, detached))
     }
 
     /// Whether this owner is known to be dead, as far as `here`, a living process, can tell.
@@ -151,7 +159,24 @@ mod tests {
         let (owner, detached) = Owner::parse(text).unwrap();
         assert!(detached);
         assert_eq!((owner.pid, owner.start), (42, 1234));
-        assert_eq!(Owner::parse("boot pid:[4026531836] 42"), None);
+        assert_eq!(owner.print(detached), text);
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_mark_names_no_owner() {
+        for text in [
+            "",
+            "boot pid:[1] 42",
+            "boot pid:[1] 42 1234",
+            "boot pid:[1] 42 1234 ",
+            "boot pid:[1] 42 1234 detach",
+            "boot pid:[1] 42 1234 detached more",
+            "boot pid:[1] +42 1234 attached",
+            "boot pid:[1] 042 1234 attached",
+            "  42 1234 attached",
+        ] {
+            assert_eq!(Owner::parse(text), None, "{text:?}");
+        }
     }
 
     #[test]

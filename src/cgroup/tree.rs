@@ -309,7 +309,7 @@ fn move_host(own: &Path, leaf: &str) -> Result<()> {
 
 /// The mount point is the fifth field, the type the first after a lone dash; see
 /// proc_pid_mountinfo(5).
-fn parse_mount_point(table: &[u8]) -> Option<PathBuf> {
+pub(crate) fn parse_mount_point(table: &[u8]) -> Option<PathBuf> {
     table.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let mount_point = fields.nth(4)?;
@@ -319,23 +319,23 @@ fn parse_mount_point(table: &[u8]) -> Option<PathBuf> {
 }
 
 /// Undoes the octal escapes of mountinfo, such as `\040` for a space.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
+    loop {
+        rest = match rest {
+            // One byte has no more than this; `from_str_radix` would also accept a sign.
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
+                bytes.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+                rest
             }
-            _ => {
+            [first, rest @ ..] => {
                 bytes.push(*first);
-                rest = tail;
+                rest
             }
-        }
+            [] => return bytes,
+        };
     }
-    bytes
 }
 
 fn writable(path: &Path) -> bool {
@@ -400,5 +400,6 @@ mod tests {
     #[test]
     fn escapes_that_are_none_are_kept() {
         assert_eq!(unescape(b"a\\134b\\x\\04"), b"a\\b\\x\\04");
+        assert_eq!(unescape(b"\\+12\\400\\377"), b"\\+12\\400\xff");
     }
 }

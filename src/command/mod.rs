@@ -14,4 +14,6 @@ pub use signal::Signal;
 pub use units::{ByteSize, Device};
 
 pub(crate) use command::Stdin;
+#[cfg(any(fuzzing, test))]
+pub(crate) use setting::ranges;
 pub(crate) use setting::{Kept, Setting};

@@ -4,7 +4,7 @@
 //! Invariant: pure; a `Setting` names a file inside of the job's group that is for limits. Knows
 //! what the kernel does to a value, not what a value may be.
 
-use crate::command::units::{ByteSize, Device};
+use crate::command::units::{ByteSize, Device, digits};
 use crate::error::InvalidLimit;
 
 /// One limit as the kernel takes it.
@@ -84,11 +84,15 @@ pub(crate) fn in_pages(size: ByteSize, page: u64) -> Kept {
 }
 
 /// The numbers of a list such as `0-3,8`, as ranges that do not touch; `None` if it is none.
-fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
+pub(crate) fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
     let mut found: Vec<(u32, u32)> = Vec::new();
     for item in list.split(',') {
         let (first, last) = item.split_once('-').unwrap_or((item, item));
-        found.push((first.parse().ok()?, last.parse().ok()?));
+        let (first, last) = (digits(first)?, digits(last)?);
+        if first > last {
+            return None;
+        }
+        found.push((first, last));
     }
     found.sort_unstable();
     let mut joined: Vec<(u32, u32)> = Vec::new();
@@ -130,7 +134,7 @@ mod tests {
     fn a_list_reads_back_however_the_kernel_writes_it() {
         let kept = Kept::List("8,0-2,3,1".to_owned());
         assert!(kept.shows("0-3,8\n") && kept.shows("0-3,8"));
-        for other in ["", "0-3", "0-3,8-9", "0-2,8", "x"] {
+        for other in ["", "0-3", "0-3,8-9", "0-2,8", "x", "+0-3,8", "3-0,8", "0-3,8,9-8"] {
             assert!(!kept.shows(other), "{other:?}");
         }
     }

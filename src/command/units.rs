@@ -48,15 +48,11 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
         let invalid = || InvalidLimit::Size { text: text.to_owned() };
         let last = text.chars().next_back().ok_or_else(invalid)?.to_ascii_uppercase();
-        let (digits, shift) = match SUFFIXES.iter().find(|(suffix, _)| *suffix == last) {
+        let (number, shift) = match SUFFIXES.iter().find(|(suffix, _)| *suffix == last) {
             Some((_, shift)) => (&text[..text.len() - 1], *shift),
             None => (text, 0),
         };
-        // `u64::from_str` would accept a leading plus sign.
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(invalid());
-        }
-        let number: u64 = digits.parse().map_err(|_| invalid())?;
+        let number: u64 = digits(number).ok_or_else(invalid)?;
         number.checked_mul(1 << shift).map(Self).ok_or_else(invalid)
     }
 }
@@ -70,6 +66,11 @@ impl fmt::Display for ByteSize {
             None => write!(f, "{}", self.0),
         }
     }
+}
+
+/// A number that consists of digits alone: `from_str` would accept a leading plus sign.
+pub(crate) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A block device, by its numbers.
@@ -100,9 +101,8 @@ impl FromStr for Device {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let numbers = text
-            .split_once(':')
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let numbers =
+            text.split_once(':').and_then(|(major, minor)| Some((digits(major)?, digits(minor)?)));
         let (major, minor) =
             numbers.ok_or_else(|| InvalidLimit::Device { text: text.to_owned() })?;
         Ok(Self { major, minor })
@@ -152,6 +152,17 @@ mod tests {
             assert_eq!(
                 text.parse::<ByteSize>(),
                 Err(InvalidLimit::Size { text: text.to_owned() }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused() {
+        for text in ["", ":", "8", "8:", ":0", "+8:0", "8:+0", "-8:0", "8:0:0", "8:4294967296"] {
+            assert_eq!(
+                text.parse::<Device>(),
+                Err(InvalidLimit::Device { text: text.to_owned() }),
                 "{text}"
             );
         }

@@ -99,10 +99,16 @@ impl FromStr for Pressure {
 fn parse_line(line: &str) -> Option<Stalled> {
     let field =
         |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    // `f32::from_str` would also accept a sign, `inf` and `nan`.
+    let share = |name: &str| {
+        let text =
+            field(name).filter(|text| text.starts_with(|first: char| first.is_ascii_digit()))?;
+        text.parse().ok().filter(|share: &f32| share.is_finite())
+    };
     Some(Stalled {
-        avg10: field("avg10")?.parse().ok()?,
-        avg60: field("avg60")?.parse().ok()?,
-        avg300: field("avg300")?.parse().ok()?,
+        avg10: share("avg10")?,
+        avg60: share("avg60")?,
+        avg300: share("avg300")?,
         total: Duration::from_micros(field("total")?.trim_end().parse().ok()?),
     })
 }
@@ -207,6 +213,9 @@ mod tests {
             "some avg10=1 avg60=2 avg300=3",
             "full avg10=1 avg60=2 avg300=3 total=4",
             "some avg10=x total=1",
+            "some avg10=inf avg60=2 avg300=3 total=4",
+            "some avg10=1 avg60=nan avg300=3 total=4",
+            "some avg10=1 avg60=2 avg300=-3 total=4",
         ] {
             assert!(text.parse::<Pressure>().is_err(), "{text:?}");
         }

@@ -1,7 +1,8 @@
-//! Owns [`Nursery`]: the memory that a child runs on until exec, and the clone3 that starts it there.
+//! Owns [`Nursery`]: the memory that a child runs on until exec, and the clone3 that starts it
+//! there.
 //!
-//! Invariant: the memory is used by one child at a time, and by none once clone3 has returned. Knows
-//! nothing of what the child does.
+//! Invariant: the memory is used by one child at a time, and by none once clone3 has returned.
+//! Knows nothing of what the child does.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -33,8 +34,8 @@ pub(crate) struct Placement {
 /// The memory a child runs on before exec: a stack with a guard page below, and a page for its
 /// message.
 ///
-/// One is enough for each thread that starts processes, because the parent waits in clone3 until the
-/// child has left it (`CLONE_VFORK`).
+/// One is enough for each thread that starts processes, because the parent waits in clone3 until
+/// the child has left it (`CLONE_VFORK`).
 #[derive(Debug)]
 pub(super) struct Nursery {
     base: *mut c_void,
@@ -331,12 +332,12 @@ unsafe fn clone3(
 /// is left are the default actions. One that stops the child would leave the parent waiting in
 /// clone3, and one that dumps core ends every process that shares the memory before Linux 5.16.
 ///
-/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH cannot do either. They have to stay out of the mask
-/// because of SIGCHLD, which the kernel sends when any other job of this thread exits. A signal that
-/// this thread blocks is not discarded, not even when its default action is to do nothing, but
-/// handed to another thread of the host, where it ends an epoll_wait or a sleep with EINTR. In the
-/// parent, a handler for one of them runs as it does at any other time: before clone3, which the
-/// kernel then starts again, or after it.
+/// SIGCHLD, SIGCONT, SIGURG and SIGWINCH do neither, and SIGCHLD must not be blocked: the kernel
+/// sends it when any other job of this thread exits. A signal that this thread blocks is not
+/// discarded, not even when its default action is to do nothing, but handed to another thread of
+/// the host, where it ends an epoll_wait or a sleep with EINTR. In the parent, a handler for one of
+/// the four runs as it does at any other time: before clone3, which the kernel then starts again,
+/// or after it.
 const BLOCKED_AT_BIRTH: [u64; 2] = {
     const fn bit(signal: u32) -> u64 {
         1 << (signal - 1)

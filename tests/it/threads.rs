@@ -82,8 +82,8 @@ fn the_host_s_own_handler_for_children_runs_on_the_thread_that_started_them() {
     assert!(ran.load(Ordering::Relaxed), "the handler was never run");
 }
 
-/// A host that takes SIGCHLD from a signalfd blocks it in every thread. A start must not unblock it,
-/// not even for a moment.
+/// A host that takes SIGCHLD from a signalfd blocks it in every thread. A start must not unblock
+/// it, not even for a moment.
 #[test]
 fn a_signal_that_the_host_blocks_stays_blocked_while_jobs_are_started() {
     if !alone!("env", "--block-signal=CHLD") {
