@@ -766,7 +766,7 @@ mod tests {
     #[test]
     fn who_follows_the_log_of_a_job_as_a_file_outlives_the_job() {
         let mut engine = engine(5);
-        let snapshot = TailOptions::new(Position::Start).snapshot();
+        let snapshot = *TailOptions::new(Position::Start).snapshot();
         let of_job = [follow(&mut engine, Position::Start), engine.open(0, snapshot, 1).unwrap()];
         let of_file = engine.open_file(0, TailOptions::new(Position::Start), 2).unwrap();
         let part = engine.open_file(0, snapshot, 3).unwrap();
@@ -936,7 +936,7 @@ mod tests {
         let other = host.open(|engine| engine.open(1, start(Position::Start), 0));
         let behind = host.open(|engine| engine.open(0, start(Position::Start), 1));
         let lines = host.open(|engine| engine.open(0, start(Position::LastLines(2)), 2));
-        let part = host.open(|engine| engine.open(0, start(Position::Offset(190)).snapshot(), 3));
+        let part = host.open(|engine| engine.open(0, *start(Position::Offset(190)).snapshot(), 3));
         let file = host.open(|engine| engine.open_file(0, start(Position::End), 4));
         let from = host.engine.position(lines).unwrap();
         let tails = [(other, 1, 0), (behind, 0, 0), (lines, 0, from), (file, 0, 200)];
