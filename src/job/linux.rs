@@ -46,7 +46,7 @@ impl System for Linux {
     }
 
     fn emit(&mut self, event: Event) {
-        self.queue.push_back(event);
+        self.queue.push(event);
     }
 
     fn launched_process(launched: &Launched) -> &Process {

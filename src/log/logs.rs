@@ -8,19 +8,21 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::event::Event;
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
 use crate::log::lines::start_of_last_lines;
 use crate::log::log::Log;
-use crate::log::open_log::{Need, OpenLog};
+use crate::log::open_log::{Need, News, OpenLog, Waiting};
 use crate::log::options::{Position, TailOptions};
 #[cfg(any(fuzzing, test))]
 use crate::log::published::Published;
+use crate::log::queue::{Next, Queue};
 use crate::log::read::{Fill, Read, ReadError};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
-use crate::log::tail::{Filled, Queue, Tail, Until};
+use crate::log::tail::{Filled, Tail, Until};
 
 /// All logs and their tails.
 #[derive(Debug)]
@@ -258,19 +260,47 @@ impl<K: Kernel> Logs<K> {
     pub(crate) fn close(&mut self, kernel: &mut K, tail: TailId) -> Option<()> {
         let tail = self.tails.remove(tail.0)?;
         let open = self.logs[tail.log()].opened();
-        if let Some(place) = tail.waiting()
-            && let Some(moved) = open.remove_waiting(place)
-        {
-            self.tails[moved].set_waiting(Some(place));
+        if let Some(moved) = open.remove_waiting(tail.waiting()) {
+            self.tails[moved].set_waiting(tail.waiting());
         }
         open.remove_tail();
         self.close_unused(kernel, tail.log());
         Some(())
     }
 
-    /// An event of this tail has left the queue: whether it still means anything.
-    pub(crate) fn take_event(&mut self, tail: TailId) -> bool {
-        self.tails.get_mut(tail.0).is_some_and(Tail::take_event)
+    /// Takes the next event out of the queue that means anything: not one of a tail that was closed
+    /// or has ended since.
+    #[inline]
+    pub(crate) fn next_event(&mut self, queue: &mut Queue) -> Option<Event> {
+        loop {
+            match queue.pop()? {
+                Next::Tail(key, round) => {
+                    let tail = self.tails.get_mut(key);
+                    if let Some(event) = tail.and_then(|tail| tail.take_turn(key, round)) {
+                        return Some(event);
+                    }
+                }
+                Next::Event(Event::Readable { tail, token }) => {
+                    if self.tails.get_mut(tail.0).is_some_and(Tail::take_event) {
+                        return Some(Event::Readable { tail, token });
+                    }
+                }
+                Next::Event(event) => return Some(event),
+            }
+        }
+    }
+
+    /// The tails of the queue for which [`next_event`](Self::next_event) would give one.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn queued<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = TailId> {
+        queue.iter().filter_map(|next| match next {
+            Next::Tail(key, round) => {
+                let tail = self.tails.get(key)?;
+                tail.waiting().is_in_round(round).then_some(TailId(key))
+            }
+            Next::Event(Event::Readable { tail, .. }) => Some(tail),
+            Next::Event(_) => None,
+        })
     }
 
     /// The watch of a log has reported something. The event may be an old one, of a log that was
@@ -462,10 +492,13 @@ impl<K: Kernel> Logs<K> {
     /// Lets a tail that is up to date wait for more.
     fn wait(&mut self, key: Key) {
         let tail = &mut self.tails[key];
-        if tail.waiting().is_none() {
-            let log = tail.log();
-            tail.set_waiting(Some(self.logs[log].opened().add_waiting(key)));
-            self.serve(log);
+        let log = tail.log();
+        let (Some(open), listed) = self.logs[log].open_mut() else { return };
+        tail.wait(key, open);
+        match open.need() {
+            Need::Nothing => {}
+            Need::Visit => self.schedule.add_due(log, listed),
+            Need::Pace => self.schedule.add_paced(log, listed),
         }
     }
 
@@ -488,26 +521,31 @@ impl<K: Kernel> Logs<K> {
     }
 
     /// Queues an event for each waiting tail for which there is something, if anything was found
-    /// since the last call.
+    /// since the last call. Those that have read everything are not looked at one by one.
     fn tell(&mut self, key: Key, queue: &mut Queue) {
         let (Some(open), _) = self.logs[key].open_mut() else { return };
-        if !open.take_news() {
-            return;
+        match open.take_news() {
+            News::None => return,
+            News::Crowd => {
+                let (crowd, round) = open.end_round();
+                queue.push_crowd(crowd, round);
+            }
+            News::Some => open.split_crowd(),
         }
         let mut still_waiting = 0;
-        let mut waiting = open.take_waiting();
-        waiting.retain(|key| {
+        let mut apart = open.take_apart();
+        apart.retain(|key| {
             let tail = &mut self.tails[*key];
             let news = tail.has_news(open);
             if news {
-                tail.set_waiting(None);
+                tail.set_waiting(Waiting::No);
                 tail.announce(*key, queue);
             } else {
-                tail.set_waiting(Some(still_waiting));
+                tail.set_waiting(Waiting::Apart { place: still_waiting });
                 still_waiting += 1;
             }
             !news
         });
-        open.set_waiting(waiting);
+        open.set_apart(apart);
     }
 }

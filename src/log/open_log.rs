@@ -38,6 +38,35 @@ pub(crate) enum Need {
     Pace,
 }
 
+/// Where a tail waits for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Nowhere.
+    No,
+    /// At this place among those that have read everything, in this round.
+    Crowd { place: u32, round: u32 },
+    /// At this place among those that are to be asked one by one.
+    Apart { place: u32 },
+}
+
+impl Waiting {
+    /// Whether it is among those that have read everything in this round.
+    pub(crate) fn is_in_round(self, round: u32) -> bool {
+        matches!(self, Self::Crowd { round: own, .. } if own == round)
+    }
+}
+
+/// For whom something was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum News {
+    /// For nobody.
+    None,
+    /// For every tail that has read everything: growth, a truncation, a failure.
+    Crowd,
+    /// For some: each has to be asked.
+    Some,
+}
+
 /// So many growths in a row, each within one pace of the one before, make a log hot.
 ///
 /// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
@@ -50,14 +79,19 @@ pub(crate) struct OpenLog<F> {
     file: Arc<F>,
     published: Arc<Published<F>>,
     window: Window,
-    /// The tails that have read everything known and want to hear of more.
-    waiting: Vec<Key>,
+    /// The tails that wait and have read exactly what is known: growth is something for all of
+    /// them, so that they can be told together.
+    crowd: Vec<Key>,
+    /// How often a crowd was told.
+    round: u32,
+    /// The other tails that wait: behind the end, or with an event in the queue already.
+    apart: Vec<Key>,
     /// How many tails the log has.
     tails: usize,
     /// Why growth cannot be noticed any more; told to every tail that asks for more.
     fault: Option<i32>,
-    /// Something was found that the waiting tails were not told of.
-    news: bool,
+    /// What was found that the waiting tails were not told of.
+    news: News,
     /// Whether the kernel has a watch of the file for this log.
     watched: bool,
     notice: Notice,
@@ -80,10 +114,12 @@ impl<F> OpenLog<F> {
             file,
             published,
             window: Window::new(size, window_bytes),
-            waiting: Vec::new(),
+            crowd: Vec::new(),
+            round: 0,
+            apart: Vec::new(),
             tails: 0,
             fault: None,
-            news: false,
+            news: News::None,
             watched: false,
             notice: Notice::None,
             more: false,
@@ -121,39 +157,84 @@ impl<F> OpenLog<F> {
         self.tails -= 1;
     }
 
-    /// Puts a tail at the end of the list of those that wait, and says where that is.
-    pub(crate) fn add_waiting(&mut self, tail: Key) -> u32 {
-        self.waiting.push(tail);
+    /// Whether a tail that waits there still does, or was told meanwhile.
+    pub(crate) fn is_waiting(&self, waiting: Waiting) -> bool {
+        match waiting {
+            Waiting::No => false,
+            Waiting::Crowd { round, .. } => round == self.round,
+            Waiting::Apart { .. } => true,
+        }
+    }
+
+    /// Lets a tail wait, which has read up to `offset`.
+    pub(crate) fn add_waiting(&mut self, tail: Key, offset: u64, apart: bool) -> Waiting {
         // A list of 2^32 keys would not fit into memory.
-        u32::try_from(self.waiting.len() - 1).unwrap_or(u32::MAX)
+        let place = |list: &Vec<Key>| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        if apart || offset != self.published.end() {
+            let place = place(&self.apart);
+            self.apart.push(tail);
+            Waiting::Apart { place }
+        } else {
+            let place = place(&self.crowd);
+            self.crowd.push(tail);
+            Waiting::Crowd { place, round: self.round }
+        }
     }
 
-    /// Takes a tail out of the list of those that wait, and says which one has its place now.
-    pub(crate) fn remove_waiting(&mut self, place: u32) -> Option<Key> {
-        self.waiting.swap_remove(place as usize);
-        self.waiting.get(place as usize).copied()
+    /// Takes a tail out of the list in which it waits, and says which one has its place now.
+    pub(crate) fn remove_waiting(&mut self, waiting: Waiting) -> Option<Key> {
+        let (list, place) = match waiting {
+            Waiting::Crowd { place, round } if round == self.round => (&mut self.crowd, place),
+            Waiting::Apart { place } => (&mut self.apart, place),
+            Waiting::Crowd { .. } | Waiting::No => return None,
+        };
+        list.swap_remove(place as usize);
+        list.get(place as usize).copied()
     }
 
-    /// The list of those that wait, to be told; what is left of it comes back with
-    /// [`set_waiting`](Self::set_waiting).
-    pub(crate) fn take_waiting(&mut self) -> Vec<Key> {
-        std::mem::take(&mut self.waiting)
+    /// Those that wait and have read everything, to be told together; they begin a new round.
+    pub(crate) fn end_round(&mut self) -> (&mut Vec<Key>, u32) {
+        let round = self.round;
+        self.round = round.wrapping_add(1);
+        (&mut self.crowd, round)
     }
 
-    pub(crate) fn set_waiting(&mut self, waiting: Vec<Key>) {
-        self.waiting = waiting;
+    /// Those that are to be asked one by one: whoever has nothing to hear of waits again.
+    pub(crate) fn take_apart(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.apart)
     }
 
-    /// Whether something was found that the waiting tails were not told of. They are told now.
-    pub(crate) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.news)
+    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again.
+    pub(crate) fn set_apart(&mut self, tails: Vec<Key>) {
+        self.apart = tails;
+    }
+
+    /// Asks everybody one by one.
+    pub(crate) fn split_crowd(&mut self) {
+        let (crowd, _) = self.end_round();
+        let mut crowd = std::mem::take(crowd);
+        self.apart.append(&mut crowd);
+        self.crowd = crowd;
+    }
+
+    fn nobody_waits(&self) -> bool {
+        self.crowd.is_empty() && self.apart.is_empty()
+    }
+
+    fn add_news(&mut self, news: News) {
+        self.news = self.news.max(news);
+    }
+
+    /// What was found that the waiting tails were not told of. They are told now.
+    pub(crate) fn take_news(&mut self) -> News {
+        std::mem::replace(&mut self.news, News::None)
     }
 
     /// What a tail that waits relies on.
     pub(crate) fn need(&self) -> Need {
         match self.notice {
             // Whoever asks the next time finds the fault; see `Logs::failed`.
-            _ if self.fault.is_some() || self.waiting.is_empty() => Need::Nothing,
+            _ if self.fault.is_some() || self.nobody_waits() => Need::Nothing,
             _ if self.more => Need::Visit,
             Notice::None => Need::Visit,
             Notice::Watch => Need::Nothing,
@@ -190,7 +271,7 @@ impl<F> OpenLog<F> {
     /// The tails are told why they do not get the rest.
     fn fail(&mut self, error: &io::Error) {
         self.fault = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-        self.news = true;
+        self.add_news(News::Crowd);
     }
 
     fn reconcile<K: Kernel<File = F>>(
@@ -200,7 +281,7 @@ impl<F> OpenLog<F> {
         now: Instant,
         pace: Duration,
     ) -> io::Result<()> {
-        if self.waiting.is_empty() {
+        if self.nobody_waits() {
             // Disarmed only now, by the event that nobody waited for: a reader that keeps up never
             // pays for a change.
             if self.notice == Notice::Watch {
@@ -285,7 +366,7 @@ impl<F> OpenLog<F> {
                 continue;
             }
             self.published.set_final_end(self.window.end());
-            self.news = true;
+            self.add_news(News::Some);
             return Ok(self.window.end());
         }
     }
@@ -319,7 +400,7 @@ impl<F> OpenLog<F> {
         self.window.restart(0);
         // What the file holds now was not looked at, and no event need come for it.
         self.more = true;
-        self.news = true;
+        self.add_news(News::Crowd);
     }
 
     /// The kernel has removed the watch.
@@ -345,7 +426,7 @@ impl<F> OpenLog<F> {
             Refill::Grown(added) => {
                 self.publish_end();
                 self.more = self.window.is_full_refill(added);
-                self.news = true;
+                self.add_news(News::Crowd);
             }
             Refill::Truncated => self.truncated(),
             Refill::Unchanged => {

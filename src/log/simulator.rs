@@ -20,8 +20,8 @@ use crate::log::logs::Logs;
 use crate::log::options::TailOptions;
 use crate::log::place::NotOurLog;
 use crate::log::published::Known;
+use crate::log::queue::Queue;
 use crate::log::read::{Fill, Read, ReadError};
-use crate::log::tail::Queue;
 use crate::log::window::PAGE;
 
 /// What a file holds at this offset. No two generations that follow each other have the same byte
@@ -452,22 +452,15 @@ impl Engine {
 
     /// The tails of the queue, oldest first; those closed since included.
     pub fn queued(&self) -> impl Iterator<Item = TailId> {
-        self.queue.iter().filter_map(|event| match event {
-            Event::Readable { tail, .. } => Some(*tail),
-            _ => None,
-        })
+        self.logs.queued(&self.queue)
     }
 
     /// Takes the next event of the queue as a poll gives it to the host: the token it has.
     pub fn emit(&mut self) -> Option<(TailId, usize)> {
-        while let Some(event) = self.queue.pop_front() {
-            if let Event::Readable { tail, token } = event
-                && self.logs.take_event(tail)
-            {
-                return Some((tail, token.0));
-            }
+        match self.logs.next_event(&mut self.queue)? {
+            Event::Readable { tail, token } => Some((tail, token.0)),
+            other => unreachable!("a log has queued {other:?}"),
         }
-        None
     }
 
     /// How many tails there are.
@@ -543,7 +536,8 @@ mod tests {
             engine.turn(true);
             assert_eq!(up_to_date(&mut engine, tail).len(), 5);
         }
-        assert_eq!(engine.queued().count(), 1);
+        // It is up to date, so there is nothing to hear of.
+        assert_eq!((engine.queued().count(), engine.emit()), (0, None));
     }
 
     #[test]

@@ -3,18 +3,15 @@
 //! Invariants: a tail moves only over bytes that it was given, or to the first byte after it was
 //! told of a truncation. It has one `Readable` in the queue at most. Knows nothing of other tails.
 
-use std::collections::VecDeque;
 use std::io;
 
 use crate::event::Event;
 use crate::id::{Key, TailId, Token};
 use crate::log::kernel::Kernel;
-use crate::log::open_log::OpenLog;
+use crate::log::open_log::{OpenLog, Waiting};
+use crate::log::queue::Queue;
 use crate::log::read::Read;
 use crate::log::scratch::Scratch;
-
-/// The events that wait to be returned, oldest first.
-pub(crate) type Queue = VecDeque<Event>;
 
 /// Where a tail ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +75,8 @@ pub(crate) struct Tail {
     ended: bool,
     /// How much the last `fill` has shown, and so how much may be consumed.
     filled: usize,
-    /// Its place in the log's list of waiting tails.
-    waiting: Option<u32>,
+    /// Where it waits for more.
+    waiting: Waiting,
 }
 
 impl Tail {
@@ -102,7 +99,7 @@ impl Tail {
             queued: false,
             ended: false,
             filled: 0,
-            waiting: None,
+            waiting: Waiting::No,
         }
     }
 
@@ -121,13 +118,21 @@ impl Tail {
         self.of_job
     }
 
-    /// Its place in the log's list of waiting tails, if it waits.
-    pub(crate) fn waiting(&self) -> Option<u32> {
+    /// Where it waits for more.
+    pub(crate) fn waiting(&self) -> Waiting {
         self.waiting
     }
 
-    pub(crate) fn set_waiting(&mut self, place: Option<u32>) {
-        self.waiting = place;
+    pub(crate) fn set_waiting(&mut self, waiting: Waiting) {
+        self.waiting = waiting;
+    }
+
+    /// Lets it wait for more, unless it does already.
+    pub(crate) fn wait<F>(&mut self, key: Key, log: &mut OpenLog<F>) {
+        if !log.is_waiting(self.waiting) {
+            // With an event in the queue already, it must not get a second one with the crowd.
+            self.waiting = log.add_waiting(key, self.offset, self.queued);
+        }
     }
 
     /// Whether a read would give something other than `UpToDate`.
@@ -139,7 +144,7 @@ impl Tail {
     pub(crate) fn announce(&mut self, key: Key, queue: &mut Queue) {
         if !self.queued {
             self.queued = true;
-            queue.push_back(Event::Readable { tail: TailId(key), token: self.token });
+            queue.push(Event::Readable { tail: TailId(key), token: self.token });
         }
     }
 
@@ -147,6 +152,16 @@ impl Tail {
     pub(crate) fn take_event(&mut self) -> bool {
         self.queued = false;
         !self.ended
+    }
+
+    /// The crowd that has waited in this round is told: its event, unless it was not one of them any
+    /// more.
+    pub(crate) fn take_turn(&mut self, key: Key, round: u32) -> Option<Event> {
+        if !self.waiting.is_in_round(round) {
+            return None;
+        }
+        self.waiting = Waiting::No;
+        (!self.ended).then_some(Event::Readable { tail: TailId(key), token: self.token })
     }
 
     /// Copies the next bytes into `buffer`.

@@ -227,7 +227,7 @@ impl Reactor {
         let Linux { driver, logs, queue, .. } = &mut self.system;
         logs.visit_due(driver, now, queue);
         if driver.waker().take() {
-            queue.push_back(Event::Woken);
+            queue.push(Event::Woken);
         }
         Ok(())
     }
@@ -241,8 +241,9 @@ impl Reactor {
             Notice::Ready { registration, source, priority } => match source {
                 Source::Job(job, source) => jobs.ready(job, source, registration, priority, system),
                 Source::SystemPressure(_) => {
-                    let event = self.system_pressure.ready(registration, priority);
-                    system.queue.extend(event);
+                    if let Some(event) = self.system_pressure.ready(registration, priority) {
+                        system.queue.push(event);
+                    }
                 }
                 Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
             },
@@ -264,22 +265,13 @@ impl Reactor {
     }
 
     fn emit(&mut self, events: &mut Events) {
+        let Linux { logs, queue, .. } = &mut self.system;
         while !events.is_full()
-            && let Some(event) = self.system.queue.pop_front()
+            && let Some(event) = logs.next_event(queue)
         {
-            match event {
-                // Put together anew from its parts, which fit into registers: thousands may come in
-                // one turn. One that was closed or has ended since is told of no more.
-                Event::Readable { tail, token } => {
-                    if self.system.logs.take_event(tail) {
-                        events.push(Event::Readable { tail, token });
-                    }
-                }
-                // Events of a job that was removed meanwhile would confuse.
-                event => match event.job() {
-                    Some(job) if !self.jobs.contains(job) => {}
-                    _ => events.push(event),
-                },
+            // Events of a job that was removed meanwhile would confuse.
+            if event.job().is_none_or(|job| self.jobs.contains(job)) {
+                events.push(event);
             }
         }
     }
