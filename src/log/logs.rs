@@ -1,4 +1,4 @@
-//! Owns [`Logs`]: all logs of a reactor and all tails, and who is to be told what.
+//! Owns [`Logs`]: all logs of a reactor and all their tails, and which of them get an event.
 //!
 //! Invariants: a file has one log, by its identity. A log is known from `create` to `remove` if it
 //! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
@@ -94,7 +94,8 @@ impl<K: Kernel> Logs<K> {
     /// The job of this log has finished: fixes where its output ends, tells the waiting tails, and
     /// says where that is. Opens nothing when nobody reads the log.
     ///
-    /// After a failure it is tried again for the tails, and those are told why they wait.
+    /// After a failure the tails are given the error when they have read everything known, and it
+    /// is tried again.
     pub(crate) fn finish(
         &mut self,
         kernel: &mut K,
@@ -102,7 +103,7 @@ impl<K: Kernel> Logs<K> {
         queue: &mut Queue,
     ) -> io::Result<u64> {
         let end = self.logs[log].finish(kernel);
-        self.tell(log, queue);
+        self.notify_waiting(log, queue);
         end
     }
 
@@ -142,12 +143,12 @@ impl<K: Kernel> Logs<K> {
             self.open(kernel, log, file)?;
         }
         if self.logs[log].is_end_due() {
-            // If that fails again, the tail is told.
+            // If that fails again, reading the tail gives the error.
             let _ = self.logs[log].finish(kernel);
         }
         let end = self.logs[log].final_end();
         let until = end.map_or(Until::JobEnd, Until::Offset);
-        self.subscribe(kernel, log, options, until, true, token, queue)
+        self.subscribe(kernel, log, options, until, token, queue)
     }
 
     /// Opens a tail on a file, which may be the log of a job. The offset is fixed here and now, by
@@ -172,7 +173,7 @@ impl<K: Kernel> Logs<K> {
         if !self.logs[log].is_open() {
             self.open(kernel, log, file)?;
         }
-        self.subscribe(kernel, log, options, Until::Never, false, token, queue)
+        self.subscribe(kernel, log, options, Until::Never, token, queue)
     }
 
     /// Copies the next bytes of a tail.
@@ -190,7 +191,7 @@ impl<K: Kernel> Logs<K> {
         match &read {
             Ok(Read::Data(_) | Read::Ended) => {}
             Ok(Read::UpToDate) => self.wait(key),
-            Ok(Read::Truncated) => self.tell(log, queue),
+            Ok(Read::Truncated) => self.notify_waiting(log, queue),
             Err(_) => self.failed(log),
         }
         Ok(read?)
@@ -211,7 +212,7 @@ impl<K: Kernel> Logs<K> {
         match &filled {
             Ok(Filled::Window(..) | Filled::Scratch(..) | Filled::Ended) => {}
             Ok(Filled::UpToDate) => self.wait(key),
-            Ok(Filled::Truncated) => self.tell(log, queue),
+            Ok(Filled::Truncated) => self.notify_waiting(log, queue),
             Err(_) => self.failed(log),
         }
         Ok(filled?)
@@ -287,7 +288,7 @@ impl<K: Kernel> Logs<K> {
     pub(crate) fn watch_lost(&mut self, kernel: &mut K, log: Key) {
         kernel.watch_lost(log);
         if let Some(entry) = self.logs.get_mut(log)
-            && let (Some(open), _) = entry.open_mut()
+            && let Some(open) = entry.open_mut()
         {
             open.watch_lost();
         }
@@ -312,8 +313,7 @@ impl<K: Kernel> Logs<K> {
         self.schedule.has_paced()
     }
 
-    /// When the hot logs are to be visited next. They are served from the first moment that
-    /// somebody waits for one.
+    /// When the hot logs are to be visited next: one pace after the first of them was listed.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         self.schedule.pace_at(now)
     }
@@ -341,14 +341,14 @@ impl<K: Kernel> Logs<K> {
         let Some(log) = self.logs.get_mut(key) else { return };
         log.listed().taken_from_due();
         let end_due = log.is_end_due();
-        let (Some(open), _) = log.open_mut() else { return };
+        let Some(open) = log.open_mut() else { return };
         if end_due {
-            // The tails are told of a failure.
+            // A failure is reported to the tails.
             let _ = open.finish(kernel);
         } else {
             open.visit(kernel, key, now, self.schedule.pace());
         }
-        self.tell(key, queue);
+        self.notify_waiting(key, queue);
         self.serve(key);
     }
 
@@ -367,17 +367,16 @@ impl<K: Kernel> Logs<K> {
     }
 
     /// Adds a tail to an open log, which is closed again when that fails and it has no other.
-    #[expect(clippy::too_many_arguments, reason = "what a tail is made of")]
     fn subscribe(
         &mut self,
         kernel: &mut K,
         key: Key,
         options: TailOptions,
         until: Until,
-        of_job: bool,
         token: Token,
         queue: &mut Queue,
     ) -> io::Result<TailId> {
+        let of_job = until != Until::Never;
         let prepared = self.prepare(kernel, key, options, until, queue);
         let (offset, until) = match prepared {
             Ok(prepared) => prepared,
@@ -390,7 +389,7 @@ impl<K: Kernel> Logs<K> {
         open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
         if self.tails[tail].has_news(open) {
-            // A failure is something to hear of, too.
+            // A failure is news, too.
             self.tails[tail].announce(tail, queue);
         } else {
             self.wait(tail);
@@ -411,7 +410,7 @@ impl<K: Kernel> Logs<K> {
         // By what the file is now: what the window holds may be gone, and is not for a tail that
         // begins after that.
         let size = open.size_now(kernel);
-        self.tell(key, queue);
+        self.notify_waiting(key, queue);
         let size = size?;
         let open = self.logs[key].opened();
         let end = match until {
@@ -471,7 +470,7 @@ impl<K: Kernel> Logs<K> {
 
     /// Puts a log that somebody waits for into the list that it needs to be in.
     fn serve(&mut self, key: Key) {
-        let (Some(open), listed) = self.logs[key].open_mut() else { return };
+        let (open, listed) = self.logs[key].opened_and_listed();
         match open.need() {
             Need::Nothing => {}
             Need::Visit => self.schedule.add_due(key, listed),
@@ -479,8 +478,8 @@ impl<K: Kernel> Logs<K> {
         }
     }
 
-    /// A tail was told of a failure. If it is that of the log, the next visit forgets it, so that
-    /// whoever tries again does so in earnest.
+    /// A tail was given an error. If it is the fault of the log, the next visit clears it and tries
+    /// again.
     fn failed(&mut self, log: Key) {
         if self.logs[log].opened().fault().is_some() {
             self.changed(log);
@@ -489,8 +488,9 @@ impl<K: Kernel> Logs<K> {
 
     /// Queues an event for each waiting tail for which there is something, if anything was found
     /// since the last call.
-    fn tell(&mut self, key: Key, queue: &mut Queue) {
-        let (Some(open), _) = self.logs[key].open_mut() else { return };
+    fn notify_waiting(&mut self, key: Key, queue: &mut Queue) {
+        // Without tails there is nobody to notify.
+        let Some(open) = self.logs[key].open_mut() else { return };
         if !open.take_news() {
             return;
         }

@@ -54,9 +54,9 @@ pub(crate) struct OpenLog<F> {
     waiting: Vec<Key>,
     /// How many tails the log has.
     tails: usize,
-    /// Why growth cannot be noticed any more; told to every tail that asks for more.
+    /// Why growth cannot be noticed any more; the error of every tail that asks for more.
     fault: Option<i32>,
-    /// Something was found that the waiting tails were not told of.
+    /// Something was found that the waiting tails were not notified of.
     news: bool,
     /// Whether the kernel has a watch of the file for this log.
     watched: bool,
@@ -134,7 +134,7 @@ impl<F> OpenLog<F> {
         self.waiting.get(place as usize).copied()
     }
 
-    /// The list of those that wait, to be told; what is left of it comes back with
+    /// Takes the list of those that wait, to notify them; what is left of it comes back with
     /// [`set_waiting`](Self::set_waiting).
     pub(crate) fn take_waiting(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.waiting)
@@ -144,7 +144,8 @@ impl<F> OpenLog<F> {
         self.waiting = waiting;
     }
 
-    /// Whether something was found that the waiting tails were not told of. They are told now.
+    /// Whether something was found since the last call, of which the waiting tails have to be
+    /// notified.
     pub(crate) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
@@ -152,7 +153,7 @@ impl<F> OpenLog<F> {
     /// What a tail that waits relies on.
     pub(crate) fn need(&self) -> Need {
         match self.notice {
-            // Whoever asks the next time finds the fault; see `Logs::failed`.
+            // Whoever asks the next time finds the fault; and a visit clears it.
             _ if self.fault.is_some() || self.waiting.is_empty() => Need::Nothing,
             _ if self.more => Need::Visit,
             Notice::None => Need::Visit,
@@ -187,7 +188,7 @@ impl<F> OpenLog<F> {
         end
     }
 
-    /// The tails are told why they do not get the rest.
+    /// Notes the failure, for the tails.
     fn fail(&mut self, error: &io::Error) {
         self.fault = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
         self.news = true;
@@ -250,8 +251,7 @@ impl<F> OpenLog<F> {
         }
     }
 
-    /// Makes the watch, disarmed, so that the limit on watches is met here, where somebody can be
-    /// told.
+    /// Makes the watch, disarmed, so that a reached limit on watches is an error of the caller.
     pub(crate) fn watch<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,

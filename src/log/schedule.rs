@@ -62,8 +62,7 @@ impl Schedule {
         !self.paced.is_empty()
     }
 
-    /// When the hot logs are to be visited next. They are served from the first moment that
-    /// somebody waits for one.
+    /// When the hot logs are to be visited next: one pace after the first call with one listed.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if self.paced.is_empty() {
             self.pace_at = None;
@@ -86,7 +85,7 @@ impl Schedule {
         self.spare = visited;
     }
 
-    /// Takes the hot logs if their pace is over by now.
+    /// Takes one of the hot logs, if their pace is over by now; `None` when all are taken.
     pub(crate) fn end_pace(&mut self, now: Instant) -> Option<Key> {
         if self.pace_at.is_none_or(|at| at > now) {
             return None;
