@@ -1,7 +1,7 @@
 //! Owns [`Log`]: one log from its first byte to its removal, whether or not anybody reads it.
 //!
-//! Invariants: it has a file open exactly as long as it has tails. What was found out about it stays
-//! known when the last tail goes. A log without a place is that of no job, or of one that was
+//! Invariants: it has a file open exactly as long as it has tails. What was found out about it
+//! stays known when the last tail goes. A log without a place is that of no job, or of one that was
 //! removed, and lives as long as it has tails.
 
 use std::io;
