@@ -1,7 +1,7 @@
 //! Owns [`Log`]: one log from its first byte to its removal, whether or not anybody reads it.
 //!
-//! Invariants: it has a file open exactly as long as it has tails. What was found out about it stays
-//! known when the last tail goes. A log without a place is that of no job, or of one that was
+//! Invariants: it has a file open exactly as long as it has tails. What was found out about it
+//! stays known when the last tail goes. A log without a place is that of no job, or of one that was
 //! removed, and lives as long as it has tails.
 
 use std::io;
@@ -83,9 +83,9 @@ impl<K: Kernel> Log<K> {
         self.open.as_deref()
     }
 
-    /// The log as its tails see it, if it has any, and the lists that it is in.
-    pub(crate) fn open_mut(&mut self) -> (Option<&mut OpenLog<K::File>>, &mut Listed) {
-        (self.open.as_deref_mut(), &mut self.listed)
+    /// The log as its tails see it, if it has any.
+    pub(crate) fn open_mut(&mut self) -> Option<&mut OpenLog<K::File>> {
+        self.open.as_deref_mut()
     }
 
     /// The log as its tails see it, for one of them.
@@ -93,8 +93,13 @@ impl<K: Kernel> Log<K> {
     /// # Panics
     /// When it is not open, and so has no tails.
     pub(crate) fn opened(&mut self) -> &mut OpenLog<K::File> {
+        self.opened_and_listed().0
+    }
+
+    /// As [`opened`](Self::opened), with the lists that it is in.
+    pub(crate) fn opened_and_listed(&mut self) -> (&mut OpenLog<K::File>, &mut Listed) {
         let Some(open) = &mut self.open else { unreachable!("a log with a tail is open") };
-        open
+        (open, &mut self.listed)
     }
 
     /// Which lists it is in.

@@ -1,4 +1,4 @@
-//! Owns [`Logs`]: all logs of a reactor and all tails, and who is to be told what.
+//! Owns [`Logs`]: all logs of a reactor and all their tails, and which of them get an event.
 //!
 //! Invariants: a file has one log, by its identity. A log is known from `create` to `remove` if it
 //! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
 use crate::log::lines::start_of_last_lines;
 use crate::log::log::Log;
-use crate::log::open_log::{Need, News, OpenLog, Waiting};
+use crate::log::open_log::{News, OpenLog, Waiting};
 use crate::log::options::{Position, TailOptions};
 #[cfg(any(fuzzing, test))]
 use crate::log::published::Published;
-use crate::log::queue::{Next, Queue};
+use crate::log::queue::{Front, Queue};
 use crate::log::read::{Fill, Read, ReadError};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
@@ -96,7 +96,8 @@ impl<K: Kernel> Logs<K> {
     /// The job of this log has finished: fixes where its output ends, tells the waiting tails, and
     /// says where that is. Opens nothing when nobody reads the log.
     ///
-    /// After a failure it is tried again for the tails, and those are told why they wait.
+    /// After a failure the tails are given the error when they have read everything known, and it
+    /// is tried again.
     pub(crate) fn finish(
         &mut self,
         kernel: &mut K,
@@ -104,7 +105,7 @@ impl<K: Kernel> Logs<K> {
         queue: &mut Queue,
     ) -> io::Result<u64> {
         let end = self.logs[log].finish(kernel);
-        self.tell(log, queue);
+        self.notify_waiting(log, queue);
         end
     }
 
@@ -144,12 +145,12 @@ impl<K: Kernel> Logs<K> {
             self.open(kernel, log, file)?;
         }
         if self.logs[log].is_end_due() {
-            // If that fails again, the tail is told.
+            // If that fails again, reading the tail gives the error.
             let _ = self.logs[log].finish(kernel);
         }
         let end = self.logs[log].final_end();
         let until = end.map_or(Until::JobEnd, Until::Offset);
-        self.subscribe(kernel, log, options, until, true, token, queue)
+        self.subscribe(kernel, log, options, until, token, queue)
     }
 
     /// Opens a tail on a file, which may be the log of a job. The offset is fixed here and now, by
@@ -174,7 +175,7 @@ impl<K: Kernel> Logs<K> {
         if !self.logs[log].is_open() {
             self.open(kernel, log, file)?;
         }
-        self.subscribe(kernel, log, options, Until::Never, false, token, queue)
+        self.subscribe(kernel, log, options, Until::Never, token, queue)
     }
 
     /// Copies the next bytes of a tail.
@@ -188,11 +189,15 @@ impl<K: Kernel> Logs<K> {
         let key = tail.0;
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
-        let read = tail.read(self.logs[log].opened(), kernel, buffer);
+        let (open, listed) = self.logs[log].opened_and_listed();
+        let read = tail.read(open, kernel, buffer);
         match &read {
             Ok(Read::Data(_) | Read::Ended) => {}
-            Ok(Read::UpToDate) => self.wait(key),
-            Ok(Read::Truncated) => self.tell(log, queue),
+            Ok(Read::UpToDate) => {
+                tail.wait(key, open);
+                self.schedule.serve(log, open.need(), listed);
+            }
+            Ok(Read::Truncated) => self.notify_waiting(log, queue),
             Err(_) => self.failed(log),
         }
         Ok(read?)
@@ -209,11 +214,15 @@ impl<K: Kernel> Logs<K> {
         let key = tail.0;
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
-        let filled = tail.fill(key, self.logs[log].opened(), kernel, &mut self.scratch);
+        let (open, listed) = self.logs[log].opened_and_listed();
+        let filled = tail.fill(key, open, kernel, &mut self.scratch);
         match &filled {
             Ok(Filled::Window(..) | Filled::Scratch(..) | Filled::Ended) => {}
-            Ok(Filled::UpToDate) => self.wait(key),
-            Ok(Filled::Truncated) => self.tell(log, queue),
+            Ok(Filled::UpToDate) => {
+                tail.wait(key, open);
+                self.schedule.serve(log, open.need(), listed);
+            }
+            Ok(Filled::Truncated) => self.notify_waiting(log, queue),
             Err(_) => self.failed(log),
         }
         Ok(filled?)
@@ -268,39 +277,50 @@ impl<K: Kernel> Logs<K> {
         Some(())
     }
 
-    /// Takes the next event out of the queue that means anything: not one of a tail that was closed
-    /// or has ended since.
-    #[inline]
-    pub(crate) fn next_event(&mut self, queue: &mut Queue) -> Option<Event> {
-        loop {
-            match queue.pop()? {
-                Next::Tail(key, round) => {
-                    let tail = self.tails.get_mut(key);
-                    if let Some(event) = tail.and_then(|tail| tail.take_turn(key, round)) {
-                        return Some(event);
+    /// Takes events out of the queue as long as there is room for them. Those that mean nothing any
+    /// more are dropped: of a tail that was closed or has ended since, and whatever else is not
+    /// `wanted`.
+    pub(crate) fn emit(
+        &mut self,
+        queue: &mut Queue,
+        events: &mut Events,
+        wanted: impl Fn(&Event) -> bool,
+    ) {
+        while !events.is_full()
+            && let Some(front) = queue.front()
+        {
+            match front {
+                Front::Crowd(crowd) => {
+                    // Thousands may come in one turn: a tight loop, and events that are put together
+                    // from parts that fit into registers.
+                    while !events.is_full()
+                        && let Some(key) = crowd.take()
+                    {
+                        let tail = self.tails.get_mut(key);
+                        if let Some(token) = tail.and_then(|tail| tail.take_turn(crowd.round())) {
+                            events.push(Event::Readable { tail: TailId(key), token });
+                        }
                     }
                 }
-                Next::Event(Event::Readable { tail, token }) => {
+                Front::Event(Event::Readable { tail, token }) => {
                     if self.tails.get_mut(tail.0).is_some_and(Tail::take_event) {
-                        return Some(Event::Readable { tail, token });
+                        events.push(Event::Readable { tail, token });
                     }
                 }
-                Next::Event(event) => return Some(event),
+                Front::Event(event) if wanted(&event) => events.push(event),
+                Front::Event(_) => {}
             }
         }
     }
 
-    /// The tails of the queue for which [`next_event`](Self::next_event) would give one.
+    /// The tails of the queue for which [`emit`](Self::emit) would give one, in no particular order.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn queued<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = TailId> {
-        queue.iter().filter_map(|next| match next {
-            Next::Tail(key, round) => {
-                let tail = self.tails.get(key)?;
-                tail.waiting().is_in_round(round).then_some(TailId(key))
-            }
-            Next::Event(Event::Readable { tail, .. }) => Some(tail),
-            Next::Event(_) => None,
-        })
+        let of_crowds = queue.crowds().filter_map(|(key, round)| {
+            let tail = self.tails.get(key)?;
+            tail.waiting().is_in_round(round).then_some(TailId(key))
+        });
+        of_crowds.chain(queue.events().filter_map(Event::tail))
     }
 
     /// The watch of a log has reported something. The event may be an old one, of a log that was
@@ -317,7 +337,7 @@ impl<K: Kernel> Logs<K> {
     pub(crate) fn watch_lost(&mut self, kernel: &mut K, log: Key) {
         kernel.watch_lost(log);
         if let Some(entry) = self.logs.get_mut(log)
-            && let (Some(open), _) = entry.open_mut()
+            && let Some(open) = entry.open_mut()
         {
             open.watch_lost();
         }
@@ -342,8 +362,7 @@ impl<K: Kernel> Logs<K> {
         self.schedule.has_paced()
     }
 
-    /// When the hot logs are to be visited next. They are served from the first moment that
-    /// somebody waits for one.
+    /// When the hot logs are to be visited next: one pace after the first of them was listed.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         self.schedule.pace_at(now)
     }
@@ -371,15 +390,16 @@ impl<K: Kernel> Logs<K> {
         let Some(log) = self.logs.get_mut(key) else { return };
         log.listed().taken_from_due();
         let end_due = log.is_end_due();
-        let (Some(open), _) = log.open_mut() else { return };
+        let Some(open) = log.open_mut() else { return };
         if end_due {
-            // The tails are told of a failure.
+            // A failure is reported to the tails.
             let _ = open.finish(kernel);
         } else {
             open.visit(kernel, key, now, self.schedule.pace());
         }
-        self.tell(key, queue);
-        self.serve(key);
+        self.notify_waiting(key, queue);
+        let (open, listed) = self.logs[key].opened_and_listed();
+        self.schedule.serve(key, open.need(), listed);
     }
 
     /// Opens a log for its first tail, which has to be added next.
@@ -397,17 +417,16 @@ impl<K: Kernel> Logs<K> {
     }
 
     /// Adds a tail to an open log, which is closed again when that fails and it has no other.
-    #[expect(clippy::too_many_arguments, reason = "what a tail is made of")]
     fn subscribe(
         &mut self,
         kernel: &mut K,
         key: Key,
         options: TailOptions,
         until: Until,
-        of_job: bool,
         token: Token,
         queue: &mut Queue,
     ) -> io::Result<TailId> {
+        let of_job = until != Until::Never;
         let prepared = self.prepare(kernel, key, options, until, queue);
         let (offset, until) = match prepared {
             Ok(prepared) => prepared,
@@ -420,7 +439,7 @@ impl<K: Kernel> Logs<K> {
         open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
         if self.tails[tail].has_news(open) {
-            // A failure is something to hear of, too.
+            // A failure is news, too.
             self.tails[tail].announce(tail, queue);
         } else {
             self.wait(tail);
@@ -441,7 +460,7 @@ impl<K: Kernel> Logs<K> {
         // By what the file is now: what the window holds may be gone, and is not for a tail that
         // begins after that.
         let size = open.size_now(kernel);
-        self.tell(key, queue);
+        self.notify_waiting(key, queue);
         let size = size?;
         let open = self.logs[key].opened();
         let end = match until {
@@ -493,27 +512,13 @@ impl<K: Kernel> Logs<K> {
     fn wait(&mut self, key: Key) {
         let tail = &mut self.tails[key];
         let log = tail.log();
-        let (Some(open), listed) = self.logs[log].open_mut() else { return };
+        let (open, listed) = self.logs[log].opened_and_listed();
         tail.wait(key, open);
-        match open.need() {
-            Need::Nothing => {}
-            Need::Visit => self.schedule.add_due(log, listed),
-            Need::Pace => self.schedule.add_paced(log, listed),
-        }
+        self.schedule.serve(log, open.need(), listed);
     }
 
-    /// Puts a log that somebody waits for into the list that it needs to be in.
-    fn serve(&mut self, key: Key) {
-        let (Some(open), listed) = self.logs[key].open_mut() else { return };
-        match open.need() {
-            Need::Nothing => {}
-            Need::Visit => self.schedule.add_due(key, listed),
-            Need::Pace => self.schedule.add_paced(key, listed),
-        }
-    }
-
-    /// A tail was told of a failure. If it is that of the log, the next visit forgets it, so that
-    /// whoever tries again does so in earnest.
+    /// A tail was given an error. If it is the fault of the log, the next visit clears it and tries
+    /// again.
     fn failed(&mut self, log: Key) {
         if self.logs[log].opened().fault().is_some() {
             self.changed(log);
@@ -522,8 +527,9 @@ impl<K: Kernel> Logs<K> {
 
     /// Queues an event for each waiting tail for which there is something, if anything was found
     /// since the last call. Those that have read everything are not looked at one by one.
-    fn tell(&mut self, key: Key, queue: &mut Queue) {
-        let (Some(open), _) = self.logs[key].open_mut() else { return };
+    fn notify_waiting(&mut self, key: Key, queue: &mut Queue) {
+        // Without tails there is nobody to notify.
+        let Some(open) = self.logs[key].open_mut() else { return };
         match open.take_news() {
             News::None => return,
             News::Crowd => {

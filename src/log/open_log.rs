@@ -88,9 +88,9 @@ pub(crate) struct OpenLog<F> {
     apart: Vec<Key>,
     /// How many tails the log has.
     tails: usize,
-    /// Why growth cannot be noticed any more; told to every tail that asks for more.
+    /// Why growth cannot be noticed any more; the error of every tail that asks for more.
     fault: Option<i32>,
-    /// What was found that the waiting tails were not told of.
+    /// What was found that the waiting tails were not notified of.
     news: News,
     /// Whether the kernel has a watch of the file for this log.
     watched: bool,
@@ -233,7 +233,7 @@ impl<F> OpenLog<F> {
     /// What a tail that waits relies on.
     pub(crate) fn need(&self) -> Need {
         match self.notice {
-            // Whoever asks the next time finds the fault; see `Logs::failed`.
+            // Whoever asks the next time finds the fault; and a visit clears it.
             _ if self.fault.is_some() || self.nobody_waits() => Need::Nothing,
             _ if self.more => Need::Visit,
             Notice::None => Need::Visit,
@@ -268,7 +268,7 @@ impl<F> OpenLog<F> {
         end
     }
 
-    /// The tails are told why they do not get the rest.
+    /// Notes the failure, for the tails.
     fn fail(&mut self, error: &io::Error) {
         self.fault = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
         self.add_news(News::Crowd);
@@ -331,8 +331,7 @@ impl<F> OpenLog<F> {
         }
     }
 
-    /// Makes the watch, disarmed, so that the limit on watches is met here, where somebody can be
-    /// told.
+    /// Makes the watch, disarmed, so that a reached limit on watches is an error of the caller.
     pub(crate) fn watch<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,

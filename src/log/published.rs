@@ -1,8 +1,8 @@
 //! Owns [`Published`]: what is known of one log, in the one place where every thread may look.
 //!
 //! Invariant: only the thread of the loop stores. It reads its own stores back without ordering;
-//! other threads take a consistent view with [`known`](Published::known). The file is behind a lock
-//! that is taken when the log is opened or closed, never per event. Knows nothing of tails.
+//! other threads take a consistent view with `known`. The file is behind a lock that is taken when
+//! the log is opened or closed, never per event. Knows nothing of tails.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

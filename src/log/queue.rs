@@ -24,20 +24,35 @@ enum Entry {
 
 /// Tails that have waited for the same log, and for which there is something now.
 #[derive(Debug)]
-struct Crowd {
+pub(crate) struct Crowd {
     tails: Vec<Key>,
     /// The first that was not taken out yet.
     next: usize,
     round: u32,
 }
 
-/// What comes out of the queue.
+impl Crowd {
+    /// In which round of their log they have waited. Whoever was closed or has waited again since
+    /// is none of them any more.
+    pub(crate) fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// Takes out the next one.
+    pub(crate) fn take(&mut self) -> Option<Key> {
+        let tail = self.tails.get(self.next).copied();
+        self.next += 1;
+        tail
+    }
+}
+
+/// What comes out of the queue next.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum Front<'a> {
+    /// This event, which is out already.
     Event(Event),
-    /// Something for a tail that has waited in this round of its log, unless it was closed or has
-    /// waited again since.
-    Tail(Key, u32),
+    /// Tails, which are to be taken out one by one.
+    Crowd(&'a mut Crowd),
 }
 
 impl Queue {
@@ -62,21 +77,27 @@ impl Queue {
         }
     }
 
-    /// Takes out what comes next.
-    pub(crate) fn pop(&mut self) -> Option<Next> {
-        loop {
-            if let Entry::Crowd(crowd) = self.entries.front_mut()?
-                && let Some(tail) = crowd.tails.get(crowd.next)
-            {
-                crowd.next += 1;
-                return Some(Next::Tail(*tail, crowd.round));
+    /// What comes next.
+    pub(crate) fn front(&mut self) -> Option<Front<'_>> {
+        while let Some(Entry::Crowd(Crowd { tails, next, .. })) = self.entries.front_mut()
+            && *next >= tails.len()
+        {
+            tails.clear();
+            self.spare.push(std::mem::take(tails));
+            self.entries.pop_front();
+        }
+        match self.entries.front()? {
+            Entry::Event(_) => {
+                let Some(Entry::Event(event)) = self.entries.pop_front() else {
+                    unreachable!("it was just seen")
+                };
+                Some(Front::Event(event))
             }
-            match self.entries.pop_front()? {
-                Entry::Event(event) => return Some(Next::Event(event)),
-                Entry::Crowd(Crowd { mut tails, .. }) => {
-                    tails.clear();
-                    self.spare.push(tails);
-                }
+            Entry::Crowd(_) => {
+                let Some(Entry::Crowd(crowd)) = self.entries.front_mut() else {
+                    unreachable!("it was just seen")
+                };
+                Some(Front::Crowd(crowd))
             }
         }
     }
@@ -86,15 +107,23 @@ impl Queue {
         self.entries.clear();
     }
 
-    /// Everything in the queue, oldest first; those of [`Next::Tail`] that mean nothing any more
-    /// included.
+    /// The events in the queue, oldest first.
     #[cfg(any(fuzzing, test))]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Next> {
-        self.entries.iter().flat_map(|entry| match entry {
-            Entry::Event(event) => vec![Next::Event(event.clone())],
-            Entry::Crowd(Crowd { tails, next, round }) => {
-                tails.iter().skip(*next).map(|tail| Next::Tail(*tail, *round)).collect()
-            }
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Event(event) => Some(event),
+            Entry::Crowd(_) => None,
         })
+    }
+
+    /// The tails in the queue with the rounds in which they have waited, oldest first.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn crowds(&self) -> impl Iterator<Item = (Key, u32)> {
+        let crowds = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Event(_) => None,
+            Entry::Crowd(crowd) => Some(crowd),
+        });
+        crowds
+            .flat_map(|crowd| crowd.tails.iter().skip(crowd.next).map(|tail| (*tail, crowd.round)))
     }
 }

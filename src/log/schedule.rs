@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::id::Key;
+use crate::log::open_log::Need;
 
 /// In which lists a log is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +53,15 @@ impl Schedule {
         }
     }
 
+    /// Puts a log into the list that it needs to be in.
+    pub(crate) fn serve(&mut self, log: Key, need: Need, listed: &mut Listed) {
+        match need {
+            Need::Nothing => {}
+            Need::Visit => self.add_due(log, listed),
+            Need::Pace => self.add_paced(log, listed),
+        }
+    }
+
     /// Whether a visit is due now.
     pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty()
@@ -62,8 +72,7 @@ impl Schedule {
         !self.paced.is_empty()
     }
 
-    /// When the hot logs are to be visited next. They are served from the first moment that
-    /// somebody waits for one.
+    /// When the hot logs are to be visited next: one pace after the first call with one listed.
     pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         if self.paced.is_empty() {
             self.pace_at = None;
@@ -86,7 +95,7 @@ impl Schedule {
         self.spare = visited;
     }
 
-    /// Takes the hot logs if their pace is over by now.
+    /// Takes one of the hot logs, if their pace is over by now; `None` when all are taken.
     pub(crate) fn end_pace(&mut self, now: Instant) -> Option<Key> {
         if self.pace_at.is_none_or(|at| at > now) {
             return None;

@@ -28,9 +28,9 @@ impl Scratch {
         Self { owner: None, start: 0, length: 0, bytes: Vec::new(), capacity }
     }
 
-    /// Makes bytes at `offset` available, at most `left`, and says how many there are. They are read
-    /// unless the last call for the same owner has read them; `None` when `read` says that the log
-    /// does not have them any more.
+    /// Makes bytes at `offset` available, at most `left`, and says how many there are. They are
+    /// read unless the last call for the same owner has read them; `None` when `read` says that the
+    /// log does not have them any more.
     pub(crate) fn fetch(
         &mut self,
         owner: (Key, u32),

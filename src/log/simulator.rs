@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::event::Event;
+use crate::event::Events;
 use crate::id::{Key, TailId, Token};
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
@@ -457,10 +457,10 @@ impl Engine {
 
     /// Takes the next event of the queue as a poll gives it to the host: the token it has.
     pub fn emit(&mut self) -> Option<(TailId, usize)> {
-        match self.logs.next_event(&mut self.queue)? {
-            Event::Readable { tail, token } => Some((tail, token.0)),
-            other => unreachable!("a log has queued {other:?}"),
-        }
+        let mut events = Events::with_capacity(1);
+        self.logs.emit(&mut self.queue, &mut events, |_| true);
+        let event = events.iter().next()?;
+        Some((event.tail()?, event.token()?.0))
     }
 
     /// How many tails there are.

@@ -154,14 +154,14 @@ impl Tail {
         !self.ended
     }
 
-    /// The crowd that has waited in this round is told: its event, unless it was not one of them any
-    /// more.
-    pub(crate) fn take_turn(&mut self, key: Key, round: u32) -> Option<Event> {
+    /// The crowd that has waited in this round is told: the token of its event, unless it was not
+    /// one of them any more.
+    pub(crate) fn take_turn(&mut self, round: u32) -> Option<Token> {
         if !self.waiting.is_in_round(round) {
             return None;
         }
         self.waiting = Waiting::No;
-        (!self.ended).then_some(Event::Readable { tail: TailId(key), token: self.token })
+        (!self.ended).then_some(self.token)
     }
 
     /// Copies the next bytes into `buffer`.

@@ -266,14 +266,9 @@ impl Reactor {
 
     fn emit(&mut self, events: &mut Events) {
         let Linux { logs, queue, .. } = &mut self.system;
-        while !events.is_full()
-            && let Some(event) = logs.next_event(queue)
-        {
-            // Events of a job that was removed meanwhile would confuse.
-            if event.job().is_none_or(|job| self.jobs.contains(job)) {
-                events.push(event);
-            }
-        }
+        // Events of a job that was removed meanwhile would confuse.
+        let wanted = |event: &Event| event.job().is_none_or(|job| self.jobs.contains(job));
+        logs.emit(queue, events, wanted);
     }
 
     pub(super) fn has_work(&self) -> bool {
