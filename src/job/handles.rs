@@ -69,20 +69,22 @@ impl<S: System> Handles<S> {
         }
     }
 
-    /// Watches cgroup.events, and says whether there is a watch: without one to be had, pidfds do
-    /// as well, if at a greater cost.
-    pub(super) fn watch_events(&mut self, system: &mut S) -> bool {
+    /// Watches cgroup.events. Without a watch to be had, pidfds do as well, if at a greater cost.
+    pub(super) fn watch_events(&mut self, system: &mut S) -> io::Result<()> {
         if !self.events {
             let source = self.source(JobSource::GroupEvents);
-            self.events = system.watch_file(&self.group, "cgroup.events", source).is_ok();
+            system.watch_file(&self.group, "cgroup.events", source)?;
+            self.events = true;
         }
-        self.events
+        Ok(())
     }
 
     /// Watches memory.events. Without the file, or a watch to be had, there is no verdict.
-    pub(super) fn watch_memory(&mut self, system: &mut S) {
+    pub(super) fn watch_memory(&mut self, system: &mut S) -> io::Result<()> {
         let source = self.source(JobSource::MemoryEvents);
-        self.memory = system.watch_file(&self.group, "memory.events", source).is_ok();
+        let watched = system.watch_file(&self.group, "memory.events", source);
+        self.memory = watched.is_ok();
+        watched
     }
 
     pub(super) fn watches_memory(&self) -> bool {

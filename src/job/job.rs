@@ -271,7 +271,16 @@ impl<S: System> Job<S> {
     fn main_ready(&mut self, system: &mut S) {
         let spawned = self.record.spawned();
         let Course::Live(live) = &mut self.course else { return };
-        let Some(exit) = live.reap(spawned, system) else { return };
+        let exit = match live.reap(spawned, system) {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return,
+            Err(problem) => {
+                live.report_problem(problem);
+                self.step(Input::Kill, system);
+                let Course::Live(live) = &mut self.course else { return };
+                live.main_lost(spawned, system)
+            }
+        };
         system.emit(Event::Exited { job: self.record.id(), token: self.token, exit });
         self.step(Input::Exit, system);
     }

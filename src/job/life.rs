@@ -140,7 +140,8 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (Stopping { grace }, StopWithin(other)) => {
             (Stopping { grace: grace.min(other) }, Action::None)
         }
-        (Running { .. } | Stopping { .. }, Kill) => (Killing, Action::Kill),
+        // Once more for what was killed already: the first kill may have failed.
+        (Running { .. } | Stopping { .. } | Killing, Kill) => (Killing, Action::Kill),
         (Stopping { .. }, GraceOver) => (Killing, Action::Kill),
 
         (Running { limit }, Exit) => match policy {
@@ -167,7 +168,7 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (Leaving { grace }, StopWithin(other)) => {
             (Leaving { grace: grace.min(other) }, Action::None)
         }
-        (Lingering { .. } | Leaving { .. }, Kill) => (Clearing, Action::Kill),
+        (Lingering { .. } | Leaving { .. } | Clearing, Kill) => (Clearing, Action::Kill),
         (Leaving { .. }, GraceOver) => (Clearing, Action::Kill),
         (Lingering { .. } | Leaving { .. } | Clearing, Empty) => (Finished, Action::Finish),
 
@@ -252,6 +253,15 @@ mod tests {
                 after == state || action != Action::None || shortened,
                 "{state:?} {input:?} changes without an action"
             );
+        });
+    }
+
+    #[test]
+    fn what_was_killed_can_be_killed_again_because_a_kill_can_fail() {
+        all(|state, _, policy, _, _| {
+            let (killed, _) = next(state, Input::Kill, policy);
+            let again = if killed == State::Finished { Action::None } else { Action::Kill };
+            assert_eq!(next(killed, Input::Kill, policy), (killed, again), "from {state:?}");
         });
     }
 

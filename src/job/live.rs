@@ -33,6 +33,8 @@ pub(crate) struct Live<S: System> {
     state: State,
     handles: Handles<S>,
     exited: Option<Exited>,
+    /// Whether the main process is reaped, by us or by somebody else.
+    reaped: bool,
     stopped_by: Option<StopCause>,
     killed: bool,
     frozen: Frozen,
@@ -80,7 +82,11 @@ struct Oom {
 
 impl<S: System> Live<S> {
     pub(crate) fn new(limit: Option<Instant>, mut handles: Handles<S>, system: &mut S) -> Self {
-        handles.watch_memory(system);
+        // Without the file there is no verdict, which needs no word; without a watch there is none
+        // either, which does.
+        let watched = handles.watch_memory(system);
+        let refused = watched.err().filter(|cause| cause.kind() != io::ErrorKind::NotFound);
+        let problems = refused.map(Error::event_loop("watch memory.events of a job"));
         let mut oom = Oom::default();
         if handles.watches_memory() {
             // Not counted anew for each job: what was met above before this job may at worst be
@@ -91,11 +97,12 @@ impl<S: System> Live<S> {
             state: State::Running { limit },
             handles,
             exited: None,
+            reaped: false,
             stopped_by: None,
             killed: false,
             frozen: Frozen::default(),
             oom,
-            problems: Vec::new(),
+            problems: problems.into_iter().collect(),
         }
     }
 
@@ -147,11 +154,12 @@ impl<S: System> Live<S> {
     /// cooperation, so a failure is only reported.
     pub(crate) fn send_stop_signal(&mut self, signal: Signal, system: &mut S) {
         // A frozen process acts on no signal but a kill.
-        let thawed = match std::mem::take(&mut self.frozen).wanted {
-            true => system.freeze(self.handles.group(), false),
-            false => Ok(()),
-        };
-        self.problems.extend(thawed.err());
+        if self.frozen.wanted {
+            match system.freeze(self.handles.group(), false) {
+                Ok(()) => self.frozen = Frozen::default(),
+                Err(problem) => self.problems.push(problem),
+            }
+        }
         self.problems.extend(self.signal(signal, system).err());
     }
 
@@ -159,7 +167,11 @@ impl<S: System> Live<S> {
     /// another cgroup.
     pub(crate) fn kill_all(&mut self, system: &mut S) {
         self.killed = true;
-        self.problems.extend(system.kill(self.handles.group()).err());
+        if let Err(problem) = system.kill(self.handles.group()) {
+            self.problems.push(problem);
+            // Then one by one: nothing else would ever end what is left.
+            self.problems.extend(self.signal(Signal::KILL, system).err());
+        }
         if self.exited.is_none() {
             let killed = system.signal(self.handles.process(), Signal::KILL);
             self.problems.extend(killed.map_err(Error::event_loop("kill a main process")).err());
@@ -167,36 +179,45 @@ impl<S: System> Live<S> {
     }
 
     /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known
-    /// already, or when the process runs still.
-    pub(crate) fn reap(&mut self, spawned: Instant, system: &mut S) -> Option<Exit> {
+    /// already, or when the process runs still. After a failure nothing tells of its exit any more.
+    pub(crate) fn reap(&mut self, spawned: Instant, system: &mut S) -> Result<Option<Exit>> {
         if self.exited.is_some() {
-            return None;
+            return Ok(None);
         }
         let needs_leader = S::needs_leader(self.handles.group());
         let reap = if needs_leader { Reap::Peek } else { Reap::Now };
         self.handles.unwatch_exit(system);
         let (exit, usage) = match system.wait(self.handles.process(), reap) {
-            Ok(Some(ended)) => ended,
-            Ok(None) => match self.handles.watch_exit(system) {
-                Ok(()) => return None,
-                Err(cause) => {
-                    // Nobody would tell of its exit.
-                    self.problems.push(Error::event_loop("watch a main process")(cause));
-                    self.kill_all(system);
-                    (Exit::Unknown, Usage::default())
-                }
-            },
+            Ok(Some(ended)) => {
+                self.reaped = !needs_leader;
+                ended
+            }
+            Ok(None) => {
+                let watched = self.handles.watch_exit(system);
+                watched.map_err(Error::event_loop("watch a main process"))?;
+                return Ok(None);
+            }
             Err(cause) => {
                 // ECHILD: the host ignores SIGCHLD, or waits for any child.
-                if Errno::from_io_error(&cause) != Some(Errno::CHILD) {
+                self.reaped = Errno::from_io_error(&cause) == Some(Errno::CHILD);
+                if !self.reaped {
                     self.problems.push(Error::event_loop("wait for a main process")(cause));
                 }
                 (system.exit_after_reap(self.handles.process()), Usage::default())
             }
         };
+        Ok(Some(self.main_exited(exit, usage, spawned, system)))
+    }
+
+    /// The main process counts as exited: nothing would tell of its exit.
+    pub(crate) fn main_lost(&mut self, spawned: Instant, system: &mut S) -> Exit {
+        self.main_exited(Exit::Unknown, Usage::default(), spawned, system)
+    }
+
+    fn main_exited(&mut self, exit: Exit, usage: Usage, spawned: Instant, system: &S) -> Exit {
         let wall = system.now().saturating_duration_since(spawned);
         self.exited = Some(Exited { exit, usage, wall });
-        Some(exit)
+        exit
     }
 
     /// A process that was waited for besides the main one has exited; says whether it was the last.
@@ -214,7 +235,7 @@ impl<S: System> Live<S> {
             self.kill_all(system);
         }
         // Arm, then look again, then wait.
-        let watched = self.handles.watch_events(system);
+        let watched = self.handles.watch_events(system).is_ok();
         let killing = self.state == State::Clearing;
         for _ in 0..LOOKS {
             let awaited = (killing || !watched) && self.await_survivors(watched, system)?;
@@ -257,9 +278,13 @@ impl<S: System> Live<S> {
         system: &mut S,
     ) -> Result<()> {
         // The watch first, so that nothing has changed if there is none to be had; then look.
-        if !self.handles.watch_events(system) {
+        if let Err(cause) = self.handles.watch_events(system) {
             let path = S::path(self.handles.group()).map(|path| path.join("cgroup.events"));
-            return Err(SystemError::WatchLimit { path: path.unwrap_or_default() }.into());
+            let path = path.unwrap_or_default();
+            return Err(match Errno::from_io_error(&cause) {
+                Some(Errno::NOSPC) => SystemError::WatchLimit { path }.into(),
+                _ => Error::path("watch", path)(cause),
+            });
         }
         system.freeze(self.handles.group(), freeze)?;
         self.frozen = Frozen { wanted: freeze, pending: true };
@@ -270,14 +295,20 @@ impl<S: System> Live<S> {
     /// Reports a freeze or thaw that is done.
     pub(crate) fn report_freeze(&mut self, job: JobId, token: Token, system: &mut S) {
         let Frozen { wanted, pending } = self.frozen;
-        let done =
-            pending && system.frozen(self.handles.group()).is_ok_and(|frozen| frozen == wanted);
-        if done {
-            self.frozen.pending = false;
-            system.emit(match wanted {
-                true => Event::Frozen { job, token },
-                false => Event::Thawed { job, token },
-            });
+        if !pending {
+            return;
+        }
+        match system.frozen(self.handles.group()) {
+            Ok(frozen) if frozen == wanted => {
+                self.frozen.pending = false;
+                system.emit(match wanted {
+                    true => Event::Frozen { job, token },
+                    false => Event::Thawed { job, token },
+                });
+            }
+            Ok(_) => {}
+            // The next notification may be the one that counts.
+            Err(problem) => self.problems.push(problem),
         }
     }
 
@@ -316,7 +347,14 @@ impl<S: System> Live<S> {
             return;
         }
         let group = self.handles.group();
-        let Ok(Some(events)) = system.read(group, "memory.events") else { return };
+        let events = match system.read(group, "memory.events") {
+            Ok(Some(events)) => events,
+            Ok(None) => return,
+            Err(problem) => {
+                self.problems.push(problem);
+                return;
+            }
+        };
         let kills = keyed(&events, "oom_kill");
         let fresh = kills.saturating_sub(self.oom.kills);
         if fresh == 0 {
@@ -349,9 +387,11 @@ impl<S: System> Live<S> {
         });
         self.handles.release(system);
         let (process, group) = (self.handles.process(), self.handles.group());
-        if S::needs_leader(group) {
-            // Its number is not needed any more.
-            let _ = system.wait(process, Reap::Now);
+        if !self.reaped {
+            // Its number is not needed any more, or it could not be waited for when it exited.
+            let waited = system.wait(process, Reap::Now).err();
+            let refused = waited.filter(|cause| Errno::from_io_error(cause) != Some(Errno::CHILD));
+            problems.extend(refused.map(Error::event_loop("reap a main process")));
         }
         let left = if empty { Ok(false) } else { system.populated(group) };
         let removed = match left {
