@@ -1,5 +1,5 @@
-//! The room of jobs: one job as an object, its life as a table, what holds its processes, and how it
-//! is started.
+//! The room of jobs: one job as an object, its life as a table, what holds its processes, and how
+//! it is started.
 //!
 //! Knows nothing of who asks. What jobs need of the system is the trait [`System`].
 
@@ -14,9 +14,19 @@ mod live;
 mod prepared;
 mod record;
 mod registry;
+#[cfg(any(fuzzing, test))]
+mod simulated;
+#[cfg(any(fuzzing, test))]
+mod simulator;
 mod system;
+#[cfg(test)]
+mod tests;
 
 pub use containment::Containment;
+#[cfg(any(fuzzing, test))]
+pub use simulated::{Held, Plan, SimulatedSystem, SystemCall};
+#[cfg(any(fuzzing, test))]
+pub use simulator::JobEngine;
 
 pub(crate) use containment::Contained;
 pub(crate) use job::Job;

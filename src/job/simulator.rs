@@ -1,0 +1,256 @@
+//! Owns the fuzzer's door to the jobs: [`JobEngine`], the real [`Registry`] over
+//! [`SimulatedSystem`].
+//!
+//! Invariant: everything but the system is the code that a reactor runs, driven as a reactor drives
+//! it. Compiled only for the fuzzer and for tests; knows nothing of what they expect.
+
+// A broken promise has to stop the fuzzer.
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use crate::command::Signal;
+use crate::driver::{Notice, Source};
+use crate::error::{Error, JobError, Result};
+use crate::event::{Event, Phase, Stall, Stallable, StopCause};
+use crate::id::{JobId, Token};
+use crate::job::job::Job;
+use crate::job::registry::Registry;
+use crate::job::simulated::{Plan, SimulatedSystem};
+use crate::job::system::System;
+
+/// The jobs over the simulated system, as a reactor would drive them.
+#[derive(Debug)]
+pub struct JobEngine {
+    registry: Registry<SimulatedSystem>,
+    system: SimulatedSystem,
+}
+
+impl Default for JobEngine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl JobEngine {
+    /// An engine without jobs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { registry: Registry::new(), system: SimulatedSystem::new() }
+    }
+
+    /// The system.
+    pub fn system(&mut self) -> &mut SimulatedSystem {
+        &mut self.system
+    }
+
+    /// Starts a job. Its index is the number of jobs before it, whether or not it is adopted.
+    /// `exited`: its main process has exited before it is adopted.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn spawn(&mut self, plan: Plan, token: usize, exited: bool) -> Result<JobId> {
+        let launched = self.system.launch(plan);
+        if exited {
+            self.system.exit(self.system.main(launched.job), 0, false);
+        }
+        let adopted = self.registry.adopt(launched, Token(token), &mut self.system);
+        self.system.roll_back();
+        adopted
+    }
+
+    fn id(&self, job: usize) -> JobId {
+        self.system.id(job)
+    }
+
+    /// How far a job has come; `None` for one that was removed or never adopted.
+    #[must_use]
+    pub fn phase(&self, job: usize) -> Option<Phase> {
+        self.registry.get(self.id(job)).ok().map(Job::phase)
+    }
+
+    /// Stops a job, within this time if one is given.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub fn stop(&mut self, job: usize, grace: Option<Duration>) -> Result<()> {
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.stop(grace, system))
+    }
+
+    /// Kills a job.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub fn kill(&mut self, job: usize) -> Result<()> {
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.kill(StopCause::Kill, system))
+    }
+
+    /// Kills all jobs, as a reactor does that is dropped.
+    pub fn kill_all(&mut self) {
+        self.registry.kill_attached(&mut self.system);
+    }
+
+    /// How many jobs are not finished.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.registry.attached()
+    }
+
+    /// Sends a signal to every process of a job.
+    ///
+    /// # Errors
+    /// There is no such job, or the system refused.
+    pub fn signal(&mut self, job: usize, signal: Signal) -> Result<()> {
+        self.registry.get(self.id(job))?.signal(signal, &mut self.system)
+    }
+
+    /// Sends a signal to the main process of a job.
+    ///
+    /// # Errors
+    /// There is no such job, its main process has exited, or the system refused.
+    pub fn signal_main(&mut self, job: usize, signal: Signal) -> Result<()> {
+        self.registry.get(self.id(job))?.signal_main(signal, &mut self.system)
+    }
+
+    /// Starts to freeze or to thaw a job.
+    ///
+    /// # Errors
+    /// There is no such job, it is finished or has no cgroup, or the system refused.
+    pub fn freeze(&mut self, job: usize, freeze: bool) -> Result<()> {
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.freeze(freeze, system))?
+    }
+
+    /// Makes stalls of a job events.
+    ///
+    /// # Errors
+    /// There is no such job, it is finished or has no cgroup, or the system refused.
+    pub fn watch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
+        let stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.watch_pressure(resource, stall, system))?
+    }
+
+    /// Ends the events for stalls of a job.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub fn unwatch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.unwatch_pressure(resource, system))
+    }
+
+    /// Removes a job.
+    ///
+    /// # Errors
+    /// There is no such job, it is not finished, or the system refused to remove its log.
+    pub fn remove(&mut self, job: usize) -> Result<()> {
+        self.registry.remove(self.id(job), &mut self.system)
+    }
+
+    /// How many notices are pending.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.system.notices().len()
+    }
+
+    /// Delivers one of the pending notices; says whether there was any.
+    ///
+    /// # Panics
+    /// A promise was broken.
+    pub fn deliver(&mut self, which: usize) -> bool {
+        let notices = self.system.notices();
+        if notices.is_empty() {
+            return false;
+        }
+        let notice = notices[which % notices.len()];
+        self.system.taken(notice);
+        let (registry, system) = (&mut self.registry, &mut self.system);
+        match notice {
+            Notice::Ready { registration, source: Source::Job(job, source), priority } => {
+                registry.ready(job, source, registration, priority, system);
+            }
+            Notice::Changed(Source::Job(job, source)) => registry.changed(job, source, system),
+            other => panic!("no notice about a job: {other:?}"),
+        }
+        true
+    }
+
+    /// Delivers a notice about a file that is, or was, watched: it may have been on its way when
+    /// the watch was taken back.
+    pub fn deliver_late(&mut self, which: usize) -> bool {
+        let past = self.system.past();
+        if past.is_empty() {
+            return false;
+        }
+        if let Source::Job(job, source) = past[which % past.len()] {
+            self.registry.changed(job, source, &mut self.system);
+        }
+        true
+    }
+
+    /// The queue of inotify overflows: what was to be told of files is lost, but for that.
+    pub fn overflow(&mut self) {
+        self.system.lose_changes();
+        self.registry.everything_changed(&mut self.system);
+    }
+
+    /// Time goes by.
+    pub fn advance(&mut self, time: Duration) {
+        self.system.advance(time);
+        self.registry.deadlines_passed(self.system.now(), &mut self.system);
+    }
+
+    /// Time goes by until the next deadline; says whether there is one.
+    pub fn advance_to_deadline(&mut self) -> bool {
+        let Some(at) = self.registry.next_deadline() else { return false };
+        self.advance(at.saturating_duration_since(self.system.now()));
+        true
+    }
+
+    /// When the next deadline is, from now on.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let at = self.registry.next_deadline();
+        at.map(|at| at.saturating_duration_since(self.system.now()))
+    }
+
+    /// Takes the next event.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.system.take_event()
+    }
+
+    /// The kernel does what it still has to: those who were sent a deadly signal die, groups learn
+    /// of it, and freezes are done. Says whether there was anything to do.
+    pub fn run_kernel(&mut self) -> bool {
+        let mut busy = false;
+        for process in 0..self.system.processes() {
+            busy |= self.system.die(process, false) | self.system.leave(process);
+        }
+        for job in 0..self.system.jobs() {
+            busy |= self.system.finish_freeze(job);
+        }
+        busy
+    }
+
+    /// The kernel does what it still has to, and every notice arrives. Time stands still.
+    ///
+    /// # Panics
+    /// There is no end of it, or a promise was broken.
+    pub fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "a busy loop");
+            if !(self.run_kernel() | self.deliver(0)) {
+                break;
+            }
+        }
+    }
+
+    /// Whether an error says that there is no such job.
+    #[must_use]
+    pub fn is_unknown(error: &Error) -> bool {
+        matches!(error, Error::Job(JobError::Unknown(_)))
+    }
+}

@@ -1,0 +1,581 @@
+//! Tests of jobs over the [simulated system](crate::job::simulator): every order of what can happen
+//! to a job, and every failure of every call.
+//!
+//! What holds for every job is checked by the simulator itself; here is what is expected of a
+//! particular one. Knows nothing of a real system.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::command::EndPolicy;
+use crate::error::Error;
+use crate::event::{Event, OomCause, Phase, Report, Stallable, StopCause};
+use crate::job::simulated::{Held, Plan};
+use crate::job::simulator::JobEngine;
+
+const POLICIES: [EndPolicy; 3] = [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
+const GRACE: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(1);
+
+/// What can happen to a job. The kernel's notices arrive by `Deliver` and `Settle` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The main process starts another one.
+    Fork,
+    /// The main process exits with code 3.
+    Exit,
+    /// All others exit.
+    RestExit,
+    Stop,
+    StopWithin(Duration),
+    Kill,
+    /// Time goes by until the next deadline: the time limit, or the end of the grace period.
+    Deadline,
+    Oom(OomCause),
+    Freeze,
+    Thaw,
+    Stall,
+    /// The kernel does what was asked of it: who was killed dies, who was frozen stands still.
+    Kernel,
+    /// One notice arrives.
+    Deliver,
+    /// A descriptor is reported as ready without a reason.
+    Spurious,
+    /// Notices of files are lost.
+    Overflow,
+    /// The kernel does all that was asked of it, and every notice arrives.
+    Settle,
+    Remove,
+}
+
+/// An engine with what it has reported.
+struct World {
+    engine: JobEngine,
+    /// By job.
+    events: Vec<String>,
+    reports: Vec<Option<String>>,
+    problems: Vec<Vec<String>>,
+    /// The errors that were returned, with the job they were about.
+    errors: Vec<(usize, Error)>,
+}
+
+impl World {
+    fn new(plans: &[Plan]) -> Self {
+        let mut world = Self {
+            engine: JobEngine::new(),
+            events: Vec::new(),
+            reports: Vec::new(),
+            problems: Vec::new(),
+            errors: Vec::new(),
+        };
+        for plan in plans {
+            world.spawn(*plan, false);
+        }
+        world
+    }
+
+    fn spawn(&mut self, plan: Plan, exited: bool) {
+        let job = self.events.len();
+        self.events.push(String::new());
+        self.reports.push(None);
+        self.problems.push(Vec::new());
+        let spawned = self.engine.spawn(plan, job, exited);
+        self.errors.extend(spawned.err().map(|error| (job, error)));
+        self.collect();
+    }
+
+    fn is_known(&self, job: usize) -> bool {
+        self.engine.phase(job).is_some()
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.engine.take_event() {
+            let (token, text) = match event {
+                Event::Exited { token, exit, .. } => (token, format!("{exit}")),
+                Event::Finished { token, report, .. } => {
+                    self.reports[token.0] = Some(summary(&report));
+                    self.problems[token.0] =
+                        report.problems.iter().map(ToString::to_string).collect();
+                    (token, "finished".to_owned())
+                }
+                Event::Oom { token, kills, cause, .. } => (token, format!("{kills} oom {cause:?}")),
+                Event::Frozen { token, .. } => (token, "frozen".to_owned()),
+                Event::Thawed { token, .. } => (token, "thawed".to_owned()),
+                Event::Pressure { token, .. } => (token, "pressure".to_owned()),
+                other => panic!("no event of a job: {other:?}"),
+            };
+            let events = &mut self.events[token.0];
+            assert!(self.engine.phase(token.0).is_some(), "an event of a job that was removed");
+            let comma = if events.is_empty() { "" } else { ", " };
+            write!(events, "{comma}{text}").unwrap();
+        }
+    }
+
+    fn step(&mut self, job: usize, step: Step) {
+        let engine = &mut self.engine;
+        let main = engine.system().main(job);
+        let rest = |engine: &mut JobEngine| -> Vec<usize> {
+            let processes = 0..engine.system().processes();
+            processes
+                .filter(|process| engine.system().is_of(*process, job) && *process != main)
+                .collect()
+        };
+        let done = match step {
+            Step::Fork => {
+                engine.system().fork(main, false);
+                Ok(())
+            }
+            Step::Exit => {
+                engine.system().exit(main, 3, false);
+                Ok(())
+            }
+            Step::RestExit => {
+                for process in rest(engine) {
+                    engine.system().exit(process, 0, false);
+                }
+                Ok(())
+            }
+            Step::Stop => engine.stop(job, None),
+            Step::StopWithin(grace) => engine.stop(job, Some(grace)),
+            Step::Kill => engine.kill(job),
+            Step::Deadline => {
+                engine.advance_to_deadline();
+                Ok(())
+            }
+            Step::Oom(cause) => {
+                let victim =
+                    rest(engine).into_iter().find(|process| engine.system().is_alive(*process));
+                engine.system().out_of_memory(victim.unwrap_or(main), cause);
+                Ok(())
+            }
+            Step::Freeze => engine.freeze(job, true),
+            Step::Thaw => engine.freeze(job, false),
+            Step::Stall => {
+                let watched = engine.watch_pressure(job, Stallable::Memory);
+                engine.system().stall(job);
+                watched
+            }
+            Step::Kernel => {
+                engine.run_kernel();
+                Ok(())
+            }
+            Step::Deliver => {
+                engine.deliver(0);
+                Ok(())
+            }
+            Step::Spurious => {
+                engine.system().report_ready(0);
+                engine.deliver(0);
+                Ok(())
+            }
+            Step::Overflow => {
+                engine.overflow();
+                Ok(())
+            }
+            Step::Settle => {
+                engine.settle();
+                Ok(())
+            }
+            Step::Remove => engine.remove(job),
+        };
+        self.errors.extend(done.err().map(|error| (job, error)));
+        self.collect();
+    }
+
+    fn steps(&mut self, job: usize, steps: &[Step]) {
+        for step in steps {
+            self.step(job, *step);
+        }
+    }
+
+    /// A job that is not finished has something left to wait for, if all notices have arrived.
+    fn check_nothing_lost(&mut self) {
+        self.step(0, Step::Settle);
+        for job in 0..self.events.len() {
+            let system = self.engine.system();
+            let runs = system.is_alive(system.main(job)) || system.is_populated(job);
+            let phase = self.engine.phase(job);
+            let ended = phase.is_none_or(|phase| phase == Phase::Finished);
+            assert!(ended || runs, "job {job} was lost in {phase:?} after {}", self.events[job]);
+        }
+    }
+
+    /// Ends what runs still, removes everything, and checks that nothing is held.
+    fn end(&mut self) {
+        self.check_nothing_lost();
+        for job in 0..self.events.len() {
+            if self.is_known(job) && self.engine.phase(job) != Some(Phase::Finished) {
+                self.step(job, Step::Kill);
+                self.step(job, Step::Settle);
+            }
+            if self.is_known(job) {
+                assert_eq!(self.engine.phase(job), Some(Phase::Finished), "{}", self.events[job]);
+                self.step(job, Step::Remove);
+                assert_eq!(self.engine.phase(job), None);
+            }
+        }
+        assert_eq!(self.engine.pending(), 0, "a notice about nothing");
+        assert_eq!(self.engine.system().held(), Held::default());
+        assert_eq!(self.engine.attached(), 0);
+    }
+}
+
+/// What a report says, but for times and problems.
+fn summary(report: &Report) -> String {
+    let mut text = report.exit.to_string();
+    if let Some(cause) = report.stopped_by {
+        write!(text, ", stopped by {cause:?}").unwrap();
+    }
+    if report.killed {
+        text += ", killed";
+    }
+    if let Some(cause) = report.oom {
+        write!(text, ", oom {cause:?}").unwrap();
+    }
+    if report.cgroup_left.is_some() {
+        text += ", cgroup left";
+    }
+    if report.stats.is_some() {
+        text += ", stats";
+    }
+    write!(text, ", {} bytes", report.output_bytes + report.error_bytes).unwrap();
+    text
+}
+
+#[test]
+fn what_is_reported_follows_from_the_order_of_what_happens() {
+    use EndPolicy::{KillRest, LeaveRest, WaitAll};
+    use Step::{
+        Deadline, Exit, Fork, Freeze, Kernel, Kill, Oom, Overflow, RestExit, Settle, Stall, Stop,
+        StopWithin, Thaw,
+    };
+    let zero = StopWithin(Duration::ZERO);
+    let cases: &[(EndPolicy, &[Step], &str, &str)] = &[
+        // The main process ends, alone or not.
+        (KillRest, &[Exit, Settle], "exit code 3, finished", "exit code 3"),
+        (KillRest, &[Fork, Exit, Settle], "exit code 3, finished", "exit code 3, killed"),
+        (KillRest, &[Fork, RestExit, Exit, Settle], "exit code 3, finished", "exit code 3"),
+        (WaitAll, &[Fork, Exit, Settle], "exit code 3", ""),
+        (WaitAll, &[Fork, Exit, Settle, RestExit, Settle], "exit code 3, finished", "exit code 3"),
+        (
+            WaitAll,
+            &[Fork, Exit, Settle, RestExit, Overflow],
+            "exit code 3, finished",
+            "exit code 3",
+        ),
+        (LeaveRest, &[Exit, Settle], "exit code 3, finished", "exit code 3"),
+        (LeaveRest, &[Fork, Exit, Settle], "exit code 3, finished", "exit code 3, cgroup left"),
+        // It is stopped.
+        (KillRest, &[Stop, Settle], "SIGTERM, finished", "SIGTERM, stopped by Stop"),
+        (WaitAll, &[Fork, Stop, Settle], "SIGTERM, finished", "SIGTERM, stopped by Stop"),
+        (LeaveRest, &[Fork, Stop, Settle], "SIGTERM, finished", "SIGTERM, stopped by Stop"),
+        (KillRest, &[zero, Settle], "SIGKILL, finished", "SIGKILL, stopped by Stop, killed"),
+        (KillRest, &[Stop, Kill, Settle], "SIGTERM, finished", "SIGTERM, stopped by Stop, killed"),
+        (KillRest, &[Exit, Stop, Settle], "exit code 3, finished", "exit code 3, stopped by Stop"),
+        (
+            WaitAll,
+            &[Fork, Exit, Settle, Stop, Settle],
+            "exit code 3, finished",
+            "exit code 3, stopped by Stop",
+        ),
+        (
+            WaitAll,
+            &[Fork, Exit, Settle, Kill, Settle],
+            "exit code 3, finished",
+            "exit code 3, stopped by Kill, killed",
+        ),
+        // It is killed, which takes its time.
+        (LeaveRest, &[Fork, Kill, Settle], "SIGKILL, finished", "SIGKILL, stopped by Kill, killed"),
+        (KillRest, &[Kill, Stop, Kernel], "", ""),
+        // Its time is over.
+        (KillRest, &[Deadline, Settle], "SIGTERM, finished", "SIGTERM, stopped by TimeLimit"),
+        (
+            WaitAll,
+            &[Fork, Exit, Settle, Deadline, Settle],
+            "exit code 3, finished",
+            "exit code 3, stopped by TimeLimit",
+        ),
+        // Memory runs out.
+        (
+            WaitAll,
+            &[Fork, Oom(OomCause::Job), Settle, Exit, Settle],
+            "1 oom Job, exit code 3, finished",
+            "exit code 3, oom Job",
+        ),
+        (
+            KillRest,
+            &[Oom(OomCause::Ancestor), Settle],
+            "SIGKILL, 1 oom Ancestor, finished",
+            "SIGKILL, oom Ancestor",
+        ),
+        (
+            KillRest,
+            &[Fork, Oom(OomCause::System), Kernel, Overflow, Exit, Settle],
+            "1 oom System, exit code 3, finished",
+            "exit code 3, oom System",
+        ),
+        // It is frozen.
+        (KillRest, &[Freeze, Settle, Exit, Settle], "frozen", ""),
+        (
+            KillRest,
+            &[Freeze, Settle, Thaw, Settle, Exit, Settle],
+            "frozen, thawed, exit code 3, finished",
+            "exit code 3",
+        ),
+        (
+            KillRest,
+            &[Freeze, Settle, Stop, Settle],
+            "frozen, SIGTERM, finished",
+            "SIGTERM, stopped by Stop",
+        ),
+        (
+            KillRest,
+            &[Freeze, Settle, Kill, Settle],
+            "frozen, SIGKILL, finished",
+            "SIGKILL, stopped by Kill, killed",
+        ),
+        (KillRest, &[Freeze, Kernel, Overflow], "frozen", ""),
+        // It stalls.
+        (
+            KillRest,
+            &[Stall, Stall, Settle, Exit, Settle],
+            "pressure, exit code 3, finished",
+            "exit code 3",
+        ),
+    ];
+    for (end, steps, events, report) in cases {
+        let limited = steps.contains(&Deadline).then_some(LIMIT);
+        let mut world = World::new(&[Plan { end: *end, time_limit: limited, ..Plan::default() }]);
+        world.steps(0, steps);
+        assert!(world.errors.is_empty(), "{:?}", world.errors);
+        assert_eq!(world.events[0], *events, "{end:?} {steps:?}");
+        let expected =
+            if report.is_empty() { None } else { Some(format!("{report}, stats, 7 bytes")) };
+        assert_eq!(world.reports[0], expected, "{end:?} {steps:?}");
+        world.end();
+    }
+}
+
+#[test]
+fn a_grace_period_ends_in_a_kill_and_can_only_be_shortened() {
+    for end in POLICIES {
+        let stubborn = Plan { end, stubborn: true, grace: GRACE, ..Plan::default() };
+        let mut world = World::new(&[stubborn]);
+        world.steps(0, &[Step::Stop, Step::StopWithin(GRACE * 2), Step::Settle]);
+        assert_eq!(world.engine.next_deadline(), Some(GRACE));
+        world.step(0, Step::StopWithin(SOON));
+        assert_eq!(world.engine.next_deadline(), Some(SOON));
+        world.engine.advance(SOON / 2);
+        world.step(0, Step::Settle);
+        assert_eq!(world.engine.system().kills(0), 0);
+        world.steps(0, &[Step::Deadline, Step::Settle]);
+        assert_eq!(world.events[0], "SIGKILL, finished");
+        world.end();
+    }
+}
+
+#[test]
+fn a_job_whose_process_has_exited_before_it_is_adopted_ends() {
+    for end in POLICIES {
+        for cgroup in [true, false] {
+            let mut world = World::new(&[]);
+            world.spawn(Plan { end, cgroup, ..Plan::default() }, true);
+            assert_eq!(world.events[0], "");
+            world.step(0, Step::Settle);
+            assert_eq!(world.events[0], "exit code 0, finished");
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
+    // As since Linux 6.19.
+    for end in POLICIES {
+        let mut world = World::new(&[Plan { end, ..Plan::default() }]);
+        let main = world.engine.system().main(0);
+        world.engine.system().exit(main, 3, true);
+        world.step(0, Step::Deliver);
+        let left = if end == EndPolicy::LeaveRest { ", finished" } else { "" };
+        assert_eq!(world.events[0], format!("exit code 3{left}"));
+        world.step(0, Step::Settle);
+        assert_eq!(world.events[0], "exit code 3, finished");
+        world.end();
+    }
+}
+
+/// Steps that follow each other in every order.
+const ALPHABET: [Step; 14] = [
+    Step::Fork,
+    Step::Exit,
+    Step::RestExit,
+    Step::Stop,
+    Step::StopWithin(SOON),
+    Step::Kill,
+    Step::Deadline,
+    Step::Oom(OomCause::Job),
+    Step::Freeze,
+    Step::Thaw,
+    Step::Kernel,
+    Step::Deliver,
+    Step::Overflow,
+    Step::Remove,
+];
+
+#[test]
+fn every_order_of_what_can_happen_ends_as_promised() {
+    for end in POLICIES {
+        // A process group takes part in less.
+        for (cgroup, depth) in [(true, 4), (false, 3)] {
+            let plan = Plan {
+                end,
+                cgroup,
+                grace: GRACE,
+                time_limit: Some(LIMIT),
+                accounting: false,
+                ..Plan::default()
+            };
+            for order in 0..ALPHABET.len().pow(depth) {
+                let steps = (0..depth)
+                    .map(|place| ALPHABET[order / ALPHABET.len().pow(place) % ALPHABET.len()]);
+                try_order(plan, &steps.collect::<Vec<Step>>());
+            }
+        }
+    }
+}
+
+fn try_order(plan: Plan, steps: &[Step]) {
+    let mut world = World::new(&[plan]);
+    world.step(0, Step::Fork);
+    let mut stopped_by = None;
+    for step in steps {
+        let live = world.engine.phase(0).is_some_and(|phase| phase < Phase::Finished);
+        let limited = world.engine.next_deadline() == Some(LIMIT);
+        let cause = match step {
+            Step::Stop | Step::StopWithin(_) => Some(StopCause::Stop),
+            Step::Kill => Some(StopCause::Kill),
+            Step::Deadline if limited => Some(StopCause::TimeLimit),
+            _ => None,
+        };
+        if live {
+            stopped_by = stopped_by.or(cause);
+        }
+        world.step(0, *step);
+    }
+    world.check_nothing_lost();
+    if world.engine.phase(0).is_some_and(|phase| phase < Phase::Finished) {
+        stopped_by = stopped_by.or(Some(StopCause::Kill));
+    }
+    world.end();
+    let report = world.engine.system().report(0).expect("it has ended");
+    assert_eq!(report.stopped_by, stopped_by, "{plan:?} {steps:?}");
+    assert!(report.problems.is_empty(), "{:?} after {steps:?}", report.problems);
+    let events = &world.events[0];
+    assert_eq!(events.contains("oom"), report.oom.is_some(), "{events} after {steps:?}");
+    assert!(events.ends_with("finished"), "{events} after {steps:?}");
+}
+
+/// Jobs, and what happens to the first of them while the second runs beside it.
+type Scenario = (Plan, &'static [Step]);
+
+fn scenarios() -> Vec<Scenario> {
+    use Step::{
+        Deadline, Deliver, Exit, Fork, Freeze, Kernel, Kill, Oom, Overflow, RestExit, Settle,
+        Spurious, Stall, Stop, StopWithin, Thaw,
+    };
+    const STEPS: &[&[Step]] = &[
+        &[Exit, Settle],
+        &[Fork, Exit, Settle],
+        &[Fork, Fork, Exit, Deliver, Deliver, RestExit, Settle],
+        &[Fork, Stop, Settle],
+        &[Fork, StopWithin(SOON), Kernel, Deadline, Settle],
+        &[Fork, Exit, Deliver, Stop, Deliver, Deadline, Settle],
+        &[Fork, Kill, Settle],
+        &[Fork, Exit, Settle, Kill, Settle],
+        &[Fork, Deadline, Deadline, Settle],
+        &[Fork, Oom(OomCause::Job), Settle, Oom(OomCause::Ancestor), Settle],
+        &[Fork, Freeze, Settle, Thaw, Settle, Exit, Settle],
+        &[Fork, Freeze, Kernel, Overflow, Stop, Settle],
+        &[Fork, Freeze, Settle, Kill, Settle],
+        &[Stall, Settle, Stall, Deliver, Exit, Settle],
+        &[Fork, Spurious, Settle, Exit, Settle],
+    ];
+    let mut scenarios = Vec::new();
+    for end in POLICIES {
+        for (cgroup, stubborn) in [(true, false), (true, true), (false, false), (false, true)] {
+            let time_limit = Some(LIMIT);
+            let plan = Plan { end, cgroup, stubborn, time_limit, logs: 2, ..Plan::default() };
+            scenarios.extend(STEPS.iter().map(|steps| (plan, *steps)));
+        }
+    }
+    scenarios
+}
+
+/// Runs a scenario to the end of everything; the call with this index fails with this errno.
+fn run((plan, steps): Scenario, failure: Option<(usize, u8)>) -> World {
+    let mut world = World::new(&[]);
+    if let Some((call, errno)) = failure {
+        let script = &mut world.engine.system().script;
+        script.extend(std::iter::repeat_n(None, call));
+        script.push_back(Some(errno));
+    }
+    world.spawn(plan, false);
+    world.spawn(Plan { end: EndPolicy::WaitAll, ..Plan::default() }, false);
+    if world.is_known(0) {
+        world.steps(0, &steps[..steps.len() / 2]);
+    }
+    if world.is_known(1) {
+        world.steps(1, &[Step::Fork, Step::Exit, Step::Deliver]);
+    }
+    if world.is_known(0) {
+        world.steps(0, &steps[steps.len() / 2..]);
+    }
+    if world.is_known(1) {
+        world.steps(1, &[Step::Stop, Step::Settle]);
+    }
+    world.end();
+    world
+}
+
+#[test]
+fn every_call_may_fail_once_with_every_errno() {
+    let mut failed_calls = Vec::new();
+    for scenario in scenarios() {
+        let mut clean = run(scenario, None);
+        assert!(clean.problems.iter().all(Vec::is_empty));
+        let calls = clean.engine.system().calls.clone();
+        for (index, (call, job)) in calls.into_iter().enumerate() {
+            if !failed_calls.contains(&call) {
+                failed_calls.push(call);
+            }
+            for (errno, name) in call.errors().iter().enumerate() {
+                let errno = u8::try_from(errno).unwrap();
+                let failure = format!("{call:?} of job {job} fails with {name} in {scenario:?}");
+                // The test's name for what failed, should something panic below.
+                let failed = std::panic::catch_unwind(|| run(scenario, Some((index, errno))));
+                let mut failed = failed.unwrap_or_else(|_| panic!("{failure}"));
+                assert_eq!(failed.engine.system().failures, 1, "{failure}");
+                let cause = std::io::Error::from(*name).to_string();
+                let says = |error: &String| error.contains(&cause) || error.contains("inotify");
+                let returned = failed.errors.iter().filter(|(other, _)| *other == job);
+                let returned: Vec<String> = returned.map(|(_, error)| error.to_string()).collect();
+                let reported = failed.problems[job].iter().any(says) || returned.iter().any(says);
+                for other in 0..2 {
+                    let same = failed.events[other] == clean.events[other]
+                        && failed.reports[other] == clean.reports[other];
+                    assert!(
+                        same || (other == job && reported),
+                        "{failure}: job {other} had {:?} and {:?} instead of {:?} and {:?}",
+                        failed.events[other],
+                        failed.reports[other],
+                        clean.events[other],
+                        clean.reports[other],
+                    );
+                    assert!(other == job || failed.problems[other].is_empty(), "{failure}");
+                }
+            }
+        }
+    }
+    assert_eq!(failed_calls.len(), 15, "a call that no scenario makes: {failed_calls:?}");
+}
