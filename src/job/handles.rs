@@ -111,6 +111,13 @@ impl<S: System> Handles<S> {
         }
     }
 
+    /// Waits for no process any more besides the main one.
+    pub(super) fn forget_survivors(&mut self, system: &mut S) {
+        for (registration, process) in self.survivors.drain(..) {
+            system.unwatch_exit(&process, registration);
+        }
+    }
+
     /// Puts a trigger in the place of the one that there was for this resource.
     pub(super) fn replace_trigger(
         &mut self,
@@ -140,9 +147,7 @@ impl<S: System> Handles<S> {
     /// Gives back everything but the process and the group themselves.
     pub(super) fn release(&mut self, system: &mut S) {
         self.unwatch_exit(system);
-        for (registration, process) in self.survivors.drain(..) {
-            system.unwatch_exit(&process, registration);
-        }
+        self.forget_survivors(system);
         if std::mem::take(&mut self.events) {
             system.unwatch_file(self.source(JobSource::GroupEvents));
         }

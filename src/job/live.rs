@@ -176,6 +176,8 @@ impl<S: System> Live<S> {
             let killed = system.signal(self.handles.process(), Signal::KILL);
             self.problems.extend(killed.map_err(Error::event_loop("kill a main process")).err());
         }
+        // One that has left the group meanwhile is not killed, and must not be waited for.
+        self.handles.forget_survivors(system);
     }
 
     /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known

@@ -746,8 +746,14 @@ impl System for SimulatedSystem {
             | Event::Pressure { job, .. }
             | Event::Frozen { job, .. }
             | Event::Thawed { job, .. } => {
-                let job = self.job_of(*job);
-                assert!(self.jobs[job].report.is_none(), "an event after Finished");
+                let state = &self.jobs[self.job_of(*job)];
+                assert!(state.report.is_none(), "an event after Finished");
+                let wrong = match event {
+                    Event::Frozen { .. } => !state.frozen,
+                    Event::Thawed { .. } => state.frozen,
+                    _ => false,
+                };
+                assert!(!wrong, "{event:?} is not so");
             }
             other => panic!("no event of a job: {other:?}"),
         }

@@ -1,0 +1,495 @@
+//! Drives jobs over a simulated system through arbitrary sequences of what host, jobs, kernel and
+//! failures can do, and holds what is reported against a plain model.
+//!
+//! The simulator itself checks what holds for every job: Exited once, Finished once and last, never
+//! while populated, nothing held afterwards. The model knows why a job ends, when its deadlines are,
+//! what must be reported of freezes and of memory that ran out, and that no wake-up is lost.
+
+#![no_main]
+
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use jobworker::simulator::{Held, JobEngine, Plan};
+use jobworker::{EndPolicy, Event, OomCause, Phase, Signal, Stallable, StopCause};
+use libfuzzer_sys::fuzz_target;
+
+const MOST_OPERATIONS: usize = 200;
+const MOST_JOBS: usize = 6;
+const MOST_PROCESSES: usize = 200;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    tells_exit: bool,
+    operations: Vec<Operation>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Operation {
+    Spawn(Start),
+    // The job.
+    Fork { process: u8, count: u8, stubborn: bool },
+    Exit { process: u8, code: u8, late: bool },
+    Escape(u8),
+    // The kernel.
+    Die { process: u8, late: bool },
+    Leave(u8),
+    OutOfMemory { process: u8, cause: u8 },
+    FinishFreeze(u8),
+    Stall(u8),
+    ReportReady(u8),
+    Deliver(u8),
+    DeliverLate(u8),
+    Overflow,
+    Settle,
+    Advance(u8),
+    AdvanceToDeadline,
+    // The host.
+    Stop { job: u8, within: Option<u8> },
+    Kill(u8),
+    Signal { job: u8, main: bool, signal: u8 },
+    Freeze { job: u8, freeze: bool },
+    WatchPressure { job: u8, resource: u8 },
+    UnwatchPressure { job: u8, resource: u8 },
+    Remove(u8),
+    // A call fails.
+    Fail { after: u8, error: u8 },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Start {
+    end: u8,
+    grace: Option<u8>,
+    time_limit: Option<u8>,
+    cgroup: u8,
+    memory: bool,
+    accounting: bool,
+    logs: u8,
+    stubborn: bool,
+    exited: bool,
+}
+
+/// What the host knows of a job.
+struct Job {
+    plan: Plan,
+    /// It was adopted and not removed.
+    known: bool,
+    exited: bool,
+    finished: bool,
+    stopped_by: Option<StopCause>,
+    time_limit: Option<Duration>,
+    /// It was told to stop, and the grace period is over at this time if ever.
+    stopping: Option<Option<Duration>>,
+    /// What the last event about a freeze must be in the end, and what it was.
+    freeze: Option<bool>,
+    last_freeze: Option<bool>,
+    /// How many processes were killed because memory ran out, and of how many that was reported.
+    oom_kills: u64,
+    oom_reported: u64,
+    /// Whether the job's own limit was met since the last report.
+    oom_own: bool,
+}
+
+impl Job {
+    fn is_live(&self) -> bool {
+        self.known && !self.finished
+    }
+}
+
+struct World {
+    engine: JobEngine,
+    now: Duration,
+    jobs: Vec<Job>,
+}
+
+fn resource(which: u8) -> Stallable {
+    [Stallable::Cpu, Stallable::Memory, Stallable::Io][usize::from(which % 3)]
+}
+
+impl World {
+    fn new(tells_exit: bool) -> Self {
+        let mut engine = JobEngine::new();
+        engine.system().tells_exit = tells_exit;
+        Self { engine, now: Duration::ZERO, jobs: Vec::new() }
+    }
+
+    fn failures(&mut self) -> u64 {
+        self.engine.system().failures
+    }
+
+    /// Everything of the job was to be killed, or will be: it has no deadline any more.
+    fn is_killed(&mut self, job: usize) -> bool {
+        let cleared = self.jobs[job].exited && self.jobs[job].plan.end == EndPolicy::KillRest;
+        cleared || self.engine.system().kills(job) > 0
+    }
+
+    fn spawn(&mut self, start: &Start) {
+        if self.jobs.len() == MOST_JOBS {
+            return;
+        }
+        let seconds = |count: u8| Duration::from_secs(u64::from(count % 16));
+        let plan = Plan {
+            end: [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest]
+                [usize::from(start.end % 3)],
+            grace: start.grace.map_or(Duration::MAX, seconds),
+            time_limit: start.time_limit.map(seconds),
+            cgroup: start.cgroup % 4 > 0,
+            memory: start.memory,
+            accounting: start.accounting,
+            logs: usize::from(start.logs % 3),
+            stubborn: start.stubborn,
+        };
+        let (token, failures) = (self.jobs.len(), self.failures());
+        let spawned = self.engine.spawn(plan, token, start.exited);
+        assert!(spawned.is_ok() || self.failures() > failures, "{spawned:?}");
+        self.jobs.push(Job {
+            plan,
+            known: spawned.is_ok(),
+            exited: false,
+            finished: false,
+            stopped_by: None,
+            time_limit: plan.time_limit.map(|limit| self.now + limit),
+            stopping: None,
+            freeze: None,
+            last_freeze: None,
+            oom_kills: 0,
+            oom_reported: 0,
+            oom_own: false,
+        });
+    }
+
+    fn process(&mut self, process: u8) -> Option<usize> {
+        let processes = self.engine.system().processes();
+        (processes > 0).then(|| usize::from(process) % processes)
+    }
+
+    fn job(&self, job: u8) -> Option<usize> {
+        (!self.jobs.is_empty()).then(|| usize::from(job) % self.jobs.len())
+    }
+
+    /// Whether the host may ask something of this job; if not, the engine must say so.
+    fn expect(&mut self, job: usize, asked: jobworker::Result<()>, failures: u64) {
+        let unknown = matches!(&asked, Err(error) if JobEngine::is_unknown(error));
+        assert_eq!(unknown, !self.jobs[job].known, "{asked:?}");
+        let Err(error) = asked else { return };
+        assert!(
+            unknown
+                || self.failures() > failures
+                || error.kind() == jobworker::ErrorKind::State
+                || (error.kind() == jobworker::ErrorKind::Unsupported
+                    && !self.jobs[job].plan.cgroup),
+            "{error:?} out of nothing"
+        );
+    }
+
+    /// The job is to end, by a stop signal if there is a grace period.
+    fn request(&mut self, job: usize, cause: StopCause, grace: Option<Duration>, sooner: bool) {
+        if !self.jobs[job].is_live() {
+            return;
+        }
+        let (killed, now) = (self.is_killed(job), self.now);
+        let job = &mut self.jobs[job];
+        job.stopped_by.get_or_insert(cause);
+        let Some(grace) = grace else { return };
+        let until = now.checked_add(grace);
+        match &mut job.stopping {
+            _ if killed => {}
+            None => {
+                job.stopping = Some(until);
+                // The stop thaws without a word.
+                if job.freeze == Some(true) {
+                    job.freeze = None;
+                    job.last_freeze = None;
+                }
+            }
+            Some(current) if sooner => {
+                *current = current.into_iter().map(|at| *at).chain(until).min();
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn advance(&mut self, time: Duration) {
+        let Some(now) = self.now.checked_add(time) else { return };
+        self.now = now;
+        let mut over = Vec::new();
+        for job in 0..self.jobs.len() {
+            if !self.jobs[job].is_live() || self.is_killed(job) {
+                continue;
+            }
+            match self.jobs[job].stopping {
+                Some(grace) if grace.is_some_and(|at| at <= now) => over.push(job),
+                None if self.jobs[job].time_limit.is_some_and(|at| at <= now) => {
+                    let grace = self.jobs[job].plan.grace;
+                    self.request(job, StopCause::TimeLimit, Some(grace), false);
+                }
+                _ => {}
+            }
+        }
+        self.engine.advance(time);
+        for job in over {
+            assert!(self.engine.system().kills(job) > 0, "a grace period without an end");
+        }
+    }
+
+    fn do_one(&mut self, operation: &Operation) {
+        match *operation {
+            Operation::Spawn(ref start) => self.spawn(start),
+            Operation::Fork { process, count, stubborn } => {
+                for _ in 0..=count % 70 {
+                    if let Some(process) = self.process(process)
+                        && self.engine.system().processes() < MOST_PROCESSES
+                    {
+                        self.engine.system().fork(process, stubborn);
+                    }
+                }
+            }
+            Operation::Exit { process, code, late } => {
+                if let Some(process) = self.process(process) {
+                    self.engine.system().exit(process, code, late);
+                }
+            }
+            Operation::Escape(process) => {
+                if let Some(process) = self.process(process) {
+                    self.engine.system().escape(process);
+                }
+            }
+            Operation::Die { process, late } => {
+                if let Some(process) = self.process(process) {
+                    self.engine.system().die(process, late);
+                }
+            }
+            Operation::Leave(process) => {
+                if let Some(process) = self.process(process) {
+                    self.engine.system().leave(process);
+                }
+            }
+            Operation::OutOfMemory { process, cause } => {
+                let Some(process) = self.process(process) else { return };
+                let causes = [OomCause::Job, OomCause::Ancestor, OomCause::System];
+                let cause = causes[usize::from(cause % 3)];
+                if self.engine.system().out_of_memory(process, cause) {
+                    let system = self.engine.system();
+                    let job = (0..system.jobs()).find(|job| system.is_of(process, *job));
+                    let job = &mut self.jobs[job.expect("the process of a job")];
+                    if job.is_live() {
+                        job.oom_kills += 1;
+                        job.oom_own |= cause == OomCause::Job;
+                    }
+                }
+            }
+            Operation::FinishFreeze(job) => {
+                if let Some(job) = self.job(job) {
+                    self.engine.system().finish_freeze(job);
+                }
+            }
+            Operation::Stall(job) => {
+                if let Some(job) = self.job(job) {
+                    self.engine.system().stall(job);
+                }
+            }
+            Operation::ReportReady(which) => {
+                self.engine.system().report_ready(which.into());
+            }
+            Operation::Deliver(which) => {
+                self.engine.deliver(which.into());
+            }
+            Operation::DeliverLate(which) => {
+                self.engine.deliver_late(which.into());
+            }
+            Operation::Overflow => self.engine.overflow(),
+            Operation::Settle => self.engine.settle(),
+            Operation::Advance(seconds) => self.advance(Duration::from_secs(seconds.into()) / 8),
+            Operation::AdvanceToDeadline => {
+                if let Some(time) = self.engine.next_deadline() {
+                    self.advance(time);
+                }
+            }
+            Operation::Fail { after, error } => {
+                let script = &mut self.engine.system().script;
+                script.clear();
+                script.extend(std::iter::repeat_n(None, usize::from(after % 32)));
+                script.push_back(Some(error));
+            }
+            _ => self.ask(operation),
+        }
+    }
+
+    /// The host wants something.
+    fn ask(&mut self, operation: &Operation) {
+        let failures = self.failures();
+        let (Operation::Stop { job, .. }
+        | Operation::Kill(job)
+        | Operation::Signal { job, .. }
+        | Operation::Freeze { job, .. }
+        | Operation::WatchPressure { job, .. }
+        | Operation::UnwatchPressure { job, .. }
+        | Operation::Remove(job)) = *operation
+        else {
+            return;
+        };
+        let Some(job) = self.job(job) else { return };
+        let engine = &mut self.engine;
+        let asked = match *operation {
+            Operation::Stop { within, .. } => {
+                let within = within.map(|seconds| Duration::from_secs((seconds % 16).into()));
+                let grace = within.unwrap_or(self.jobs[job].plan.grace);
+                self.request(job, StopCause::Stop, Some(grace), within.is_some());
+                let stopped = self.engine.stop(job, within);
+                let expected = within == Some(Duration::ZERO)
+                    || (grace.is_zero() && self.jobs[job].stopping == Some(Some(self.now)));
+                if expected && self.jobs[job].is_live() && !self.jobs[job].exited {
+                    assert!(self.engine.system().kills(job) > 0, "no grace and no kill");
+                }
+                stopped
+            }
+            Operation::Kill(_) => {
+                self.request(job, StopCause::Kill, None, false);
+                let kills = self.engine.system().kills(job);
+                let killed = self.engine.kill(job);
+                if self.jobs[job].is_live() {
+                    assert!(self.engine.system().kills(job) > kills, "a kill without effect");
+                }
+                killed
+            }
+            Operation::Signal { main, signal, .. } => {
+                let signal = [Signal::TERM, Signal::KILL, Signal::USR1][usize::from(signal % 3)];
+                if main { engine.signal_main(job, signal) } else { engine.signal(job, signal) }
+            }
+            Operation::Freeze { freeze, .. } => {
+                let asked = engine.freeze(job, freeze);
+                if asked.is_ok() {
+                    self.jobs[job].freeze = Some(freeze);
+                    self.jobs[job].last_freeze = None;
+                }
+                asked
+            }
+            Operation::WatchPressure { resource: which, .. } => {
+                engine.watch_pressure(job, resource(which))
+            }
+            Operation::UnwatchPressure { resource: which, .. } => {
+                engine.unwatch_pressure(job, resource(which))
+            }
+            _ => {
+                let removed = engine.remove(job);
+                self.expect(job, removed, failures);
+                self.jobs[job].known &= !self.jobs[job].finished;
+                return;
+            }
+        };
+        self.expect(job, asked, failures);
+    }
+
+    /// Takes every event and holds it against the model.
+    fn collect(&mut self) {
+        let failures = self.failures();
+        while let Some(event) = self.engine.take_event() {
+            match event {
+                Event::Exited { token, .. } => {
+                    let job = &mut self.jobs[token.0];
+                    assert!(job.is_live() && !job.exited);
+                    job.exited = true;
+                }
+                Event::Finished { token, report, .. } => {
+                    let job = &mut self.jobs[token.0];
+                    assert!(job.is_live() && job.exited);
+                    job.finished = true;
+                    assert_eq!(report.stopped_by, job.stopped_by);
+                    assert_eq!(report.oom.is_some(), job.oom_reported > 0);
+                    let complete = job.oom_reported == job.oom_kills;
+                    assert!(complete || failures > 0, "processes were killed without a word");
+                    assert!(report.problems.is_empty() || failures > 0, "{report:?}");
+                }
+                Event::Oom { token, kills, cause, .. } => {
+                    let job = &mut self.jobs[token.0];
+                    assert!(job.is_live());
+                    assert!(kills > 0, "nothing to report");
+                    job.oom_reported += kills;
+                    assert_eq!(cause == OomCause::Job, job.oom_own, "whose limit was met");
+                    job.oom_own = false;
+                }
+                Event::Frozen { token, .. } => {
+                    assert!(self.jobs[token.0].is_live());
+                    self.jobs[token.0].last_freeze = Some(true);
+                }
+                Event::Thawed { token, .. } => {
+                    assert!(self.jobs[token.0].is_live());
+                    self.jobs[token.0].last_freeze = Some(false);
+                }
+                Event::Pressure { token, .. } => assert!(self.jobs[token.0].is_live()),
+                other => panic!("no event of a job: {other:?}"),
+            }
+        }
+    }
+
+    /// What holds after every operation.
+    fn check(&mut self) {
+        let mut next: Option<Duration> = None;
+        for job in 0..self.jobs.len() {
+            let expected = match &self.jobs[job] {
+                Job { known: false, .. } => None,
+                Job { finished: true, .. } => Some(Phase::Finished),
+                Job { exited: true, .. } => Some(Phase::Exited),
+                Job { stopping: Some(_), .. } => Some(Phase::Stopping),
+                _ if self.engine.system().kills(job) > 0 => Some(Phase::Stopping),
+                _ => Some(Phase::Running),
+            };
+            assert_eq!(self.engine.phase(job), expected);
+            if self.jobs[job].is_live() && !self.is_killed(job) {
+                let job = &self.jobs[job];
+                let deadline = job.stopping.unwrap_or(job.time_limit);
+                next = next.into_iter().chain(deadline).min();
+            }
+        }
+        let next = next.map(|at| at.saturating_sub(self.now));
+        assert_eq!(self.engine.next_deadline(), next, "the next deadline");
+        let live = self.jobs.iter().filter(|job| job.is_live()).count();
+        assert_eq!(self.engine.attached(), live);
+    }
+
+    /// The kernel does what it has to and says so: nothing may be lost.
+    fn quiet(&mut self) {
+        self.engine.system().script.clear();
+        self.engine.settle();
+        self.collect();
+        self.check();
+        let failures = self.failures();
+        for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.is_live()) {
+            let system = self.engine.system();
+            let runs = system.is_alive(system.main(index)) || system.is_populated(index);
+            assert!(runs, "job {index} has ended, and nobody said so");
+            if failures == 0 {
+                assert_eq!(system.kills(index), 0, "job {index} was killed and has not ended");
+                let told = job.freeze.is_none() || job.freeze == job.last_freeze;
+                assert!(told, "a freeze was done, and nobody said so");
+            }
+        }
+    }
+
+    /// Everything is killed, removed, and gone.
+    fn end(mut self) {
+        self.quiet();
+        for job in 0..self.jobs.len() {
+            self.ask(&Operation::Kill(u8::try_from(job).expect("few jobs")));
+        }
+        self.engine.settle();
+        self.collect();
+        for job in 0..self.jobs.len() {
+            assert!(!self.jobs[job].is_live(), "job {job} was killed and has not ended");
+            self.ask(&Operation::Remove(u8::try_from(job).expect("few jobs")));
+        }
+        self.check();
+        assert_eq!(self.engine.pending(), 0, "a notice about nothing");
+        assert_eq!(self.engine.system().held(), Held::default());
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let mut world = World::new(input.tells_exit);
+    for operation in input.operations.iter().take(MOST_OPERATIONS) {
+        world.do_one(operation);
+        world.collect();
+        world.check();
+    }
+    world.end();
+});
