@@ -191,7 +191,7 @@ impl World {
         let job = &mut self.jobs[job];
         job.stopped_by.get_or_insert(cause);
         let Some(grace) = grace else { return };
-        let until = now.checked_add(grace);
+        let until = (grace < Duration::MAX).then(|| now + grace);
         match &mut job.stopping {
             _ if killed => {}
             None => {
@@ -456,7 +456,7 @@ impl World {
         let failures = self.failures();
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.is_live()) {
             let system = self.engine.system();
-            let runs = system.is_alive(system.main(index)) || system.is_populated(index);
+            let runs = system.is_populated(index) || system.awaits_living(index);
             assert!(runs, "job {index} has ended, and nobody said so");
             if failures == 0 {
                 assert_eq!(system.kills(index), 0, "job {index} was killed and has not ended");

@@ -428,6 +428,16 @@ impl SimulatedSystem {
             .any(|process| process.job == job && process.member && (cgroup || process.is_alive()))
     }
 
+    /// Whether any process is alive whose exit is watched for a job. It may have left the group.
+    #[must_use]
+    pub fn awaits_living(&self, job: usize) -> bool {
+        let mut processes = self
+            .registrations
+            .iter()
+            .filter_map(|(_, registered)| registered.process.filter(|_| registered.job == job));
+        processes.any(|process| self.is_alive(process))
+    }
+
     /// How often all processes of a job were to be killed.
     #[must_use]
     pub fn kills(&self, job: usize) -> usize {
