@@ -72,10 +72,8 @@ pub enum Error {
         reason: &'static str,
     },
     /// A limit is out of range; found before anything was created.
-    #[error("cannot set limits for {program:?}: {source}")]
+    #[error("cannot set limits: {source}")]
     InvalidLimit {
-        /// The program as it was given.
-        program: OsString,
         /// Which limit, and its range.
         source: InvalidLimit,
     },
@@ -111,12 +109,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The controller is there, but has no such interface file in this kernel or on this machine.
-    #[error("cannot set {file}: {} does not have it: {}", path.display(), feature(file))]
+    #[error("cannot set {file}: {} does not have it: {needs}", path.display())]
     LimitUnavailable {
         /// The interface file.
         file: String,
         /// The job's cgroup.
         path: PathBuf,
+        /// What it takes to have the file: a version of Linux, or its configuration.
+        needs: &'static str,
     },
     /// A limit would be taken by the kernel, but have no effect; found before the job's group was
     /// created.
@@ -261,6 +261,22 @@ pub enum InvalidLimit {
         "{file:?} is not the name of a limit's file: it has to be of the form controller.name, without a slash"
     )]
     File {
+        /// What was given.
+        file: String,
+    },
+    /// A text that is no value for this file.
+    #[error("{file} is {text:?}, but has to be {expected}")]
+    Value {
+        /// The interface file, such as `cpu.max`.
+        file: String,
+        /// What was given.
+        text: String,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// An interface file that has no method in [`Limits`](crate::Limits).
+    #[error("{file:?} is not one of Limits::files; Limits::raw sets any other file")]
+    Unknown {
         /// What was given.
         file: String,
     },
@@ -413,27 +429,6 @@ impl fmt::Display for Stage {
 
 fn about(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" {}", path.display()))
-}
-
-/// What it takes to have an interface file, by the version of Linux that brought it or its
-/// configuration.
-fn feature(file: &str) -> &'static str {
-    match file {
-        "cpu.max" => "it takes CONFIG_CFS_BANDWIDTH",
-        "cpu.max.burst" => "it takes Linux 5.14 and CONFIG_CFS_BANDWIDTH",
-        "cpu.idle" => "it takes Linux 5.15",
-        "memory.swap.max" => "it takes CONFIG_SWAP",
-        "memory.zswap.max" => "it takes Linux 5.19 and CONFIG_ZSWAP",
-        "memory.oom.group" => "it takes Linux 4.19",
-        "io.weight" => "it takes CONFIG_BLK_CGROUP_IOCOST",
-        "io.bfq.weight" => "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
-        "io.max" => "it takes CONFIG_BLK_DEV_THROTTLING",
-        "io.latency" => "it takes CONFIG_BLK_CGROUP_IOLATENCY",
-        _ if file.starts_with("hugetlb.") => {
-            "/sys/kernel/mm/hugepages lists the page sizes of this machine"
-        }
-        _ => "it may be of a newer kernel, of another configuration, or misspelt",
-    }
 }
 
 /// What to do about an errno, whatever call gave it.

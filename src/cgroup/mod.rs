@@ -13,5 +13,5 @@ mod walk;
 pub(crate) use group::Group;
 pub(crate) use owner::{Owner, sweep};
 pub(crate) use pool::Pool;
-pub(crate) use tree::{Tree, disks_with_bfq, lists, v1_mounts};
+pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 pub(crate) use trigger::Trigger;

@@ -13,11 +13,30 @@ use std::{fs, io};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
 use rustix::io::Errno;
 
-use crate::command::{Kept, Setting};
+use crate::command::{Limits, Setting};
 use crate::error::{Error, Result};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// The file of the table for the weights of io work, and the one that stands in for it where the
+/// disks are not weighted by the cost model but by the BFQ scheduler.
+pub(crate) const IO_WEIGHT: &str = "io.weight";
+pub(crate) const BFQ_WEIGHT: &str = "io.bfq.weight";
+const BFQ_NEEDS: &str = "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED";
+const NO_IO_WEIGHT: &str = "no disk has the cost model enabled (io.cost.qos of the root cgroup) or \
+                            the BFQ scheduler (/sys/block/*/queue/scheduler)";
+
+/// Limits that were checked, whose controllers are enabled, and that will have an effect: what
+/// [`Tree::require`] alone gives, and [`Group::apply`](crate::cgroup::Group::apply) takes.
+#[derive(Debug)]
+pub(crate) struct Settings(Vec<Setting>);
+
+impl Settings {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
+    }
+}
 
 /// The parent of the jobs' cgroups.
 #[derive(Debug)]
@@ -111,27 +130,38 @@ impl Tree {
         self.has_memory.load(Ordering::Relaxed)
     }
 
-    /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.
+    /// Makes sure that these limits are valid, can be set for the children of this cgroup, and have
+    /// an effect.
     ///
     /// A controller that the children do not have is enabled on the way down from the lowest cgroup
     /// that has it: no further up, and for no other cgroup.
-    pub(crate) fn require(&self, settings: &mut [Setting]) -> Result<()> {
+    pub(crate) fn require(&self, limits: &Limits) -> Result<Settings> {
+        let mut settings = limits.check().map_err(|source| Error::InvalidLimit { source })?;
         let mut enabled = None;
-        for setting in settings.iter().filter(|setting| setting.controller != "cgroup") {
+        for setting in settings.iter().filter(|setting| setting.controller() != "cgroup") {
             let enabled = match &mut enabled {
                 Some(enabled) => enabled,
                 none => none.insert(self.read("cgroup.subtree_control")?),
             };
-            if !lists(enabled, &setting.controller) {
-                self.enable(&setting.controller, &setting.file)?;
+            if !lists(enabled, setting.controller()) {
+                self.enable(setting.controller(), setting.file())?;
                 *enabled = self.read("cgroup.subtree_control")?;
                 self.has_memory.store(lists(enabled, "memory"), Ordering::Relaxed);
             }
         }
-        for setting in settings.iter_mut().filter(|setting| setting.file == "io.weight") {
-            self.choose_io_weight(setting)?;
+        for setting in settings.iter_mut().filter(|setting| setting.file() == IO_WEIGHT) {
+            match self.io_weight_file() {
+                Some(IO_WEIGHT) => {}
+                Some(file) => setting.redirect(file, BFQ_NEEDS),
+                None => {
+                    return Err(Error::LimitIneffective {
+                        file: setting.file().to_owned(),
+                        reason: NO_IO_WEIGHT,
+                    });
+                }
+            }
         }
-        Ok(())
+        Ok(Settings(settings))
     }
 
     /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked
@@ -217,25 +247,16 @@ impl Tree {
         enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 
-    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own,
-    /// or not at all.
-    fn choose_io_weight(&self, setting: &mut Setting) -> Result<()> {
+    /// The file by which io work is weighted here, if any disk weights it: the cost model and the
+    /// BFQ scheduler have a file each.
+    pub(crate) fn io_weight_file(&self) -> Option<&'static str> {
         if !self.disks_with_cost_model().is_empty() {
-            return Ok(());
+            Some(IO_WEIGHT)
+        } else if !disks_with_bfq().is_empty() {
+            Some(BFQ_WEIGHT)
+        } else {
+            None
         }
-        if disks_with_bfq().is_empty() {
-            return Err(Error::LimitIneffective {
-                file: setting.file.clone(),
-                reason: "no disk has the cost model enabled (io.cost.qos of the root cgroup) or the BFQ scheduler \
-                         (/sys/block/*/queue/scheduler)",
-            });
-        }
-        setting.file = "io.bfq.weight".to_owned();
-        // BFQ shows the default as a bare number or with its name, by version.
-        if let Kept::Line(line) = &setting.kept {
-            setting.kept = Kept::Word(line.trim_start_matches("default ").to_owned());
-        }
-        Ok(())
     }
 
     pub(crate) fn read(&self, file: &str) -> Result<String> {

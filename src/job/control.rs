@@ -13,39 +13,13 @@ use mio::unix::SourceFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::cgroup::{Group, Tree, Trigger};
+use crate::cgroup::{Group, Trigger};
 use crate::command::Limits;
 use crate::error::{Error, Result};
 use crate::event::{Event, OomCause, Pressure, Stall, Stallable, Stats, keyed};
 use crate::id::{JobId, Token};
 use crate::job::containment::Contained;
 use crate::job::jobs::{Jobs, LimitsMet, Live, Surroundings, Watched, trigger_token};
-
-/// The files that hold the limits of a group, for those who want to read them.
-const SETTABLE: [&str; 22] = [
-    "cpu.weight",
-    "cpu.weight.nice",
-    "cpu.max",
-    "cpu.max.burst",
-    "cpu.idle",
-    "cpuset.cpus",
-    "cpuset.mems",
-    "memory.min",
-    "memory.low",
-    "memory.high",
-    "memory.max",
-    "memory.swap.max",
-    "memory.zswap.max",
-    "memory.oom.group",
-    "io.weight",
-    "io.bfq.weight",
-    "io.max",
-    "io.latency",
-    "pids.max",
-    "hugetlb.2MB.max",
-    "hugetlb.1GB.max",
-    "cgroup.max.descendants",
-];
 
 impl Jobs {
     /// The cgroup of a job that is not finished.
@@ -58,31 +32,13 @@ impl Jobs {
     }
 
     /// Changes the limits of a job that runs.
-    pub(crate) fn set_limits(
-        &self,
-        id: JobId,
-        limits: &Limits,
-        hierarchy: Option<&Tree>,
-    ) -> Result<()> {
-        let cgroup = self.cgroup(id)?;
-        let told = |source| Error::InvalidLimit { program: id.to_string().into(), source };
-        let mut settings = limits.check().map_err(told)?;
-        if let Some(hierarchy) = hierarchy {
-            hierarchy.require(&mut settings)?;
-        }
-        cgroup.apply(&settings)
+    pub(crate) fn set_limits(&self, id: JobId, limits: &Limits) -> Result<()> {
+        self.cgroup(id)?.set_limits(limits)
     }
 
-    /// The limits that the kernel enforces, by interface file.
-    pub(crate) fn limits(&self, id: JobId) -> Result<Vec<(String, String)>> {
-        let cgroup = self.cgroup(id)?;
-        let mut limits = Vec::new();
-        for file in SETTABLE {
-            if let Some(content) = cgroup.read(file)? {
-                limits.push((file.to_owned(), content.trim_end().to_owned()));
-            }
-        }
-        Ok(limits)
+    /// The limits that the kernel enforces.
+    pub(crate) fn limits(&self, id: JobId) -> Result<Limits> {
+        self.cgroup(id)?.limits()
     }
 
     /// What a job uses; for a finished one, what it has used.

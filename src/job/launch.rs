@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use uuid::Uuid;
 
-use crate::cgroup::{Group, Owner, Pool, Tree};
-use crate::command::{Command, Output, ProcessGroup, Setting, Signal, Stdin};
+use crate::cgroup::{Group, Owner, Pool, Settings, Tree};
+use crate::command::{Command, Output, ProcessGroup, Signal, Stdin};
 use crate::error::{Error, Result, Stage};
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
@@ -73,23 +73,26 @@ impl<'a> Launch<'a> {
         directory: &'a LogDirectory,
     ) -> Result<Self> {
         let prepared = Prepared::new(command)?;
-        let mut settings = check_containment(command, ground.hierarchy)?;
+        let settings = check_containment(command, ground.hierarchy)?;
         let stdin = open_stdin(&command.stdin)?;
 
         let mut made = Made { uuid: random_uuid()?, directory, names: [None, None], cgroup: None };
         let mut dir = None;
         if let Some(hierarchy) = ground.hierarchy {
-            let cgroup = match ground.pool.take(&command.limits) {
+            let taken = ground.pool.take(&command.limits);
+            let prepared = taken.is_some();
+            let cgroup = match taken {
                 Some((uuid, cgroup)) => {
                     made.uuid = uuid;
-                    settings.clear();
                     made.cgroup.insert(cgroup)
                 }
                 None => made.cgroup.insert(Group::create(hierarchy, made.uuid.to_string())?),
             };
             let opened = dir.insert(cgroup.open_dir()?);
             ground.owner.mark(opened.as_fd(), command.detached);
-            cgroup.apply(&settings)?;
+            if !prepared && let Some(settings) = &settings {
+                cgroup.apply(settings)?;
+            }
             if command.accounting == Some(true) {
                 hierarchy.enable_accounting();
             }
@@ -212,23 +215,22 @@ pub(crate) fn test_placement(hierarchy: &Arc<Tree>, nursery: &mut Nursery) -> Re
     Ok(placement)
 }
 
-/// Checks the limits, and that what holds the job can hold it as the command wants.
-fn check_containment(command: &Command, hierarchy: Option<&Arc<Tree>>) -> Result<Vec<Setting>> {
-    let program = || command.program.clone();
-    let mut settings = command
-        .limits
-        .check()
-        .map_err(|source| Error::InvalidLimit { program: program(), source })?;
-    match hierarchy {
-        Some(hierarchy) => hierarchy.require(&mut settings)?,
-        None if !settings.is_empty() => return Err(Error::LimitsNeedCgroup { program: program() }),
-        None if command.process_group == ProcessGroup::Host => {
-            let reason = "a job contained by process group cannot stay in the host's";
-            return Err(Error::InvalidCommand { program: program(), reason });
-        }
-        None => {}
+/// Checks the limits, and that what holds the job can hold it as the command wants. Gives what is to
+/// be set in the job's cgroup, if it has one.
+fn check_containment(command: &Command, hierarchy: Option<&Arc<Tree>>) -> Result<Option<Settings>> {
+    if let Some(tree) = hierarchy {
+        return tree.require(&command.limits).map(Some);
     }
-    Ok(settings)
+    command.limits.validate().map_err(|source| Error::InvalidLimit { source })?;
+    let program = || command.program.clone();
+    if !command.limits.is_empty() {
+        return Err(Error::LimitsNeedCgroup { program: program() });
+    }
+    if command.process_group == ProcessGroup::Host {
+        let reason = "a job contained by process group cannot stay in the host's";
+        return Err(Error::InvalidCommand { program: program(), reason });
+    }
+    Ok(None)
 }
 
 /// Standard input, opened.

@@ -16,12 +16,15 @@ impl Reactor {
     /// Changes limits of a job that runs: those that are given, and no others.
     ///
     /// ```
-    /// use jobworker::{Command, Error, Limits, Reactor, Token};
+    /// use jobworker::{Command, Error, LimitValue, Limits, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
     /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
     /// match reactor.set_limits(job, Limits::new().pids_max(64)) {
-    ///     Ok(()) => assert!(reactor.limits(job)?.contains(&("pids.max".to_owned(), "64".to_owned()))),
+    ///     Ok(()) => {
+    ///         let found = reactor.limits(job)?;
+    ///         assert_eq!(found.get("pids.max"), Some(&LimitValue::Count(Some(64))));
+    ///     }
     ///     // A host that cannot enforce it says so.
     ///     Err(error) => assert!(matches!(error, Error::ControllerUnavailable { .. }), "{error}"),
     /// }
@@ -32,17 +35,36 @@ impl Reactor {
     /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; and those of the limits
     /// as for [`spawn`](Self::spawn). Limits before the one that failed are then in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
-        self.jobs.set_limits(job, limits, self.hierarchy.as_deref())
+        self.jobs.set_limits(job, limits)
     }
 
-    /// The limits that the kernel enforces for a job, by interface file; only those whose
-    /// controllers are there.
+    /// The limits that the kernel enforces for a job: a value for each of [`Limits::files`] whose
+    /// controller is enabled, also where it does not limit anything, as `max` does not.
+    ///
+    /// They can be given to another job, or again to this one. So there is no value for what cannot
+    /// be set: the weight of an idle job, an empty list of processors, weights of io that no disk
+    /// uses. `cpu.weight.nice` is left to `cpu.weight`, which is the same but exact.
+    ///
+    /// ```
+    /// use jobworker::{Command, LimitValue, Limits, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut limits = Limits::new();
+    /// limits.cgroup_max_depth(2);
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000").limits(&limits), Token(1))?;
+    /// let found = reactor.limits(job)?;
+    /// assert_eq!(found.get("cgroup.max.depth"), Some(&LimitValue::Count(Some(2))));
+    ///
+    /// let same = reactor.spawn(Command::new("sleep").arg("1000").limits(&found), Token(2))?;
+    /// assert_eq!(reactor.limits(same)?, found);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// Reads some twenty small files.
     ///
     /// # Errors
     /// [`Error::UnknownJob`]; [`Error::Finished`]; [`Error::NotInCgroup`]; [`Error::Path`].
-    pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
+    pub fn limits(&self, job: JobId) -> Result<Limits> {
         self.jobs.limits(job)
     }
 
@@ -196,10 +218,7 @@ impl Reactor {
                 reason: "jobs are contained by process group".to_owned(),
             });
         };
-        let told = |source| Error::InvalidLimit { program: "a prepared job".into(), source };
-        let mut settings = limits.check().map_err(told)?;
-        hierarchy.require(&mut settings)?;
-        self.pool.fill(hierarchy, &self.owner, limits, &settings, count)
+        self.pool.fill(hierarchy, &self.owner, limits, count)
     }
 
     /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes

@@ -172,11 +172,10 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
 /// What the error says it is about.
 fn subject(error: &Error) -> String {
     match error {
-        Error::Spawn { program, .. }
-        | Error::InvalidCommand { program, .. }
-        | Error::InvalidLimit { program, .. } => {
+        Error::Spawn { program, .. } | Error::InvalidCommand { program, .. } => {
             format!("{program:?}")
         }
+        Error::InvalidLimit { source } => format!("set limits: {source}"),
         Error::Path { path, .. } => path.display().to_string(),
         other => panic!("{other:?}"),
     }
