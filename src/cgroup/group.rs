@@ -206,7 +206,7 @@ impl Group {
         }
     }
 
-    /// Starts to freeze the group, or to thaw it; cgroup.events tells when that is done.
+    /// Starts to freeze the group, or to thaw it; cgroup.events shows when that is done.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
         let value = if frozen { "1" } else { "0" };
         self.write_file("cgroup.freeze", value).map_err(Error::path(

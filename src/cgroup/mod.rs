@@ -1,5 +1,5 @@
-//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what is
-//! recorded on it, and groups made in advance.
+//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what
+//! is recorded on it, and groups made in advance.
 //!
 //! Knows nothing of jobs, logs or the loop.
 

@@ -96,14 +96,15 @@ impl Tree {
         let kind = fs::read_to_string(path.join("cgroup.type")).unwrap_or_default();
         if !matches!(kind.trim_end(), "" | "domain") {
             return Err(refuse(format!(
-                "cannot hold jobs: its cgroup.type is {:?}, so every child would be threaded or invalid",
+                "cannot hold jobs: its cgroup.type is {:?}, so every child would be threaded or \
+                 invalid",
                 kind.trim_end()
             )));
         }
         if !writable(path) {
             return Err(refuse(
-                "is not writable for this user: run as root, or let the service manager delegate a cgroup \
-                 (systemd: Delegate=yes)"
+                "is not writable for this user: run as root, or let the service manager delegate \
+                 a cgroup (systemd: Delegate=yes)"
                     .to_owned(),
             ));
         }
@@ -164,9 +165,8 @@ impl Tree {
         Ok(Settings(settings))
     }
 
-    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked
-    /// once: what is refused is likely to be refused again, and what cannot be told is told as
-    /// unknown.
+    /// Enables the controllers that account for what jobs use, where available. Tried once: what is
+    /// refused is likely to be refused again, and the figures are then reported as unknown.
     pub(crate) fn enable_accounting(&self) {
         if self.accounts.swap(true, Ordering::Relaxed) {
             return;
@@ -273,7 +273,7 @@ fn mount_point() -> Result<PathBuf> {
         .ok_or_else(|| Error::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() })
 }
 
-/// The host's own cgroup, from /proc/self/cgroup; it is told relative to the root of the mount.
+/// The host's own cgroup, from /proc/self/cgroup; which is relative to the root of the mount.
 fn own_cgroup(mount: &Path) -> Result<PathBuf> {
     let path = "/proc/self/cgroup";
     let table = fs::read(path).map_err(Error::path("read", path))?;
@@ -400,7 +400,8 @@ mod tests {
     #[test]
     fn the_mount_point_is_found_with_and_without_optional_fields() {
         let table = b"22 1 0:20 / /sys rw shared:7 - sysfs sysfs rw\n\
-            30 22 0:26 / /sys/fs/cgroup/a\\040b rw,nosuid shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate\n";
+            30 22 0:26 / /sys/fs/cgroup/a\\040b rw,nosuid shared:9 master:1 - cgroup2 cgroup2 \
+            rw,nsdelegate\n";
         assert_eq!(parse_mount_point(table), Some(PathBuf::from("/sys/fs/cgroup/a b")));
         let bare = b"30 22 0:26 / /cg rw - cgroup2 none rw\n";
         assert_eq!(parse_mount_point(bare), Some(PathBuf::from("/cg")));

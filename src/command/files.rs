@@ -23,6 +23,8 @@ pub struct LimitFile {
     range: (i128, i128),
     /// Whether another file of the table shows the same setting, and shows it exactly.
     duplicate: bool,
+    /// A flag of the table which, when it is set, makes the kernel refuse this file.
+    unless: Option<&'static str>,
     help: &'static str,
     needs: &'static str,
 }
@@ -77,13 +79,16 @@ static FILES: [LimitFile; 21] = [
         "it takes Linux 5.15",
         "Run only when nothing else wants the CPU",
     ),
-    row(
-        "cpu.weight",
-        Shape::Weight,
-        WEIGHT,
-        ALWAYS,
-        "Share of the CPU against other jobs, 1 to 10000",
-    ),
+    LimitFile {
+        unless: Some("cpu.idle"),
+        ..row(
+            "cpu.weight",
+            Shape::Weight,
+            WEIGHT,
+            ALWAYS,
+            "Share of the CPU against other jobs, 1 to 10000",
+        )
+    },
     LimitFile {
         duplicate: true,
         ..row(
@@ -208,7 +213,7 @@ const fn row(
     needs: &'static str,
     help: &'static str,
 ) -> LimitFile {
-    LimitFile { name, shape, range, duplicate: false, help, needs }
+    LimitFile { name, shape, range, duplicate: false, unless: None, help, needs }
 }
 
 impl LimitFile {
@@ -281,6 +286,10 @@ impl LimitFile {
 
     pub(crate) fn range(&self) -> (i128, i128) {
         self.range
+    }
+
+    pub(crate) fn unless(&self) -> Option<&'static str> {
+        self.unless
     }
 
     /// Whether the file is read to find out what the limits are.

@@ -16,17 +16,17 @@ use crate::error::InvalidLimit;
 
 /// The resource limits of a job; none unless asked for.
 ///
-/// A builder: its methods take any value. [`Reactor::spawn`](crate::Reactor::spawn) first checks all
-/// values by range, then writes each to the job's own cgroup and reads it back, all *before* the
-/// job's first instruction; [`validate`](Self::validate) only checks. A later value for the same
-/// file replaces the earlier one, or that of the same device where the file has a value for each.
-/// They are written in the order in which they were given.
+/// A builder: its methods take any value. [`Reactor::spawn`](crate::Reactor::spawn) first checks
+/// all values by range, then writes each to the job's own cgroup and reads it back, all *before*
+/// the job's first instruction; [`validate`](Self::validate) only checks. A later value for the
+/// same file replaces the earlier one, or that of the same device where the file has a value for
+/// each device. Values are written in the order in which they were given.
 ///
 /// [`Reactor::limits`](crate::Reactor::limits) gives the limits that are in force for a job, in the
 /// same form: they can be given to another job, or again to the same.
 ///
-/// What each limit means is told in the kernel's documentation, admin-guide/cgroup-v2.rst, under
-/// the name of its file.
+/// The kernel's documentation, admin-guide/cgroup-v2.rst, describes each limit under the name of
+/// its file.
 ///
 /// ```
 /// use jobworker::{ByteSize, Limits};
@@ -84,19 +84,21 @@ impl Limits {
     /// Sets the value for an interface file from a text, and checks it: for hosts that get limits
     /// from a user.
     ///
-    /// A size is written as for [`ByteSize`], or as `max`; a count as a number or `max`; a time with
-    /// its unit, as `150ms`; a flag as `0` or `1`; a quota as `150ms/100ms`, `150%` or `150%/10ms`,
-    /// with a period of 100 ms unless given; a device by its numbers, as in `8:0=10ms` or
-    /// `8:0=rbps:2M,wiops:100`. [`LimitFile::syntax`] says which of them a file takes.
+    /// A size is written as for [`ByteSize`], or as `max`; a count as a number or `max`; a time
+    /// with its unit, as `150ms`; a flag as `0` or `1`; a quota as `150ms/100ms`, `150%` or
+    /// `150%/10ms`, with a period of 100 ms unless given; a device by its numbers, as in
+    /// `8:0=10ms` or `8:0=rbps:2M,wiops:100`. [`LimitFile::syntax`] says which of these forms a
+    /// file takes.
     ///
     /// ```
     /// use jobworker::{ByteSize, InvalidLimit, Limits};
     ///
     /// let mut limits = Limits::new();
     /// limits.set("memory.max", "100M")?.set("cpu.max", "150%")?;
-    /// let mut same = Limits::new();
     /// let ms = std::time::Duration::from_millis;
-    /// assert_eq!(&limits, same.memory_max(ByteSize::from_bytes(100 << 20)).cpu_max(ms(150), ms(100)));
+    /// let mut same = Limits::new();
+    /// same.memory_max(ByteSize::from_bytes(100 << 20)).cpu_max(ms(150), ms(100));
+    /// assert_eq!(limits, same);
     /// assert!(matches!(limits.set("pids.max", "many"), Err(InvalidLimit::Value { .. })));
     /// # Ok::<(), InvalidLimit>(())
     /// ```
@@ -209,8 +211,8 @@ impl Limits {
         self.put("memory.zswap.max", LimitValue::Bytes(size))
     }
 
-    /// Whether the kernel, when it has to kill one process of the job for want of memory, kills all
-    /// of them.
+    /// Whether the kernel kills all processes of the job when it has to kill one of them because it
+    /// ran out of memory.
     #[doc(alias = "memory.oom.group")]
     pub fn memory_oom_group(&mut self, together: bool) -> &mut Self {
         self.put("memory.oom.group", LimitValue::Flag(together))
@@ -287,7 +289,8 @@ impl Limits {
     /// use jobworker::{InvalidLimit, Limits};
     ///
     /// assert_eq!(Limits::new().cpu_weight(100).validate(), Ok(()));
-    /// assert!(matches!(Limits::new().cpu_weight(0).validate(), Err(InvalidLimit::Range { file: "cpu.weight", .. })));
+    /// let wrong = Limits::new().cpu_weight(0).validate();
+    /// assert!(matches!(wrong, Err(InvalidLimit::Range { file: "cpu.weight", .. })));
     /// ```
     ///
     /// # Errors
@@ -310,7 +313,8 @@ impl Limits {
     /// Adds what the kernel shows in a file of the table; `false` if it is not a value of it.
     pub(crate) fn put_shown(&mut self, row: &LimitFile, file: &str, content: &str) -> bool {
         let Some(value) = LimitValue::from_kernel(row.shape(), content) else { return false };
-        if !value.is_unset() {
+        let refused = row.unless().and_then(|flag| self.get(flag)) == Some(&LimitValue::Flag(true));
+        if !refused && !value.is_unset() {
             self.put(file.to_owned(), value);
         }
         true
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_limit_takes_the_swap_away_unless_told_otherwise() {
+    fn a_memory_limit_takes_the_swap_away_unless_swap_is_set() {
         let files = |limits: &Limits| -> Vec<String> {
             limits
                 .check()
@@ -443,13 +447,30 @@ mod tests {
 
     #[test]
     fn what_the_kernel_shows_where_nothing_is_set_is_no_limit() {
-        // An idle group has no weight.
-        for (file, content) in
-            [("cpu.weight", "0\n"), ("cpuset.cpus", "\n"), ("io.max", ""), ("io.latency", "")]
-        {
+        for (file, content) in [("cpuset.cpus", "\n"), ("io.max", ""), ("io.latency", "")] {
             let mut limits = Limits::new();
             assert!(limits.put_shown(LimitFile::find(file).unwrap(), file, content), "{file}");
             assert!(limits.is_empty(), "{file}");
+        }
+    }
+
+    #[test]
+    fn an_idle_group_has_no_weight_whatever_the_kernel_shows() {
+        let shown = |limits: &mut Limits, file: &str, content: &str| {
+            assert!(limits.put_shown(LimitFile::find(file).unwrap(), file, content));
+        };
+        // 0 in older kernels, 1 in newer ones, which take neither.
+        for (idle, weight, is_there) in
+            [("1\n", "0\n", false), ("1\n", "1\n", false), ("0\n", "1\n", true)]
+        {
+            let mut limits = Limits::new();
+            shown(&mut limits, "cpu.idle", idle);
+            shown(&mut limits, "cpu.weight", weight);
+            assert_eq!(limits.get("cpu.weight").is_some(), is_there, "{idle:?} {weight:?}");
+        }
+        let order = |file| Limits::files().iter().position(|row| row.name() == file);
+        for row in Limits::files() {
+            assert!(row.unless().is_none_or(|flag| order(flag) < order(row.name())), "{row:?}");
         }
     }
 

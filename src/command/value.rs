@@ -309,8 +309,6 @@ impl LimitValue {
     /// Whether this is what the kernel shows where nothing is set, and cannot be set.
     pub(crate) fn is_unset(&self) -> bool {
         match self {
-            // Of an idle group.
-            Self::Weight(weight) => *weight == 0,
             Self::List(list) => list.is_empty(),
             Self::Rates(devices) => devices.is_empty(),
             Self::Latencies(devices) => devices.is_empty(),

@@ -215,8 +215,8 @@ pub(crate) fn test_placement(hierarchy: &Arc<Tree>, nursery: &mut Nursery) -> Re
     Ok(placement)
 }
 
-/// Checks the limits, and that what holds the job can hold it as the command wants. Gives what is to
-/// be set in the job's cgroup, if it has one.
+/// Checks the limits, and that what holds the job can hold it as the command wants. Gives what is
+/// to be set in the job's cgroup, if it has one.
 fn check_containment(command: &Command, hierarchy: Option<&Arc<Tree>>) -> Result<Option<Settings>> {
     if let Some(tree) = hierarchy {
         return tree.require(&command.limits).map(Some);

@@ -150,7 +150,8 @@ fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
             Err(error) => error.to_string(),
         },
         good_for: "holding all processes of a job together, so that none is left behind".into(),
-        remedy: "mount cgroup2 and run as root, or have a cgroup delegated to this user (systemd: Delegate=yes)",
+        remedy: "mount cgroup2 and run as root, or have a cgroup delegated to this user (systemd: \
+                 Delegate=yes)",
     }
 }
 
@@ -244,8 +245,8 @@ fn controllers(tree: &Tree) -> Vec<Check> {
                 (false, _) => "not available where jobs are made".to_owned(),
             },
             good_for: good_for.into(),
-            remedy: "enable it in cgroup.subtree_control of every cgroup above; if version 1 holds it, boot with \
-                     systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all",
+            remedy: "enable it in cgroup.subtree_control of every cgroup above; if version 1 \
+                     holds it, boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all",
         }
     };
     uses.into_iter().map(check).collect()
@@ -267,7 +268,8 @@ fn io_weights(tree: &Tree) -> Check {
             list(&schedulers)
         ),
         good_for: "io.weight, which has no effect without one of them".into(),
-        remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq to its queue/scheduler",
+        remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq \
+                 to its queue/scheduler",
     }
 }
 
@@ -306,7 +308,10 @@ fn watches() -> Check {
             "{watches} watches, {instances} instances and {} queued events per user at most",
             read("max_queued_events")
         ),
-        good_for: "one instance per reactor, one watch per log that is followed and per job with the memory controller".into(),
+        good_for:
+            "one instance per reactor, one watch per log that is followed and per job with the \
+                   memory controller"
+                .into(),
         remedy: "raise the sysctls fs.inotify.max_user_watches and fs.inotify.max_user_instances",
     }
 }
