@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jobworker::{
@@ -367,11 +368,20 @@ fn an_io_limit_holds_and_the_job_stalls_for_it() {
     kill_all(&mut world, &[job]);
 }
 
+/// Held by tests for which the cost model must be on, or must not change.
+static COST_MODEL: Mutex<()> = Mutex::new(());
+type Held = MutexGuard<'static, ()>;
+
+fn hold_cost_model() -> Held {
+    COST_MODEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The cost model of the disk, switched on for as long as this lives.
-struct CostModel(Device);
+struct CostModel(Device, #[expect(dead_code, reason = "held until the model is off")] Held);
 
 impl CostModel {
     fn on(disk: Device) -> Self {
+        let held = hold_cost_model();
         let root = Path::new("/sys/fs/cgroup");
         fs::write(
             root.join("io.cost.qos"),
@@ -382,7 +392,7 @@ impl CostModel {
             "{disk} ctrl=user model=linear rbps=20971520 rseqiops=320 rrandiops=320 wbps=20971520 wseqiops=320 wrandiops=320"
         );
         fs::write(root.join("io.cost.model"), model).unwrap();
-        Self(disk)
+        Self(disk, held)
     }
 }
 
@@ -677,6 +687,8 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
     if !world.has_controllers(&["cpu", "cpuset", "memory", "io", "pids", "hugetlb"]) {
         return;
     }
+    // Whether there is an io.weight depends on it.
+    let _held = hold_cost_model();
     const SIZE: ByteSize = ByteSize::from_bytes(1 << 30);
     let ms = Duration::from_millis;
     let mut limits = Limits::new();
