@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 use indicatif::{
     HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
@@ -60,8 +60,22 @@ const LINES: usize = 3;
 fn stall(text: &str) -> Result<Stall, String> {
     let (stalled, window) =
         text.split_once('/').ok_or("write it as TIME/WINDOW, as in 300ms/2s")?;
-    let time = |text| limits::duration(text).map_err(|error| format!("{error:#}"));
+    let time = |text| duration(text).map_err(|error| format!("{error:#}"));
     Ok(Stall::some(time(stalled)?, time(window)?))
+}
+
+/// A number with its unit: `us`, `ms` or `s`.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let (number, unit) =
+        text.split_at(text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let scale = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => bail!("write a time with its unit, us, ms or s, as in 150ms"),
+    };
+    let number: f64 = number.parse().with_context(|| format!("{number:?} is not a number"))?;
+    Ok(Duration::try_from_secs_f64(number * scale)?)
 }
 
 fn main() -> ExitCode {

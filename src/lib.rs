@@ -126,8 +126,8 @@
 )]
 
 pub use crate::command::{
-    ByteSize, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, Limits, Output, ProcessGroup,
-    Resource, Signal,
+    ByteSize, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, LimitFile, LimitValue, Limits,
+    Output, ProcessGroup, Resource, Signal,
 };
 pub use crate::driver::Waker;
 pub use crate::error::{

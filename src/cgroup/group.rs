@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    Access, AtFlags, Mode, OFlags, SeekFrom, accessat, mkdirat, openat, seek, unlinkat,
+    Access, AtFlags, FileType, Mode, OFlags, SeekFrom, accessat, mkdirat, openat, seek, unlinkat,
 };
 use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::cgroup::tree::Tree;
+use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::walk::Walk;
-use crate::command::{Kept, Setting};
+use crate::cgroup::walk::{Walk, entries};
+use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
 
@@ -92,34 +92,90 @@ impl Group {
         !file.starts_with("memory.") || self.tree.has_memory()
     }
 
+    /// Changes the limits of a group that is in use.
+    pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.apply(&self.tree.require(limits)?)
+    }
+
     /// Writes each limit and reads it back.
-    pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
-        for Setting { file, value, kept, optional, .. } in settings {
-            let path = self.path().join(file);
-            match self.write_file(file, value) {
-                Err(error) if *optional && gone(&error) => continue,
+    pub(crate) fn apply(&self, settings: &Settings) -> Result<()> {
+        settings.iter().try_for_each(|setting| self.apply_one(setting))
+    }
+
+    fn apply_one(&self, setting: &Setting) -> Result<()> {
+        let file = setting.file();
+        let lines = setting.lines();
+        for line in &lines {
+            match self.write_file(file, line) {
+                Err(error) if setting.is_optional() && gone(&error) => return Ok(()),
                 Err(error) if gone(&error) && self.lacks(file) => {
-                    return Err(
-                        LimitsError::Unavailable { file: file.clone(), path: self.path() }.into()
-                    );
+                    return Err(LimitsError::Unavailable {
+                        file: file.to_owned(),
+                        path: self.path(),
+                        needs: setting.needs(),
+                    }
+                    .into());
                 }
-                written => written.map_err(Error::path("set", &path))?,
-            }
-            if *kept == Kept::Unknown {
-                continue;
-            }
-            let found = self.read_file(file).map_err(Error::path("read back", path))?;
-            if !kept.shows(&found) {
-                return Err(LimitsError::NotKept {
-                    file: file.clone(),
-                    path: self.path(),
-                    wrote: value.clone(),
-                    found: found.trim_end().to_owned(),
+                written => {
+                    written.map_err(|error| Error::path("set", self.path().join(file))(error))?;
                 }
-                .into());
             }
         }
-        Ok(())
+        if !setting.is_compared() {
+            return Ok(());
+        }
+        let found = self
+            .read_file(file)
+            .map_err(|error| Error::path("read back", self.path().join(file))(error))?;
+        if setting.is_shown_by(&found) {
+            return Ok(());
+        }
+        Err(LimitsError::NotKept {
+            file: file.to_owned(),
+            path: self.path(),
+            wrote: lines.join("\n"),
+            found: found.trim_end().to_owned(),
+        }
+        .into())
+    }
+
+    /// The limits of the table that the kernel enforces for the group.
+    pub(crate) fn limits(&self) -> Result<Limits> {
+        let failed = |source: io::Error| Error::path("list the files of", self.path())(source);
+        let names = entries(self.open_dir()?, FileType::RegularFile).map_err(failed)?;
+        let mut names: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
+        names.sort_unstable();
+        let mut limits = Limits::new();
+        for row in Limits::files().iter().filter(|row| row.is_read_back()) {
+            if row.name() == IO_WEIGHT {
+                // Of two files that weight io work, at most one has an effect.
+                let weights = names.iter().any(|name| [IO_WEIGHT, BFQ_WEIGHT].contains(name));
+                if let Some(file) = self.tree.io_weight_file().filter(|_| weights) {
+                    self.read_limit(&mut limits, row, IO_WEIGHT, file)?;
+                }
+                continue;
+            }
+            for name in names.iter().filter(|name| row.names(name)) {
+                self.read_limit(&mut limits, row, name, name)?;
+            }
+        }
+        Ok(limits)
+    }
+
+    /// Adds the limit `name` as `file` shows it, if the group still has that.
+    fn read_limit(
+        &self,
+        limits: &mut Limits,
+        row: &LimitFile,
+        name: &str,
+        file: &str,
+    ) -> Result<()> {
+        let Some(content) = self.read(file)? else { return Ok(()) };
+        if limits.put_shown(row, name, &content) {
+            return Ok(());
+        }
+        let reason = format!("it shows {:?}, which is not a limit", content.trim_end());
+        Err(Error::path("read", self.path().join(file))(io::Error::other(reason)))
     }
 
     /// Whether the group is there, but not this file of it.
@@ -165,7 +221,7 @@ impl Group {
         }
     }
 
-    /// Starts to freeze the group, or to thaw it; cgroup.events tells when that is done.
+    /// Starts to freeze the group, or to thaw it; cgroup.events shows when that is done.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
         let value = if frozen { "1" } else { "0" };
         self.write_file("cgroup.freeze", value).map_err(Error::path(

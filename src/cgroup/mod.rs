@@ -1,5 +1,5 @@
-//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what is
-//! recorded on it, and groups made in advance.
+//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what
+//! is recorded on it, and groups made in advance.
 //!
 //! Knows nothing of jobs, logs or the loop.
 
@@ -13,7 +13,7 @@ mod walk;
 pub(crate) use group::Group;
 pub(crate) use owner::{Owner, sweep};
 pub(crate) use pool::Pool;
-pub(crate) use tree::{Tree, disks_with_bfq, lists, v1_mounts};
+pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 #[cfg(any(fuzzing, test))]
 pub(crate) use tree::{parse_mount_point, unescape};
 pub(crate) use trigger::Trigger;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::cgroup::group::Group;
 use crate::cgroup::owner::Owner;
 use crate::cgroup::tree::Tree;
-use crate::command::{Limits, Setting};
+use crate::command::Limits;
 use crate::error::Result;
 use crate::sys::random_uuid;
 
@@ -29,9 +29,9 @@ impl Pool {
         tree: &Arc<Tree>,
         owner: &Owner,
         limits: &Limits,
-        settings: &[Setting],
         count: usize,
     ) -> Result<()> {
+        let settings = tree.require(limits)?;
         if self.limits != *limits {
             self.clear();
             self.limits = limits.clone();
@@ -40,7 +40,7 @@ impl Pool {
             let uuid = random_uuid()?;
             let group = Group::create(tree, uuid.to_string())?;
             let marked = group.open_dir().map(|dir| owner.mark(dir.as_fd(), false));
-            if let Err(error) = marked.and_then(|()| group.apply(settings)) {
+            if let Err(error) = marked.and_then(|()| group.apply(&settings)) {
                 let _ = group.remove();
                 return Err(error);
             }

@@ -13,11 +13,30 @@ use std::{fs, io};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
 use rustix::io::Errno;
 
-use crate::command::{Kept, Limits, Setting};
+use crate::command::{Limits, Setting};
 use crate::error::{Error, LimitsError, Result, SystemError};
 
 /// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// The file of the table for the weights of io work, and the one that stands in for it where the
+/// disks are not weighted by the cost model but by the BFQ scheduler.
+pub(crate) const IO_WEIGHT: &str = "io.weight";
+pub(crate) const BFQ_WEIGHT: &str = "io.bfq.weight";
+const BFQ_NEEDS: &str = "it takes the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED";
+const NO_IO_WEIGHT: &str = "no disk has the cost model enabled (io.cost.qos of the root cgroup) or \
+                            the BFQ scheduler (/sys/block/*/queue/scheduler)";
+
+/// Limits that were checked, whose controllers are enabled, and that will have an effect: what
+/// [`Tree::require`] alone gives, and [`Group::apply`](crate::cgroup::Group::apply) takes.
+#[derive(Debug)]
+pub(crate) struct Settings(Vec<Setting>);
+
+impl Settings {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
+    }
+}
 
 /// The parent of the jobs' cgroups.
 #[derive(Debug)]
@@ -78,14 +97,15 @@ impl Tree {
         let kind = fs::read_to_string(path.join("cgroup.type")).unwrap_or_default();
         if !matches!(kind.trim_end(), "" | "domain") {
             return Err(refuse(format!(
-                "cannot hold jobs: its cgroup.type is {:?}, so every child would be threaded or invalid",
+                "cannot hold jobs: its cgroup.type is {:?}, so every child would be threaded or \
+                 invalid",
                 kind.trim_end()
             )));
         }
         if !writable(path) {
             return Err(refuse(
-                "is not writable for this user: run as root, or let the service manager delegate a cgroup \
-                 (systemd: Delegate=yes)"
+                "is not writable for this user: run as root, or let the service manager delegate \
+                 a cgroup (systemd: Delegate=yes)"
                     .to_owned(),
             ));
         }
@@ -112,40 +132,43 @@ impl Tree {
         self.has_memory.load(Ordering::Relaxed)
     }
 
-    /// The limits in the form in which the kernel takes them, once they can be set for the children
-    /// of this cgroup.
-    pub(crate) fn settings(&self, limits: &Limits) -> Result<Vec<Setting>> {
-        let mut settings = limits.check()?;
-        self.require(&mut settings)?;
-        Ok(settings)
-    }
-
-    /// Makes sure that these limits can be set for the children of this cgroup, and have an effect.
+    /// Makes sure that these limits are valid, can be set for the children of this cgroup, and have
+    /// an effect.
     ///
     /// A controller that the children do not have is enabled on the way down from the lowest cgroup
     /// that has it: no further up, and for no other cgroup.
-    pub(crate) fn require(&self, settings: &mut [Setting]) -> Result<()> {
+    pub(crate) fn require(&self, limits: &Limits) -> Result<Settings> {
+        let mut settings = limits.check()?;
         let mut enabled = None;
-        for setting in settings.iter().filter(|setting| setting.controller != "cgroup") {
+        for setting in settings.iter().filter(|setting| setting.controller() != "cgroup") {
             let enabled = match &mut enabled {
                 Some(enabled) => enabled,
                 none => none.insert(self.read("cgroup.subtree_control")?),
             };
-            if !lists(enabled, &setting.controller) {
-                self.enable(&setting.controller, &setting.file)?;
+            if !lists(enabled, setting.controller()) {
+                self.enable(setting.controller(), setting.file())?;
                 *enabled = self.read("cgroup.subtree_control")?;
                 self.has_memory.store(lists(enabled, "memory"), Ordering::Relaxed);
             }
         }
-        for setting in settings.iter_mut().filter(|setting| setting.file == "io.weight") {
-            self.choose_io_weight(setting)?;
+        for setting in settings.iter_mut().filter(|setting| setting.file() == IO_WEIGHT) {
+            match self.io_weight_file() {
+                Some(IO_WEIGHT) => {}
+                Some(file) => setting.redirect(file, BFQ_NEEDS),
+                None => {
+                    return Err(LimitsError::Ineffective {
+                        file: setting.file().to_owned(),
+                        reason: NO_IO_WEIGHT,
+                    }
+                    .into());
+                }
+            }
         }
-        Ok(())
+        Ok(Settings(settings))
     }
 
-    /// Enables the controllers that account for what jobs use, as far as they are to be had. Asked
-    /// once: what is refused is likely to be refused again, and what cannot be told is told as
-    /// unknown.
+    /// Enables the controllers that account for what jobs use, where available. Tried once: what is
+    /// refused is likely to be refused again, and the figures are then reported as unknown.
     pub(crate) fn enable_accounting(&self) {
         if self.accounts.swap(true, Ordering::Relaxed) {
             return;
@@ -228,23 +251,16 @@ impl Tree {
         enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 
-    /// Weights of io work by the cost model or by the BFQ scheduler, each with a file of its own,
-    /// or not at all.
-    fn choose_io_weight(&self, setting: &mut Setting) -> Result<()> {
+    /// The file by which io work is weighted here, if any disk weights it: the cost model and the
+    /// BFQ scheduler have a file each.
+    pub(crate) fn io_weight_file(&self) -> Option<&'static str> {
         if !self.disks_with_cost_model().is_empty() {
-            return Ok(());
+            Some(IO_WEIGHT)
+        } else if !disks_with_bfq().is_empty() {
+            Some(BFQ_WEIGHT)
+        } else {
+            None
         }
-        if disks_with_bfq().is_empty() {
-            let reason = "no disk has the cost model enabled (io.cost.qos of the root cgroup) or \
-                          the BFQ scheduler (/sys/block/*/queue/scheduler)";
-            return Err(LimitsError::Ineffective { file: setting.file.clone(), reason }.into());
-        }
-        setting.file = "io.bfq.weight".to_owned();
-        // BFQ shows the default as a bare number or with its name, by version.
-        if let Kept::Line(line) = &setting.kept {
-            setting.kept = Kept::Word(line.trim_start_matches("default ").to_owned());
-        }
-        Ok(())
     }
 
     pub(crate) fn read(&self, file: &str) -> Result<String> {
@@ -262,7 +278,7 @@ fn mount_point() -> Result<PathBuf> {
     })
 }
 
-/// The host's own cgroup, from /proc/self/cgroup; it is told relative to the root of the mount.
+/// The host's own cgroup, from /proc/self/cgroup; which is relative to the root of the mount.
 fn own_cgroup(mount: &Path) -> Result<PathBuf> {
     let path = "/proc/self/cgroup";
     let table = fs::read(path).map_err(Error::path("read", path))?;
@@ -390,7 +406,8 @@ mod tests {
     #[test]
     fn the_mount_point_is_found_with_and_without_optional_fields() {
         let table = b"22 1 0:20 / /sys rw shared:7 - sysfs sysfs rw\n\
-            30 22 0:26 / /sys/fs/cgroup/a\\040b rw,nosuid shared:9 master:1 - cgroup2 cgroup2 rw,nsdelegate\n";
+            30 22 0:26 / /sys/fs/cgroup/a\\040b rw,nosuid shared:9 master:1 - cgroup2 cgroup2 \
+            rw,nsdelegate\n";
         assert_eq!(parse_mount_point(table), Some(PathBuf::from("/sys/fs/cgroup/a b")));
         let bare = b"30 22 0:26 / /cg rw - cgroup2 none rw\n";
         assert_eq!(parse_mount_point(bare), Some(PathBuf::from("/cg")));

@@ -87,23 +87,23 @@ fn enter(parent: impl AsFd, name: impl Arg) -> io::Result<Option<(OwnedFd, Vec<C
         Err(Errno::NOENT | Errno::NODEV) => return Ok(None),
         opened => opened?,
     };
-    let children = children(&dir)?;
+    let children = entries(&dir, FileType::Directory)?;
     Ok(Some((dir, children)))
 }
 
-/// The names of the directories in `dir`.
-fn children(dir: impl AsFd) -> io::Result<Vec<CString>> {
+/// The names of the entries of one kind in `dir`.
+pub(crate) fn entries(dir: impl AsFd, kind: FileType) -> io::Result<Vec<CString>> {
     let mut buffer = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut listed = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
+    while let Some(entry) = listed.next() {
         let entry = match entry {
             // The group was removed.
             Err(Errno::NOENT | Errno::NODEV) => break,
             entry => entry?,
         };
         let name: &CStr = entry.file_name();
-        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+        if entry.file_type() == kind && name != c"." && name != c".." {
             names.push(name.to_owned());
         }
     }
@@ -114,15 +114,19 @@ fn children(dir: impl AsFd) -> io::Result<Vec<CString>> {
 mod tests {
     use super::*;
     use rustix::fs::{AtFlags, CWD, mkdirat, unlinkat};
+    use std::path::Path;
+    use tempfile::TempDir;
 
-    /// A directory of the test's own, which is removed on drop with its groups emptied.
-    struct Directory(OwnedFd, String);
+    /// A directory of the test's own.
+    struct Directory(OwnedFd, #[expect(dead_code, reason = "removes it on drop")] TempDir);
 
     impl Directory {
         fn new() -> Self {
-            let name = format!("/tmp/jobworker-walk-{}", crate::sys::random_uuid().unwrap());
-            mkdirat(CWD, &name, Mode::RWXU).unwrap();
-            Self(openat(CWD, &name, DIRECTORY, Mode::empty()).unwrap(), name)
+            // In memory where possible: a disk takes seconds for thousands of directories.
+            let memory = Path::new("/dev/shm");
+            let made = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+            let made = made.unwrap();
+            Self(openat(CWD, made.path(), DIRECTORY, Mode::empty()).unwrap(), made)
         }
 
         fn make(&self, path: &str) {
@@ -140,12 +144,6 @@ mod tests {
                 unlinkat(walk.dir(), left, AtFlags::REMOVEDIR).unwrap();
             }
             unlinkat(&self.0, name, AtFlags::REMOVEDIR).unwrap();
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            unlinkat(CWD, &self.1, AtFlags::REMOVEDIR).unwrap();
         }
     }
 
@@ -187,7 +185,7 @@ mod tests {
             unlinkat(&directory.0, path, AtFlags::REMOVEDIR).unwrap();
         }
         assert!(!walk.down().unwrap(), "the current one is gone, and has nothing below it");
-        assert!(children(walk.dir()).unwrap().is_empty());
+        assert!(entries(walk.dir(), FileType::Directory).unwrap().is_empty());
     }
 
     #[test]

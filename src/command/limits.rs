@@ -1,46 +1,32 @@
 //! Owns [`Limits`], the cgroup limits of a job as plain data.
 //!
-//! Invariant: nothing here touches a file; what a value may be is decided by [`Limits::check`]
-//! alone, before anything is created. Knows the names of the kernel's interface files, not where
-//! they lie.
+//! Invariant: nothing here touches a file, and a setter takes whatever it is given; a value is
+//! checked by [`Limits::set`], [`Limits::validate`] and wherever limits are put in force, always by
+//! the table of `files`. Knows the names of the kernel's interface files, not where they are.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::command::setting::{Kept, Setting, exact, in_pages, of_device, setting_for_file};
+use crate::command::files::LimitFile;
+use crate::command::setting::Setting;
 use crate::command::units::{ByteSize, Device};
+use crate::command::value::{IoRates, LimitValue, Unparsed};
 use crate::error::InvalidLimit;
-
-/// The rates at which a job may use a device; what is `None` is not limited.
-///
-/// ```
-/// use jobworker::{ByteSize, Device, IoRates, Limits};
-///
-/// let mut rates = IoRates::default();
-/// rates.read_bytes = Some(ByteSize::from_bytes(2 << 20));
-/// let mut limits = Limits::new();
-/// limits.io_max(Device::new(259, 0), rates);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct IoRates {
-    /// Bytes read per second.
-    pub read_bytes: Option<ByteSize>,
-    /// Bytes written per second.
-    pub write_bytes: Option<ByteSize>,
-    /// Reads per second.
-    pub reads: Option<u64>,
-    /// Writes per second.
-    pub writes: Option<u64>,
-}
 
 /// The resource limits of a job; none unless asked for.
 ///
-/// A builder: no value is checked and nothing is written before
-/// [`Reactor::spawn`](crate::Reactor::spawn), where each limit is checked by range, written to the
-/// job's own cgroup and read back *before* the job's first instruction. A later value for the same
-/// file replaces the earlier one.
+/// A builder: its methods take any value. [`Reactor::spawn`](crate::Reactor::spawn) first checks
+/// all values by range, then writes each to the job's own cgroup and reads it back, all *before*
+/// the job's first instruction; [`validate`](Self::validate) only checks. A later value for the
+/// same file replaces the earlier one, or that of the same device where the file has a value for
+/// each device. Values are written in the order in which they were given.
 ///
-/// What each limit means is told in the kernel's documentation, admin-guide/cgroup-v2.rst, under
-/// the name of its file.
+/// [`Reactor::limits`](crate::Reactor::limits) gives the limits that are in force for a job, in the
+/// same form: they can be given to another job, or again to the same.
+///
+/// The kernel's documentation, admin-guide/cgroup-v2.rst, describes each limit under the name of
+/// its file.
 ///
 /// ```
 /// use jobworker::{ByteSize, Limits};
@@ -51,19 +37,9 @@ pub struct IoRates {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// One for each file, and device where the file has a line for each.
-    entries: Vec<Entry>,
+    /// One for each file.
+    entries: Vec<(Cow<'static, str>, LimitValue)>,
 }
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    device: Option<Device>,
-    file: String,
-    checked: Result<Setting, InvalidLimit>,
-}
-
-/// A weight lies in this range; the kernel's default is 100.
-const WEIGHT: (i128, i128) = (1, 10_000);
 
 impl Limits {
     /// No limits.
@@ -78,17 +54,85 @@ impl Limits {
         self.entries.is_empty()
     }
 
+    /// The value for an interface file, such as `memory.max`, if there is one here.
+    ///
+    /// ```
+    /// use jobworker::{Limits, LimitValue};
+    ///
+    /// let mut limits = Limits::new();
+    /// limits.cpu_weight(200);
+    /// assert_eq!(limits.get("cpu.weight"), Some(&LimitValue::Weight(200)));
+    /// assert_eq!(limits.get("memory.max"), None);
+    /// ```
+    #[must_use]
+    pub fn get(&self, file: &str) -> Option<&LimitValue> {
+        self.entries.iter().find(|(other, _)| other == file).map(|(_, value)| value)
+    }
+
+    /// All files that have a value here, in the order in which they are written.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &LimitValue)> {
+        self.entries.iter().map(|(file, value)| (file.as_ref(), value))
+    }
+
+    /// The interface files for which this type has a method: for hosts that offer all of them to a
+    /// user, as flags of a command line, for example.
+    #[must_use]
+    pub fn files() -> &'static [LimitFile] {
+        LimitFile::all()
+    }
+
+    /// Sets the value for an interface file from a text, and checks it: for hosts that get limits
+    /// from a user.
+    ///
+    /// A size is written as for [`ByteSize`], or as `max`; a count as a number or `max`; a time
+    /// with its unit, as `150ms`; a flag as `0` or `1`; a quota as `150ms/100ms`, `150%` or
+    /// `150%/10ms`, with a period of 100 ms unless given; a device by its numbers, as in
+    /// `8:0=10ms` or `8:0=rbps:2M,wiops:100`. [`LimitFile::syntax`] says which of these forms a
+    /// file takes.
+    ///
+    /// ```
+    /// use jobworker::{ByteSize, InvalidLimit, Limits};
+    ///
+    /// let mut limits = Limits::new();
+    /// limits.set("memory.max", "100M")?.set("cpu.max", "150%")?;
+    /// let ms = std::time::Duration::from_millis;
+    /// let mut same = Limits::new();
+    /// same.memory_max(ByteSize::from_bytes(100 << 20)).cpu_max(ms(150), ms(100));
+    /// assert_eq!(limits, same);
+    /// assert!(matches!(limits.set("pids.max", "many"), Err(InvalidLimit::Value { .. })));
+    /// # Ok::<(), InvalidLimit>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidLimit::Unknown`] for a file that is not one of [`files`](Self::files);
+    /// [`InvalidLimit::Value`], [`InvalidLimit::Size`] or [`InvalidLimit::Device`] for a text that
+    /// cannot be parsed; and those of [`validate`](Self::validate). Nothing is changed then.
+    pub fn set(&mut self, file: &str, text: &str) -> Result<&mut Self, InvalidLimit> {
+        let Some(row) = LimitFile::find(file) else {
+            return Err(InvalidLimit::Unknown { file: file.to_owned() });
+        };
+        let value = LimitValue::from_text(row.shape(), text).map_err(|error| match error {
+            Unparsed::Part(part) => part,
+            Unparsed::Expected(expected) => {
+                InvalidLimit::Value { file: file.to_owned(), text: text.to_owned(), expected }
+            }
+        })?;
+        let file: Cow<'static, str> = Cow::Owned(file.to_owned());
+        Setting::check(file.clone(), &value)?;
+        Ok(self.put(file, value))
+    }
+
     /// The job's share of the CPU against its siblings, 1 to 10000; the kernel's default is 100.
     #[doc(alias = "cpu.weight")]
     pub fn cpu_weight(&mut self, weight: u32) -> &mut Self {
-        self.number("cpu.weight", weight, WEIGHT)
+        self.put("cpu.weight", LimitValue::Weight(weight))
     }
 
     /// The same in the terms of nice(2), -20 to 19: coarser, and the other way to set the same
     /// thing.
     #[doc(alias = "cpu.weight.nice")]
     pub fn cpu_weight_nice(&mut self, nice: i32) -> &mut Self {
-        self.number("cpu.weight.nice", nice, (-20, 19))
+        self.put("cpu.weight.nice", LimitValue::Nice(nice))
     }
 
     /// At most `quota` of CPU time in each `period`, over all processors: 150 ms in 100 ms is one
@@ -97,50 +141,44 @@ impl Limits {
     /// Both from 1 ms on, the period up to 1 s; the kernel counts in microseconds.
     #[doc(alias = "cpu.max")]
     pub fn cpu_max(&mut self, quota: Duration, period: Duration) -> &mut Self {
-        let file = "cpu.max";
-        let checked = micros(file, quota, (1_000, i128::from(u32::MAX) * 1_000))
-            .and_then(|quota| Ok((quota, micros(file, period, (1_000, 1_000_000))?)))
-            .map(|(quota, period)| exact(file, format!("{quota} {period}")));
-        self.set(None, file, checked)
+        self.put("cpu.max", LimitValue::Quota { quota: Some(quota), period })
     }
 
     /// How much unused quota may be saved up for a burst above [`cpu_max`](Self::cpu_max); up to
     /// the quota itself.
     #[doc(alias = "cpu.max.burst")]
     pub fn cpu_max_burst(&mut self, burst: Duration) -> &mut Self {
-        let file = "cpu.max.burst";
-        let checked = micros(file, burst, (0, i128::from(u32::MAX) * 1_000));
-        self.set(None, file, checked.map(|burst| exact(file, burst.to_string())))
+        self.put("cpu.max.burst", LimitValue::Time(burst))
     }
 
     /// Runs the job only when nothing else wants the CPU.
     #[doc(alias = "cpu.idle")]
     pub fn cpu_idle(&mut self, idle: bool) -> &mut Self {
-        self.number("cpu.idle", u8::from(idle), (0, 1))
+        self.put("cpu.idle", LimitValue::Flag(idle))
     }
 
     /// The processors that the job may use, as in `0-3,8`.
     #[doc(alias = "cpuset.cpus")]
     pub fn cpuset_cpus(&mut self, list: &str) -> &mut Self {
-        self.list("cpuset.cpus", list)
+        self.put("cpuset.cpus", LimitValue::List(list.to_owned()))
     }
 
     /// The memory nodes that the job may use, as in `0,1`.
     #[doc(alias = "cpuset.mems")]
     pub fn cpuset_mems(&mut self, list: &str) -> &mut Self {
-        self.list("cpuset.mems", list)
+        self.put("cpuset.mems", LimitValue::List(list.to_owned()))
     }
 
     /// Memory that is never reclaimed from the job.
     #[doc(alias = "memory.min")]
     pub fn memory_min(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.min", size)
+        self.put("memory.min", LimitValue::Bytes(size))
     }
 
     /// Memory that is reclaimed from the job only when others have none to give.
     #[doc(alias = "memory.low")]
     pub fn memory_low(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.low", size)
+        self.put("memory.low", LimitValue::Bytes(size))
     }
 
     /// The memory use above which the kernel throttles the job and reclaims its memory; the job is
@@ -149,7 +187,7 @@ impl Limits {
     /// The kernel rounds down to whole pages, here and for all other sizes of memory.
     #[doc(alias = "memory.high")]
     pub fn memory_high(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.high", size)
+        self.put("memory.high", LimitValue::Bytes(size))
     }
 
     /// The memory that the job may use; a job that needs more is killed.
@@ -158,26 +196,26 @@ impl Limits {
     /// without that it would be swapped out instead of being limited.
     #[doc(alias = "memory.max")]
     pub fn memory_max(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.max", size)
+        self.put("memory.max", LimitValue::Bytes(size))
     }
 
     /// The swap that the job may use.
     #[doc(alias = "memory.swap.max")]
     pub fn memory_swap_max(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.swap.max", size)
+        self.put("memory.swap.max", LimitValue::Bytes(size))
     }
 
     /// The memory of compressed swap that the job may use.
     #[doc(alias = "memory.zswap.max")]
     pub fn memory_zswap_max(&mut self, size: ByteSize) -> &mut Self {
-        self.memory("memory.zswap.max", size)
+        self.put("memory.zswap.max", LimitValue::Bytes(size))
     }
 
-    /// Whether the kernel, when it has to kill one process of the job for want of memory, kills all
-    /// of them.
+    /// Whether the kernel kills all processes of the job when it has to kill one of them because it
+    /// ran out of memory.
     #[doc(alias = "memory.oom.group")]
     pub fn memory_oom_group(&mut self, together: bool) -> &mut Self {
-        self.number("memory.oom.group", u8::from(together), (0, 1))
+        self.put("memory.oom.group", LimitValue::Flag(together))
     }
 
     /// The job's share of disk time against its siblings, 1 to 10000; the kernel's default is 100.
@@ -186,83 +224,60 @@ impl Limits {
     /// where there is neither, it is refused.
     #[doc(alias = "io.weight")]
     pub fn io_weight(&mut self, weight: u32) -> &mut Self {
-        let file = "io.weight";
-        let checked =
-            range(file, weight, WEIGHT).map(|weight| exact(file, format!("default {weight}")));
-        self.set(None, file, checked)
+        self.put(
+            "io.weight",
+            LimitValue::Weights { default: Some(weight), devices: BTreeMap::new() },
+        )
     }
 
     /// The job's share of the time of one device.
     #[doc(alias = "io.weight")]
     pub fn io_weight_of(&mut self, device: Device, weight: u32) -> &mut Self {
-        let file = "io.weight";
-        let checked = range(file, weight, WEIGHT)
-            .map(|weight| of_device(file, device, vec![weight.to_string()]));
-        self.set(Some(device), file, checked)
+        let devices = BTreeMap::from([(device, weight)]);
+        self.put("io.weight", LimitValue::Weights { default: None, devices })
     }
 
     /// The rates at which the job may use a device.
     #[doc(alias = "io.max")]
     pub fn io_max(&mut self, device: Device, rates: IoRates) -> &mut Self {
-        let IoRates { read_bytes, write_bytes, reads, writes } = rates;
-        let bytes = |size: Option<ByteSize>| size.map(ByteSize::as_bytes);
-        let rate = |name: &str, rate: Option<u64>| match rate {
-            Some(rate) => format!("{name}={rate}"),
-            None => format!("{name}=max"),
-        };
-        let parts = vec![
-            rate("rbps", bytes(read_bytes)),
-            rate("wbps", bytes(write_bytes)),
-            rate("riops", reads),
-            rate("wiops", writes),
-        ];
-        let limited = [bytes(read_bytes), bytes(write_bytes), reads, writes];
-        let checked = match limited.into_iter().flatten().find(|rate| *rate == 0) {
-            Some(rate) => range("io.max", rate, (1, i128::from(u64::MAX)))
-                .map(|_| exact("io.max", String::new())),
-            None => Ok(of_device("io.max", device, parts)),
-        };
-        self.set(Some(device), "io.max", checked)
+        self.put("io.max", LimitValue::Rates(BTreeMap::from([(device, rates)])))
     }
 
     /// The latency that the job's requests to a device should have, at the expense of siblings with
     /// a higher one.
     #[doc(alias = "io.latency")]
     pub fn io_latency(&mut self, device: Device, target: Duration) -> &mut Self {
-        let file = "io.latency";
-        let checked = micros(file, target, (1, i128::from(u32::MAX) * 1_000));
-        let setting = |target| of_device(file, device, vec![format!("target={target}")]);
-        self.set(Some(device), file, checked.map(setting))
+        self.put("io.latency", LimitValue::Latencies(BTreeMap::from([(device, target)])))
     }
 
     /// How many processes and threads the job may have at a time.
     #[doc(alias = "pids.max")]
     pub fn pids_max(&mut self, most: u32) -> &mut Self {
-        // The kernel's PIDS_MAX on 64-bit machines is one more than its largest pid.
-        self.number("pids.max", most, (1, 4_194_304))
+        self.put("pids.max", LimitValue::Count(Some(most)))
     }
 
     /// How much memory in huge pages of one size, such as `2MB` or `1GB`, the job may use.
     #[doc(alias = "hugetlb.2MB.max")]
     pub fn hugetlb_max(&mut self, page: &str, size: ByteSize) -> &mut Self {
-        let file = format!("hugetlb.{page}.max");
-        let mut checked = setting_for_file(&file, size.as_bytes().to_string());
-        // The kernel names a page of 2 MiB 2MB.
-        let page = page
-            .strip_suffix('B')
-            .and_then(|size| size.parse::<ByteSize>().ok())
-            .filter(|page| page.as_bytes() > 0);
-        if let (Ok(setting), Some(page)) = (&mut checked, page) {
-            setting.kept = in_pages(size, page.as_bytes());
-        }
-        self.set(None, &file, checked)
+        self.put(format!("hugetlb.{page}.max"), LimitValue::Bytes(size))
+    }
+
+    /// How deep the job may nest groups below its own; 0 allows none.
+    #[doc(alias = "cgroup.max.depth")]
+    pub fn cgroup_max_depth(&mut self, most: u32) -> &mut Self {
+        self.put("cgroup.max.depth", LimitValue::Count(Some(most)))
+    }
+
+    /// How many groups the job may make below its own, at any depth.
+    #[doc(alias = "cgroup.max.descendants")]
+    pub fn cgroup_max_descendants(&mut self, most: u32) -> &mut Self {
+        self.put("cgroup.max.descendants", LimitValue::Count(Some(most)))
     }
 
     /// Any other interface file, such as `memory.reclaim`; what is read back is not compared with
     /// what was written.
     pub fn raw(&mut self, file: &str, value: &str) -> &mut Self {
-        let checked = setting_for_file(file, value.to_owned());
-        self.set(None, file, checked)
+        self.put(file.to_owned(), LimitValue::Text(value.to_owned()))
     }
 
     /// Checks every value as [`Reactor::spawn`](crate::Reactor::spawn) does first: for a host that
@@ -274,7 +289,8 @@ impl Limits {
     /// use jobworker::{InvalidLimit, Limits};
     ///
     /// assert_eq!(Limits::new().cpu_weight(100).validate(), Ok(()));
-    /// assert!(matches!(Limits::new().cpu_weight(0).validate(), Err(InvalidLimit::Range { file: "cpu.weight", .. })));
+    /// let wrong = Limits::new().cpu_weight(0).validate();
+    /// assert!(matches!(wrong, Err(InvalidLimit::Range { file: "cpu.weight", .. })));
     /// ```
     ///
     /// # Errors
@@ -283,77 +299,39 @@ impl Limits {
         self.check().map(drop)
     }
 
-    fn number(
-        &mut self,
-        file: &'static str,
-        value: impl Into<i128>,
-        bounds: (i128, i128),
-    ) -> &mut Self {
-        self.set(None, file, range(file, value, bounds).map(|value| exact(file, value.to_string())))
-    }
-
-    fn list(&mut self, file: &'static str, text: &str) -> &mut Self {
-        let number = |text: &str| {
-            !text.is_empty() && text.len() < 6 && text.bytes().all(|byte| byte.is_ascii_digit())
+    fn put(&mut self, file: impl Into<Cow<'static, str>>, value: LimitValue) -> &mut Self {
+        let file = file.into();
+        let earlier = self.entries.iter().position(|(other, _)| *other == file);
+        let value = match earlier.map(|place| self.entries.remove(place)) {
+            Some((_, earlier)) => value.or_else(earlier),
+            None => value,
         };
-        let item = |item: &str| match item.split_once('-') {
-            Some((first, last)) => number(first) && number(last),
-            None => number(item),
-        };
-        let checked = if text.split(',').all(item) {
-            Ok(Setting { kept: Kept::List(text.to_owned()), ..exact(file, text.to_owned()) })
-        } else {
-            Err(InvalidLimit::List { file, text: text.to_owned() })
-        };
-        self.set(None, file, checked)
-    }
-
-    fn memory(&mut self, file: &'static str, size: ByteSize) -> &mut Self {
-        let kept = in_pages(size, rustix::param::page_size() as u64);
-        self.set(None, file, Ok(Setting { kept, ..exact(file, size.as_bytes().to_string()) }))
-    }
-
-    fn set(
-        &mut self,
-        device: Option<Device>,
-        file: &str,
-        checked: Result<Setting, InvalidLimit>,
-    ) -> &mut Self {
-        self.entries.retain(|entry| entry.file != file || entry.device != device);
-        self.entries.push(Entry { device, file: file.to_owned(), checked });
+        self.entries.push((file, value));
         self
+    }
+
+    /// Adds what the kernel shows in a file of the table; `false` if it is not a value of it.
+    pub(crate) fn put_shown(&mut self, row: &LimitFile, file: &str, content: &str) -> bool {
+        let Some(value) = LimitValue::from_kernel(row.shape(), content) else { return false };
+        let refused = row.unless().and_then(|flag| self.get(flag)) == Some(&LimitValue::Flag(true));
+        if !refused && !value.is_unset() {
+            self.put(file.to_owned(), value);
+        }
+        true
     }
 
     /// Gives the limits in the form in which the kernel takes them, or the first that no kernel
     /// would take.
     pub(crate) fn check(&self) -> Result<Vec<Setting>, InvalidLimit> {
         let mut settings = Vec::with_capacity(self.entries.len() + 1);
-        for entry in &self.entries {
-            settings.push(entry.checked.clone()?);
+        for (file, value) in &self.entries {
+            settings.push(Setting::check(file.clone(), value)?);
         }
-        let has = |file: &str| self.entries.iter().any(|entry| entry.file == file);
-        if has("memory.max") && !has("memory.swap.max") {
-            settings.push(Setting { optional: true, ..exact("memory.swap.max", "0".to_owned()) });
+        if self.get("memory.max").is_some() && self.get("memory.swap.max").is_none() {
+            settings.push(Setting::no_swap());
         }
         Ok(settings)
     }
-}
-
-fn range(
-    file: &'static str,
-    value: impl Into<i128>,
-    (least, most): (i128, i128),
-) -> Result<i128, InvalidLimit> {
-    let value = value.into();
-    if (least..=most).contains(&value) {
-        Ok(value)
-    } else {
-        Err(InvalidLimit::Range { file, value, least, most })
-    }
-}
-
-fn micros(file: &'static str, time: Duration, bounds: (i128, i128)) -> Result<i128, InvalidLimit> {
-    range(file, i128::try_from(time.as_micros()).unwrap_or(i128::MAX), bounds)
 }
 
 #[cfg(test)]
@@ -369,22 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_reads_back_in_whole_pages() {
-        let settings = Limits::new().memory_high(ByteSize::from_bytes(5000)).check().unwrap();
-        assert_eq!(
-            (settings[0].value.as_str(), &settings[0].kept),
-            ("5000", &Kept::Line("4096".to_owned()))
-        );
-    }
-
-    #[test]
-    fn a_memory_limit_takes_the_swap_away_unless_told_otherwise() {
+    fn a_memory_limit_takes_the_swap_away_unless_swap_is_set() {
         let files = |limits: &Limits| -> Vec<String> {
             limits
                 .check()
                 .unwrap()
                 .into_iter()
-                .map(|setting| format!("{}={}", setting.file, setting.value))
+                .map(|setting| format!("{}={}", setting.file(), setting.lines().join(";")))
                 .collect()
         };
         let mut limits = Limits::new();
@@ -405,8 +374,7 @@ mod tests {
             .io_weight_of(disk, 20)
             .io_weight_of(disk, 30)
             .io_weight_of(other, 40);
-        let values: Vec<String> =
-            limits.check().unwrap().into_iter().map(|setting| setting.value).collect();
+        let values: Vec<String> = limits.check().unwrap().iter().flat_map(Setting::lines).collect();
         assert_eq!(values, ["5", "default 10", "8:0 30", "8:16 40"]);
     }
 
@@ -434,14 +402,168 @@ mod tests {
         );
     }
 
+    /// What the kernel shows in each file of the table, where it is not what it shows by default.
+    const SHOWN: [(&str, &str); 21] = [
+        ("cpu.idle", "1\n"),
+        ("cpu.weight", "7\n"),
+        ("cpu.weight.nice", "-5\n"),
+        ("cpu.max", "50000 200000\n"),
+        ("cpu.max.burst", "20000\n"),
+        ("cpuset.cpus", "0-3,8\n"),
+        ("cpuset.mems", "0\n"),
+        ("memory.min", "4096\n"),
+        ("memory.low", "8192\n"),
+        ("memory.high", "1073741824\n"),
+        ("memory.max", "max\n"),
+        ("memory.swap.max", "0\n"),
+        ("memory.zswap.max", "4096\n"),
+        ("memory.oom.group", "1\n"),
+        ("io.weight", "default 10\n8:0 20\n"),
+        (
+            "io.max",
+            "8:0 rbps=max wbps=1073741824 riops=1000 wiops=max\n\
+             8:16 rbps=5 wbps=max riops=max wiops=max\n",
+        ),
+        ("io.latency", "8:0 target=20000\n"),
+        ("pids.max", "50\n"),
+        ("hugetlb.<size>.max", "4194304\n"),
+        ("cgroup.max.depth", "max\n"),
+        ("cgroup.max.descendants", "3\n"),
+    ];
+
     #[test]
-    fn huge_pages_read_back_as_whole_ones() {
-        for (page, size, kept) in
-            [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")]
-        {
-            let settings =
-                Limits::new().hugetlb_max(page, ByteSize::from_bytes(size)).check().unwrap();
-            assert_eq!(settings[0].kept, Kept::Line(kept.to_owned()), "{page}");
+    fn what_the_kernel_shows_can_be_set_again_and_shows_the_same() {
+        let files: Vec<&str> = Limits::files().iter().map(LimitFile::name).collect();
+        assert_eq!(SHOWN.map(|(file, _)| file), files[..], "every file of the table is here");
+        for (name, content) in SHOWN {
+            let file = name.replace("<size>", "2MB");
+            let mut limits = Limits::new();
+            assert!(limits.put_shown(LimitFile::find(&file).unwrap(), &file, content), "{file}");
+            let settings = limits.check().unwrap();
+            assert!(settings[0].is_shown_by(content), "{file}");
+            assert_eq!(settings[0].lines().join("\n") + "\n", content, "{file}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_shows_where_nothing_is_set_is_no_limit() {
+        for (file, content) in [("cpuset.cpus", "\n"), ("io.max", ""), ("io.latency", "")] {
+            let mut limits = Limits::new();
+            assert!(limits.put_shown(LimitFile::find(file).unwrap(), file, content), "{file}");
+            assert!(limits.is_empty(), "{file}");
+        }
+    }
+
+    #[test]
+    fn an_idle_group_has_no_weight_whatever_the_kernel_shows() {
+        let shown = |limits: &mut Limits, file: &str, content: &str| {
+            assert!(limits.put_shown(LimitFile::find(file).unwrap(), file, content));
+        };
+        // 0 in older kernels, 1 in newer ones, which take neither.
+        for (idle, weight, is_there) in
+            [("1\n", "0\n", false), ("1\n", "1\n", false), ("0\n", "1\n", true)]
+        {
+            let mut limits = Limits::new();
+            shown(&mut limits, "cpu.idle", idle);
+            shown(&mut limits, "cpu.weight", weight);
+            assert_eq!(limits.get("cpu.weight").is_some(), is_there, "{idle:?} {weight:?}");
+        }
+        let order = |file| Limits::files().iter().position(|row| row.name() == file);
+        for row in Limits::files() {
+            assert!(row.unless().is_none_or(|flag| order(flag) < order(row.name())), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn content_that_no_kernel_shows_is_no_value() {
+        for row in Limits::files() {
+            for content in ["x\n", "8:0 x\n", "1 2 3\n", "-\n"] {
+                assert!(!Limits::new().put_shown(row, row.name(), content), "{row:?} {content:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_sets_the_same_as_the_method() {
+        let ms = Duration::from_millis;
+        let disk = Device::new(8, 0);
+        let mut by_method = Limits::new();
+        by_method
+            .cpu_idle(true)
+            .cpu_weight(5)
+            .cpu_weight_nice(-5)
+            .cpu_max(ms(20), ms(100))
+            .cpu_max_burst(ms(5))
+            .cpuset_cpus("0-3,8")
+            .memory_max(ByteSize::MAX)
+            .io_weight(5)
+            .io_weight_of(disk, 7)
+            .io_max(
+                disk,
+                IoRates {
+                    read_bytes: Some(ByteSize::from_bytes(2 << 20)),
+                    writes: Some(100),
+                    ..IoRates::default()
+                },
+            )
+            .io_latency(disk, ms(10))
+            .pids_max(9)
+            .hugetlb_max("2MB", ByteSize::from_bytes(64 << 20))
+            .cgroup_max_depth(3)
+            .cgroup_max_descendants(0);
+        let mut by_text = Limits::new();
+        for (file, text) in [
+            ("cpu.idle", "1"),
+            ("cpu.weight", "5"),
+            ("cpu.weight.nice", "-5"),
+            ("cpu.max", "20%"),
+            ("cpu.max.burst", "5ms"),
+            ("cpuset.cpus", "0-3,8"),
+            ("memory.max", "max"),
+            ("io.weight", "5"),
+            ("io.weight", "8:0=7"),
+            ("io.max", "8:0=rbps:2M,wiops:100,wbps:max"),
+            ("io.latency", "8:0=10ms"),
+            ("pids.max", "9"),
+            ("hugetlb.2MB.max", "64M"),
+            ("cgroup.max.depth", "3"),
+            ("cgroup.max.descendants", "0"),
+        ] {
+            by_text.set(file, text).unwrap();
+        }
+        assert_eq!(by_text, by_method);
+    }
+
+    #[test]
+    fn a_text_that_is_no_value_changes_nothing() {
+        let mut limits = Limits::new();
+        for (file, text) in [
+            ("cpu.weight", "many"),
+            ("cpu.weight", "0"),
+            ("cpu.idle", "yes"),
+            ("cpu.max", "20"),
+            ("cpu.max", "20%/2s"),
+            ("cpu.max", "-5%"),
+            ("cpu.max", "10ms/"),
+            ("cpu.max.burst", "5"),
+            ("cpuset.mems", "a"),
+            ("memory.max", "12Q"),
+            ("io.weight", "8=5"),
+            ("io.weight", "8:0="),
+            ("io.max", "8:0"),
+            ("io.max", "8:0=speed:1"),
+            ("io.max", "8:0=rbps:0"),
+            ("io.latency", "8:0=0"),
+            ("pids.max", ""),
+            ("pids.max", "0"),
+            ("hugetlb.2/MB.max", "1"),
+            ("hugetlb.max", "1"),
+            ("cgroup.max.depth", "4294967295"),
+            ("cgroup.procs", "1"),
+            ("misc.max", "none 1"),
+        ] {
+            assert!(limits.set(file, text).is_err(), "{file} {text}");
+        }
+        assert!(limits.is_empty());
     }
 }

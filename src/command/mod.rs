@@ -3,17 +3,21 @@
 //! Knows nothing of how any of it is done.
 
 mod command;
+mod files;
 mod limits;
 mod setting;
 mod signal;
 mod units;
+mod value;
 
 pub use command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource};
-pub use limits::{IoRates, Limits};
+pub use files::LimitFile;
+pub use limits::Limits;
 pub use signal::Signal;
 pub use units::{ByteSize, Device};
+pub use value::{IoRates, LimitValue};
 
 pub(crate) use command::Stdin;
+pub(crate) use setting::Setting;
 #[cfg(any(fuzzing, test))]
-pub(crate) use setting::ranges;
-pub(crate) use setting::{Kept, Setting};
+pub(crate) use value::ranges;

@@ -1,118 +1,109 @@
-//! Owns [`Setting`], one limit as the kernel takes it, and [`Kept`], how it looks when it is read
-//! back.
+//! Owns [`Setting`], one limit on its way into a file.
 //!
-//! Invariant: pure; a `Setting` names a file inside of the job's group that is for limits. Knows
-//! what the kernel does to a value, not what a value may be.
+//! Invariant: pure; a `Setting` names a file inside of the job's group that is for limits, and its
+//! value is one that some kernel takes. Knows nothing of where the files are.
 
-use crate::command::units::{ByteSize, Device, digits};
+use std::borrow::Cow;
+
+use crate::command::files::LimitFile;
+use crate::command::units::ByteSize;
+use crate::command::value::LimitValue;
 use crate::error::InvalidLimit;
 
 /// One limit as the kernel takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// The controller that has to be enabled for the job's group; the part of the file's name
-    /// before the first dot.
-    pub(crate) controller: String,
-    /// The interface file inside the group.
-    pub(crate) file: String,
-    /// What to write.
-    pub(crate) value: String,
-    /// What a read gives once the kernel has taken the value.
-    pub(crate) kept: Kept,
-    /// Set along with another one: where the kernel does not have the file, there is nothing to
-    /// set.
-    pub(crate) optional: bool,
+    file: Cow<'static, str>,
+    /// The row of the table by which the value is read back and compared; `None` for what was given
+    /// raw.
+    row: Option<&'static LimitFile>,
+    value: LimitValue,
+    needs: &'static str,
+    optional: bool,
 }
 
-/// How a value that the kernel has taken looks when it is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// The first line is this text.
-    Line(String),
-    /// The first line ends with this word.
-    Word(String),
-    /// It is a list of the same numbers as this one; the kernel joins neighbours into ranges.
-    List(String),
-    /// Some line begins with this word and has each of these.
-    Device(String, Vec<String>),
-    /// In a form of the kernel's own, which is not compared.
-    Unknown,
-}
-
-impl Kept {
-    /// Whether this content shows the value.
-    pub(crate) fn shows(&self, content: &str) -> bool {
-        match self {
-            Self::Line(line) => content.lines().next().unwrap_or("") == line,
-            Self::Word(word) => {
-                content.lines().next().and_then(|line| line.split_whitespace().last()) == Some(word)
-            }
-            Self::List(list) => {
-                ranges(list).is_some_and(|wanted| ranges(content.trim_end()) == Some(wanted))
-            }
-            Self::Device(device, parts) => content.lines().any(|line| {
-                let mut words = line.split_whitespace();
-                words.next() == Some(device)
-                    && parts.iter().all(|part| line.split_whitespace().any(|word| word == part))
-            }),
-            Self::Unknown => true,
+impl Setting {
+    /// Checks the name of the file and, by the table, the value.
+    pub(crate) fn check(file: Cow<'static, str>, value: &LimitValue) -> Result<Self, InvalidLimit> {
+        check_name(&file)?;
+        let known = LimitFile::find(&file);
+        let row = known.filter(|_| !matches!(value, LimitValue::Text(_)));
+        if let Some(row) = row {
+            value.check(row)?;
         }
+        let needs = LimitFile::needs(&file);
+        Ok(Self { file, row, value: value.clone(), needs, optional: false })
+    }
+
+    /// No swap: what comes along with a limit for memory.
+    pub(crate) fn no_swap() -> Self {
+        let file = "memory.swap.max";
+        let (row, needs) = (LimitFile::find(file), LimitFile::needs(file));
+        let value = LimitValue::Bytes(ByteSize::from_bytes(0));
+        Self { file: file.into(), row, value, needs, optional: true }
+    }
+
+    /// The interface file inside of the group.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The controller that has to be enabled for the job's group, or `cgroup`, which always is.
+    pub(crate) fn controller(&self) -> &str {
+        self.file.split_once('.').map_or(&*self.file, |(controller, _)| controller)
+    }
+
+    /// What it takes to have the file.
+    pub(crate) fn needs(&self) -> &'static str {
+        self.needs
+    }
+
+    /// Whether the limit only comes along with another one: where the kernel does not have the
+    /// file, there is nothing to set.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.optional
+    }
+
+    /// What to write, each line by a write of its own.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.value.lines()
+    }
+
+    /// Whether the file has to be read back.
+    pub(crate) fn is_compared(&self) -> bool {
+        self.row.is_some()
+    }
+
+    /// Whether the content of the file shows that the kernel has taken the value.
+    pub(crate) fn is_shown_by(&self, content: &str) -> bool {
+        let Some(row) = self.row else { return true };
+        let page = match row.part(&self.file) {
+            None => rustix::param::page_size() as u64,
+            Some(size) => match page_size(size) {
+                Some(page) => page,
+                // Not a name that any kernel has given to a page size.
+                None => return true,
+            },
+        };
+        LimitValue::from_kernel(row.shape(), content)
+            .is_some_and(|found| self.value.is_kept_as(&found, page))
+    }
+
+    /// Sets the same value by another file.
+    pub(crate) fn redirect(&mut self, file: &'static str, needs: &'static str) {
+        self.file = file.into();
+        self.needs = needs;
     }
 }
 
-/// A setting that reads back as it is written.
-pub(crate) fn exact(file: &str, value: String) -> Setting {
-    let controller = file.split('.').next().unwrap_or(file).to_owned();
-    Setting {
-        controller,
-        file: file.to_owned(),
-        kept: Kept::Line(value.clone()),
-        value,
-        optional: false,
-    }
+/// The kernel names a page of 2 MiB 2MB.
+fn page_size(name: &str) -> Option<u64> {
+    let size: ByteSize = name.strip_suffix('B')?.parse().ok()?;
+    Some(size.as_bytes()).filter(|page| *page > 0)
 }
 
-/// The kernel counts in pages and gives back the multiple that it kept; past the largest count it
-/// says max.
-pub(crate) fn in_pages(size: ByteSize, page: u64) -> Kept {
-    let most = i64::MAX as u64 / page;
-    Kept::Line(if size.as_bytes() / page >= most {
-        "max".to_owned()
-    } else {
-        (size.as_bytes() / page * page).to_string()
-    })
-}
-
-/// The numbers of a list such as `0-3,8`, as ranges that do not touch; `None` if it is none.
-pub(crate) fn ranges(list: &str) -> Option<Vec<(u32, u32)>> {
-    let mut found: Vec<(u32, u32)> = Vec::new();
-    for item in list.split(',') {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (first, last) = (digits(first)?, digits(last)?);
-        if first > last {
-            return None;
-        }
-        found.push((first, last));
-    }
-    found.sort_unstable();
-    let mut joined: Vec<(u32, u32)> = Vec::new();
-    for (first, last) in found {
-        match joined.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-            _ => joined.push((first, last)),
-        }
-    }
-    Some(joined)
-}
-
-/// A setting that has a line of its own for each device.
-pub(crate) fn of_device(file: &str, device: Device, parts: Vec<String>) -> Setting {
-    let value = format!("{device} {}", parts.join(" "));
-    Setting { kept: Kept::Device(device.to_string(), parts), ..exact(file, value) }
-}
-
-/// A setting of a file that was named by the host.
-pub(crate) fn setting_for_file(file: &str, value: String) -> Result<Setting, InvalidLimit> {
+/// Refuses what is not the name of a limit's file.
+fn check_name(file: &str) -> Result<(), InvalidLimit> {
     let proper = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let named = file
         .split_once('.')
@@ -123,32 +114,56 @@ pub(crate) fn setting_for_file(file: &str, value: String) -> Result<Setting, Inv
     if !named || ours || file.contains("..") || !file.bytes().all(proper) {
         return Err(InvalidLimit::File { file: file.to_owned() });
     }
-    Ok(Setting { kept: Kept::Unknown, ..exact(file, value) })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{Device, IoRates, Limits};
+
+    fn setting(set: impl FnOnce(&mut Limits) -> &mut Limits) -> Setting {
+        set(&mut Limits::new()).check().unwrap().remove(0)
+    }
 
     #[test]
     fn a_list_reads_back_however_the_kernel_writes_it() {
-        let kept = Kept::List("8,0-2,3,1".to_owned());
-        assert!(kept.shows("0-3,8\n") && kept.shows("0-3,8"));
+        let setting = setting(|limits| limits.cpuset_cpus("8,0-2,3,1"));
+        assert!(setting.is_shown_by("0-3,8\n") && setting.is_shown_by("0-3,8"));
         for other in ["", "0-3", "0-3,8-9", "0-2,8", "x", "+0-3,8", "3-0,8", "0-3,8,9-8"] {
-            assert!(!kept.shows(other), "{other:?}");
+            assert!(!setting.is_shown_by(other), "{other:?}");
         }
     }
 
     #[test]
     fn a_line_for_a_device_is_found_among_others() {
-        let kept = of_device(
-            "io.max",
-            Device::new(8, 16),
-            vec!["rbps=1".to_owned(), "wbps=max".to_owned()],
-        )
-        .kept;
-        assert!(kept.shows("8:0 rbps=2 wbps=max\n8:16 rbps=1 wbps=max riops=max wiops=max\n"));
-        assert!(!kept.shows("8:16 rbps=2 wbps=max\n"));
-        assert!(!kept.shows(""));
+        let rates = IoRates { read_bytes: Some(ByteSize::from_bytes(1)), ..IoRates::default() };
+        let limited = setting(|limits| limits.io_max(Device::new(8, 16), rates));
+        let other = "8:0 rbps=2 wbps=max riops=max wiops=max\n";
+        let own = "8:16 rbps=1 wbps=max riops=max wiops=max\n";
+        assert!(limited.is_shown_by(&format!("{other}{own}")));
+        assert!(!limited.is_shown_by(&own.replace("rbps=1", "rbps=2")));
+        assert!(!limited.is_shown_by(other) && !limited.is_shown_by(""));
+        let unlimited = setting(|limits| limits.io_max(Device::new(8, 16), IoRates::default()));
+        assert!(unlimited.is_shown_by(other) && !unlimited.is_shown_by(own));
+    }
+
+    #[test]
+    fn memory_reads_back_in_whole_pages() {
+        let setting = setting(|limits| limits.memory_high(ByteSize::from_bytes(5000)));
+        assert_eq!(setting.lines(), ["5000"]);
+        assert!(setting.is_shown_by("4096\n"));
+        assert!(!setting.is_shown_by("5000\n") && !setting.is_shown_by("max\n"));
+    }
+
+    #[test]
+    fn huge_pages_read_back_as_whole_ones() {
+        for (page, size, kept) in
+            [("2MB", 5 << 20, "4194304"), ("1GB", 1 << 20, "0"), ("64KB", 65_537, "65536")]
+        {
+            let setting = setting(|limits| limits.hugetlb_max(page, ByteSize::from_bytes(size)));
+            assert!(setting.is_shown_by(kept), "{page}");
+            assert!(!setting.is_shown_by(&size.to_string()), "{page}");
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! Owns [`ByteSize`] and [`Device`], what limits are expressed in, and [`InvalidLimit`], why
-//! something is no limit.
+//! Owns [`ByteSize`] and [`Device`], in which limits are expressed, and how a time is written.
 //!
-//! Invariant: plain data; what is printed parses to itself.
+//! Invariant: plain data; what is printed parses to itself. Knows nothing of limits.
 
-use crate::error::InvalidLimit;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::InvalidLimit;
 
 /// A number of bytes that reads and prints with the suffixes K, M, G and T (powers of 1024).
 ///
@@ -116,9 +117,40 @@ impl fmt::Display for Device {
     }
 }
 
+/// A number with its unit: `us`, `ms` or `s`.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    let (number, scale) = if let Some(number) = text.strip_suffix("us") {
+        (number, 1e-6)
+    } else if let Some(number) = text.strip_suffix("ms") {
+        (number, 1e-3)
+    } else {
+        (text.strip_suffix('s')?, 1.0)
+    };
+    // `f64::from_str` would accept a sign, an exponent, and words such as inf.
+    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * scale).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_a_number_with_its_unit() {
+        for (text, time) in [
+            ("150ms", Duration::from_millis(150)),
+            ("0us", Duration::ZERO),
+            ("1.5s", Duration::from_millis(1500)),
+            ("20us", Duration::from_micros(20)),
+        ] {
+            assert_eq!(parse_time(text), Some(time), "{text}");
+        }
+        for text in ["", "5", "s", "5m", "5 s", "-1s", "infs", "1e3s", "5 parsecs", "1.2.3s"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_parse_in_powers_of_1024() {

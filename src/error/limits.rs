@@ -55,13 +55,15 @@ pub enum LimitsError {
     },
     /// The controller is available, but has no such interface file in this kernel or on this
     /// machine.
-    #[error("cannot set {file}: {} does not have it: {}", path.display(), feature(file))]
+    #[error("cannot set {file}: {} does not have it: {needs}", path.display())]
     #[non_exhaustive]
     Unavailable {
         /// The interface file.
         file: String,
         /// The job's cgroup.
         path: PathBuf,
+        /// What it takes to have the file: a version of Linux, or its configuration.
+        needs: &'static str,
     },
     /// The kernel would accept a limit without enforcing it; found before the job's cgroup was
     /// created.
@@ -173,6 +175,24 @@ pub enum InvalidLimit {
         /// What was given.
         file: String,
     },
+    /// A text that is no value for this file.
+    #[error("{file} is {text:?}, but has to be {expected}")]
+    #[non_exhaustive]
+    Value {
+        /// The interface file, such as `cpu.max`.
+        file: String,
+        /// What was given.
+        text: String,
+        /// What it has to be.
+        expected: &'static str,
+    },
+    /// An interface file that has no method in [`Limits`](crate::Limits).
+    #[error("{file:?} is not one of Limits::files; Limits::raw sets any other file")]
+    #[non_exhaustive]
+    Unknown {
+        /// What was given.
+        file: String,
+    },
     /// The text is not the number of a block device.
     #[error(
         "{text:?} is not the number of a block device: write it as in /proc/partitions, with a \
@@ -183,27 +203,6 @@ pub enum InvalidLimit {
         /// What was given.
         text: String,
     },
-}
-
-/// What an interface file needs to exist, by the version of Linux that brought it or its
-/// configuration.
-fn feature(file: &str) -> &'static str {
-    match file {
-        "cpu.max" => "it needs CONFIG_CFS_BANDWIDTH",
-        "cpu.max.burst" => "it needs Linux 5.14 and CONFIG_CFS_BANDWIDTH",
-        "cpu.idle" => "it needs Linux 5.15",
-        "memory.swap.max" => "it needs CONFIG_SWAP",
-        "memory.zswap.max" => "it needs Linux 5.19 and CONFIG_ZSWAP",
-        "memory.oom.group" => "it needs Linux 4.19",
-        "io.weight" => "it needs CONFIG_BLK_CGROUP_IOCOST",
-        "io.bfq.weight" => "it needs the BFQ scheduler, CONFIG_BFQ_GROUP_IOSCHED",
-        "io.max" => "it needs CONFIG_BLK_DEV_THROTTLING",
-        "io.latency" => "it needs CONFIG_BLK_CGROUP_IOLATENCY",
-        _ if file.starts_with("hugetlb.") => {
-            "/sys/kernel/mm/hugepages lists the page sizes of this machine"
-        }
-        _ => "it may be of a newer kernel, of another configuration, or misspelt",
-    }
 }
 
 /// Why a controller cannot be enabled for the children of a cgroup.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::cgroup::{Group, Owner, Pool, Tree};
-use crate::command::{Command, Limits, Output, ProcessGroup, Setting, Signal, Stdin};
+use crate::cgroup::{Group, Owner, Pool, Settings, Tree};
+use crate::command::{Command, Limits, Output, ProcessGroup, Signal, Stdin};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
 use crate::job::containment::Contained;
@@ -82,9 +82,8 @@ impl Launcher {
     /// Makes cgroups with these limits in advance, until there are so many.
     pub(crate) fn prepare(&self, limits: &Limits, count: usize) -> Result<()> {
         let tree = self.tree()?;
-        let settings = tree.settings(limits)?;
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.fill(tree, &self.owner, limits, &settings, count)
+        pool.fill(tree, &self.owner, limits, count)
     }
 
     /// Starts a command. Blocks until its program executes, or cannot.
@@ -96,7 +95,7 @@ impl Launcher {
         let settings = self.check_containment(command)?;
         let stdin = open_stdin(&command.stdin)?;
 
-        let (mut made, dir) = self.make(command, &settings)?;
+        let (mut made, dir) = self.make(command, settings.as_ref())?;
         let owner = (command.uid, command.gid);
         let (output, error) = match command.output {
             Output::Combined => (Some(made.log(0, "log", owner)?), None),
@@ -125,21 +124,25 @@ impl Launcher {
     }
 
     /// Checks the limits, and that what holds the job can hold it as the command wants.
-    fn check_containment(&self, command: &Command) -> Result<Vec<Setting>> {
+    fn check_containment(&self, command: &Command) -> Result<Option<Settings>> {
         match &self.tree {
-            Some(tree) => tree.settings(&command.limits),
+            Some(tree) => tree.require(&command.limits).map(Some),
             None if !command.limits.is_empty() => Err(LimitsError::NeedCgroup.into()),
             None if command.process_group == ProcessGroup::Host => {
                 let program = command.program.clone();
                 let reason = "a job contained by process group cannot stay in the host's";
                 Err(SpawnError::InvalidCommand { program, reason }.into())
             }
-            None => Ok(Vec::new()),
+            None => Ok(None),
         }
     }
 
     /// Makes the cgroup of a job, or takes one that was made in advance; opens its directory.
-    fn make(&self, command: &Command, settings: &[Setting]) -> Result<(Made, Option<OwnedFd>)> {
+    fn make(
+        &self,
+        command: &Command,
+        settings: Option<&Settings>,
+    ) -> Result<(Made, Option<OwnedFd>)> {
         let id = JobId::new(random_uuid()?);
         let mut made =
             Made { id, directory: Arc::clone(&self.directory), places: [None, None], group: None };
@@ -155,7 +158,7 @@ impl Launcher {
         };
         let dir = group.open_dir()?;
         self.owner.mark(dir.as_fd(), command.detached);
-        if is_new {
+        if is_new && let Some(settings) = settings {
             group.apply(settings)?;
         }
         if command.accounting == Some(true) {

@@ -3,12 +3,14 @@
 //!
 //! Invariant: everything is tried, not guessed from version numbers, and nothing is changed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::{fmt, fs};
 
 use rustix::process::{Resource, getrlimit};
 
 use crate::cgroup::{Group, Tree, disks_with_bfq, lists, v1_mounts};
+use crate::command::Limits;
 use crate::error::{Error, SystemError};
 use crate::job::test_placement;
 use crate::reactor::config::Config;
@@ -41,7 +43,7 @@ pub struct Check {
     /// What was found.
     pub found: String,
     /// What it is good for.
-    pub good_for: &'static str,
+    pub good_for: Cow<'static, str>,
     /// What to do when it is missing.
     pub remedy: &'static str,
 }
@@ -121,7 +123,7 @@ fn kernel() -> Check {
         name: "kernel",
         verdict: Verdict::present_or(version >= (5, 14), Verdict::Fatal),
         found: format!("Linux {release} on {}", name.machine().to_string_lossy()),
-        good_for: "clone3 into a cgroup (5.7), close_range (5.9) and cgroup.kill (5.14)",
+        good_for: "clone3 into a cgroup (5.7), close_range (5.9) and cgroup.kill (5.14)".into(),
         remedy: "update to Linux 5.14 or newer",
     }
 }
@@ -147,8 +149,9 @@ fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
             }
             Err(error) => error.to_string(),
         },
-        good_for: "holding all processes of a job together, so that none is left behind",
-        remedy: "mount cgroup2 and run as root, or have a cgroup delegated to this user (systemd: Delegate=yes)",
+        good_for: "holding all processes of a job together, so that none is left behind".into(),
+        remedy: "mount cgroup2 and run as root, or have a cgroup delegated to this user (systemd: \
+                 Delegate=yes)",
     }
 }
 
@@ -170,7 +173,7 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
             Ok(_) => "a child that was cloned into a new cgroup was there".to_owned(),
             Err(error) => error.to_string(),
         },
-        good_for: "limits and kill that hold from a job's first instruction on",
+        good_for: "limits and kill that hold from a job's first instruction on".into(),
         remedy: "let clone3 pass the seccomp filter of the container; see the message",
     });
     let files = random_uuid().and_then(|uuid| {
@@ -186,21 +189,21 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         name: "cgroup.kill",
         verdict: Verdict::present_or(kill, Verdict::Fatal),
         found: there(kill),
-        good_for: "ending a job that forks faster than it can be signalled",
+        good_for: "ending a job that forks faster than it can be signalled".into(),
         remedy: "update to Linux 5.14 or newer",
     });
     checks.push(Check {
         name: "cgroup.freeze",
         verdict: Verdict::present_or(freeze, Verdict::Missing),
         found: there(freeze),
-        good_for: "Reactor::freeze and thaw",
+        good_for: "Reactor::freeze and thaw".into(),
         remedy: "update to Linux 5.2 or newer",
     });
     checks.push(Check {
         name: "pressure of a job",
         verdict: Verdict::present_or(pressure, Verdict::Missing),
         found: there(pressure),
-        good_for: "Reactor::pressure and watch_pressure",
+        good_for: "Reactor::pressure and watch_pressure".into(),
         remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
     });
     checks.extend(controllers(tree));
@@ -209,7 +212,7 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         name: "exit status after reaping",
         verdict: Verdict::present_or(matches!(placement, Ok(true)), Verdict::Missing),
         found: there(matches!(placement, Ok(true))),
-        good_for: "the exit status on a host that ignores SIGCHLD or waits for any child",
+        good_for: "the exit status on a host that ignores SIGCHLD or waits for any child".into(),
         remedy: "update to Linux 6.15 or newer, or leave the jobs' exit statuses alone",
     });
     checks
@@ -218,18 +221,20 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
 fn controllers(tree: &Tree) -> Vec<Check> {
     let available = tree.read("cgroup.controllers").unwrap_or_default();
     let enabled = tree.read("cgroup.subtree_control").unwrap_or_default();
-    let uses = [
-        ("cpu", "cpu.weight, cpu.max, cpu.idle"),
-        ("cpuset", "cpuset.cpus, cpuset.mems"),
-        (
-            "memory",
-            "memory.high, memory.max and the others, memory use, the verdict on kills for want of memory",
-        ),
-        ("io", "io.max, io.weight, io.latency, io use"),
-        ("pids", "pids.max"),
-        ("hugetlb", "hugetlb.*.max"),
-    ];
-    let check = |(name, good_for)| {
+    // Controllers in the order of the table, with the limits that each is for.
+    let mut uses: Vec<(&str, String)> = Vec::new();
+    for file in Limits::files().iter().filter(|file| file.controller() != "cgroup") {
+        match uses.iter_mut().find(|(name, _)| *name == file.controller()) {
+            Some((_, files)) => *files += &format!(", {}", file.name()),
+            None => uses.push((file.controller(), file.name().to_owned())),
+        }
+    }
+    let check = |(name, files): (&'static str, String)| {
+        let good_for = match name {
+            "memory" => files + "; memory use, and why a job ran out of memory",
+            "io" => files + "; io use",
+            _ => files,
+        };
         let (available, enabled) = (lists(&available, name), lists(&enabled, name));
         Check {
             name,
@@ -239,9 +244,9 @@ fn controllers(tree: &Tree) -> Vec<Check> {
                 (true, false) => "available; enabled for jobs when a limit needs it".to_owned(),
                 (false, _) => "not available where jobs are made".to_owned(),
             },
-            good_for,
-            remedy: "enable it in cgroup.subtree_control of every cgroup above; if version 1 holds it, boot with \
-                     systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all",
+            good_for: good_for.into(),
+            remedy: "enable it in cgroup.subtree_control of every cgroup above; if version 1 \
+                     holds it, boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all",
         }
     };
     uses.into_iter().map(check).collect()
@@ -262,8 +267,9 @@ fn io_weights(tree: &Tree) -> Check {
             list(&models),
             list(&schedulers)
         ),
-        good_for: "io.weight, which has no effect without one of them",
-        remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq to its queue/scheduler",
+        good_for: "io.weight, which has no effect without one of them".into(),
+        remedy: "write the disk's numbers and enable=1 to io.cost.qos of the root cgroup, or bfq \
+                 to its queue/scheduler",
     }
 }
 
@@ -273,7 +279,7 @@ fn pressure() -> Check {
         name: "pressure of the system",
         verdict: Verdict::present_or(there, Verdict::Missing),
         found: if there { "there".to_owned() } else { "/proc/pressure cannot be read".to_owned() },
-        good_for: "Reactor::watch_system_pressure",
+        good_for: "Reactor::watch_system_pressure".into(),
         remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
     }
 }
@@ -284,7 +290,7 @@ fn pidfd_info() -> Check {
         name: "PIDFD_GET_INFO",
         verdict: Verdict::present_or(there, Verdict::Missing),
         found: if there { "there".to_owned() } else { "not there".to_owned() },
-        good_for: "nothing that jobs need; see the exit status after reaping",
+        good_for: "nothing that jobs need; see the exit status after reaping".into(),
         remedy: "update to Linux 6.13 or newer",
     }
 }
@@ -302,7 +308,10 @@ fn watches() -> Check {
             "{watches} watches, {instances} instances and {} queued events per user at most",
             read("max_queued_events")
         ),
-        good_for: "one instance per reactor, one watch per log that is followed and per job with the memory controller",
+        good_for:
+            "one instance per reactor, one watch per log that is followed and per job with the \
+                   memory controller"
+                .into(),
         remedy: "raise the sysctls fs.inotify.max_user_watches and fs.inotify.max_user_instances",
     }
 }
@@ -313,7 +322,7 @@ fn descriptors() -> Check {
         name: "file descriptors",
         verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
         found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
-        good_for: "one per running job, one per log that is followed, nine for the reactor",
+        good_for: "one per running job, one per log that is followed, nine for the reactor".into(),
         remedy: "raise RLIMIT_NOFILE (ulimit -n)",
     }
 }

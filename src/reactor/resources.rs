@@ -14,42 +14,19 @@ use crate::id::{JobId, Token};
 use crate::job::Contained;
 use crate::reactor::reactor::Reactor;
 
-/// The files that hold the limits of a group, for those who want to read them.
-const SETTABLE: [&str; 22] = [
-    "cpu.weight",
-    "cpu.weight.nice",
-    "cpu.max",
-    "cpu.max.burst",
-    "cpu.idle",
-    "cpuset.cpus",
-    "cpuset.mems",
-    "memory.min",
-    "memory.low",
-    "memory.high",
-    "memory.max",
-    "memory.swap.max",
-    "memory.zswap.max",
-    "memory.oom.group",
-    "io.weight",
-    "io.bfq.weight",
-    "io.max",
-    "io.latency",
-    "pids.max",
-    "hugetlb.2MB.max",
-    "hugetlb.1GB.max",
-    "cgroup.max.descendants",
-];
-
 impl Reactor {
     /// Changes limits of a job that runs: those that are given, and no others.
     ///
     /// ```
-    /// use jobworker::{Command, Error, Limits, Reactor, Token};
+    /// use jobworker::{Command, Error, LimitValue, Limits, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
     /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
     /// match reactor.set_limits(job, Limits::new().pids_max(64)) {
-    ///     Ok(()) => assert!(reactor.limits(job)?.contains(&("pids.max".to_owned(), "64".to_owned()))),
+    ///     Ok(()) => {
+    ///         let found = reactor.limits(job)?;
+    ///         assert_eq!(found.get("pids.max"), Some(&LimitValue::Count(Some(64))));
+    ///     }
     ///     // A host that cannot enforce it says so.
     ///     Err(error) => assert!(matches!(error, Error::Limits(_)), "{error}"),
     /// }
@@ -61,27 +38,38 @@ impl Reactor {
     /// [`Error::Limits`](crate::Error::Limits) and [`Error::System`](crate::Error::System) as for
     /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
-        let group = self.group(job)?;
-        group.apply(&self.launcher.tree()?.settings(limits)?)
+        self.group(job)?.set_limits(limits)
     }
 
-    /// The limits that the kernel enforces for a job, by interface file; only those whose
-    /// controllers are there.
+    /// The limits that the kernel enforces for a job: a value for each of [`Limits::files`] whose
+    /// controller is enabled, also where it does not limit anything, as `max` does not.
+    ///
+    /// They can be given to another job, or again to this one. So there is no value for what cannot
+    /// be set: the weight of an idle job, an empty list of processors, weights of io that no disk
+    /// uses. `cpu.weight.nice` is left to `cpu.weight`, which is the same but exact.
+    ///
+    /// ```
+    /// use jobworker::{Command, LimitValue, Limits, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut limits = Limits::new();
+    /// limits.cgroup_max_depth(2);
+    /// let job = reactor.spawn(Command::new("sleep").arg("1000").limits(&limits), Token(1))?;
+    /// let found = reactor.limits(job)?;
+    /// assert_eq!(found.get("cgroup.max.depth"), Some(&LimitValue::Count(Some(2))));
+    ///
+    /// let same = reactor.spawn(Command::new("sleep").arg("1000").limits(&found), Token(2))?;
+    /// assert_eq!(reactor.limits(same)?, found);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// Reads some twenty small files.
     ///
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
     /// [`Error::System`](crate::Error::System) (`Path`).
-    pub fn limits(&self, job: JobId) -> Result<Vec<(String, String)>> {
-        let group = self.group(job)?;
-        let mut limits = Vec::new();
-        for file in SETTABLE {
-            if let Some(content) = group.read(file)? {
-                limits.push((file.to_owned(), content.trim_end().to_owned()));
-            }
-        }
-        Ok(limits)
+    pub fn limits(&self, job: JobId) -> Result<Limits> {
+        self.group(job)?.limits()
     }
 
     /// What a job uses now; for a finished one, what it has used.

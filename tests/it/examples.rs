@@ -420,7 +420,7 @@ fn the_report_is_one_json_object_or_a_table() {
 }
 
 /// Every flag for a limit, a value that is taken, one that is not, and the interface file.
-const LIMIT_FLAGS: [(&str, &str, &str, &str); 19] = [
+const LIMIT_FLAGS: [(&str, &str, &str, &str); 21] = [
     ("--cpu-weight", "5", "0", "cpu.weight"),
     ("--cpu-weight-nice", "5", "20", "cpu.weight.nice"),
     ("--cpu-max", "20%", "20", "cpu.max"),
@@ -439,6 +439,8 @@ const LIMIT_FLAGS: [(&str, &str, &str, &str); 19] = [
     ("--io-latency", "8:0=5ms", "8:0=0", "io.latency"),
     ("--pids-max", "5", "many", "pids.max"),
     ("--hugetlb", "3MB=4M", "4M", "hugetlb.3MB.max"),
+    ("--cgroup-max-depth", "2", "-1", "cgroup.max.depth"),
+    ("--cgroup-max-descendants", "2", "4294967295", "cgroup.max.descendants"),
     ("--limit", "misc.max=none 1", "../memory.max=1", "misc.max"),
 ];
 
@@ -453,7 +455,8 @@ fn a_limit_that_cannot_be_enforced_is_named_by_its_file() {
         let Some(run) = Example::run(&[flag, good, "true"], false) else { return };
         // With the controller there, most of them can be.
         let controller = file.split('.').next().unwrap();
-        let possible = available.split_whitespace().any(|name| name == controller);
+        let possible =
+            controller == "cgroup" || available.split_whitespace().any(|name| name == controller);
         let ended = run.end();
         let ended =
             if ended.status.success() { ended.expect(0, b"") } else { ended.expect(125, b"") };

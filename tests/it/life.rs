@@ -610,8 +610,10 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
 #[test]
 fn groups_nested_deeper_than_a_path_can_name_are_emptied_and_removed() {
     let Some(mut world) = World::new() else { return };
-    // Exits by itself only once the signal has reached its child.
-    let script = "trap : TERM; sleep 1000 & echo $!; echo ready; until wait; do :; done; exit 7";
+    // Exits by itself only once the signal has reached its child. That speaks up itself: before it
+    // is another program, it has the shell's trap.
+    let script = "trap : TERM; sh -c 'echo $$; echo ready; exec sleep 1000' & \
+                  until wait; do :; done; exit 7";
     let (job, child) = spawn_until_ready(&mut world, sh(script).grace(LONG));
     let group = cgroup(&world, job);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
