@@ -326,13 +326,16 @@ fn disks(disks: Vec<Disk>) {
         write!(content, "{major}:{minor}").unwrap();
         let [read, written, reads, writes] = counts.unwrap_or_default();
         if counts.is_some() {
+            if more {
+                content.push_str(" xrbytes=9 cost.wios=9");
+            }
             write!(
                 content,
                 " rbytes={read} wbytes={written} rios={reads} wios={writes} dbytes=9 dios=9"
             )
             .unwrap();
             if more {
-                content.push_str(" cost.vrate=100.00 cost.usage=9 xrbytes=9");
+                content.push_str(" cost.vrate=100.00 cost.usage=9");
             }
         } else {
             content.push(' ');

@@ -50,6 +50,25 @@ pub(super) extern "C" fn child_main(data: *const c_void) -> ! {
     calls::exit(127)
 }
 
+/// The signals that are discarded if they reached the child before it left the host's process
+/// group: those that stop it, while the parent waits for it in clone3, and those that dump core,
+/// which ends every process that shares the memory before Linux 5.16.
+const DISCARDED: [u32; 13] = [
+    raw::SIGTSTP,
+    raw::SIGTTIN,
+    raw::SIGTTOU,
+    raw::SIGQUIT,
+    raw::SIGILL,
+    raw::SIGTRAP,
+    raw::SIGABRT,
+    raw::SIGBUS,
+    raw::SIGFPE,
+    raw::SIGSEGV,
+    raw::SIGSYS,
+    raw::SIGXCPU,
+    raw::SIGXFSZ,
+];
+
 /// Every step from clone3 to exec, in order; returns only when one has failed.
 fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     let plan = child.plan;
@@ -65,6 +84,9 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     // Rust host ignores SIGPIPE.
     for signal in 1..=64u32 {
         if signal != raw::SIGKILL && signal != raw::SIGSTOP {
+            if DISCARDED.contains(&signal) {
+                calls::set_signal_action(signal, true).map_err(at(Stage::Signals))?;
+            }
             calls::set_signal_action(signal, false).map_err(at(Stage::Signals))?;
         }
     }

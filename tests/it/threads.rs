@@ -3,10 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_current_process_group, kill_process, setpgid};
 
 use crate::support::{World, alone, rounds, sh};
 
@@ -15,6 +17,9 @@ const JOBS: usize = 400;
 
 /// How many of them are started in a row.
 const BATCH: usize = 20;
+
+/// How long a start may take before its child is suspected to be stopped.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// Blocks in epoll_wait until `stop` is readable, and counts how often a signal interrupts that.
 fn count_interruptions(stop: &OwnedFd, ready: &mpsc::Sender<()>, interruptions: &AtomicUsize) {
@@ -94,4 +99,63 @@ fn a_signal_that_the_host_blocks_stays_blocked_while_jobs_are_started() {
     let Some(mut world) = World::new() else { return };
     assert_eq!(interruptions_while_jobs_run(&mut world), 0);
     assert!(!ran.load(Ordering::Relaxed), "the handler was run");
+}
+
+/// A terminal's stop key reaches the whole process group of the host, a child that has not left it
+/// yet included. While the child has not executed its program, its parent waits for it.
+#[test]
+fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started() {
+    if !alone!() {
+        return;
+    }
+    // A group of its own, which the flood of signals does not leave.
+    setpgid(None, None).unwrap();
+    let caught = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTSTP, Arc::clone(&caught)).unwrap();
+    let Some(mut world) = World::new() else { return };
+    let (done, started) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let stopped = thread::scope(|scope| {
+        let (done, started) = (&done, &started);
+        let flood = scope.spawn(move || {
+            let (mut stopped, mut seen, mut since) = (0, 0, Instant::now());
+            while !done.load(Ordering::Relaxed) {
+                kill_current_process_group(Signal::TSTP).unwrap();
+                let now = started.load(Ordering::Relaxed);
+                if now != seen {
+                    (seen, since) = (now, Instant::now());
+                } else if since.elapsed() > STUCK {
+                    // Nobody else can help the thread that waits for a stopped child.
+                    stopped += continue_children();
+                    since = Instant::now();
+                }
+            }
+            stopped
+        });
+        for _ in 0..rounds(JOBS) {
+            let job = world.spawn(&sh("exit 0"));
+            started.fetch_add(1, Ordering::Relaxed);
+            world.finish(job);
+            world.reactor.remove(job).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        flood.join().unwrap()
+    });
+    assert!(caught.load(Ordering::Relaxed), "no signal arrived");
+    assert_eq!(stopped, 0, "children were stopped before they executed their program");
+}
+
+/// Lets every stopped child of this process run again, and says how many there were.
+fn continue_children() -> usize {
+    let mut stopped = 0;
+    for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for pid in list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")) {
+                stopped += 1;
+                kill_process(pid, Signal::CONT).unwrap();
+            }
+        }
+    }
+    stopped
 }
