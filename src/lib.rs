@@ -158,7 +158,7 @@ mod sys;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod simulator {
-    pub use crate::job::{Held, JobEngine, Plan, SimulatedSystem, SystemCall};
+    pub use crate::job::{Held, JobEngine, Meddling, Plan, SimulatedSystem, SystemCall};
     pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
 
     /// The parsers of what the kernel writes, and of what is recorded on groups.

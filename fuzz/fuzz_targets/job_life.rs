@@ -2,15 +2,15 @@
 //! failures can do, and holds what is reported against a plain model.
 //!
 //! The simulator itself checks what holds for every job: Exited once, Finished once and last, never
-//! while populated, nothing held afterwards. The model knows why a job ends, when its deadlines are,
-//! what must be reported of freezes and of memory that ran out, and that no wake-up is lost.
+//! while populated, nothing held afterwards. The model knows why a job ends, when its deadlines
+//! are, what must be reported of freezes and of memory that ran out, and that no wake-up is lost.
 
 #![no_main]
 
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use jobworker::simulator::{Held, JobEngine, Plan};
+use jobworker::simulator::{Held, JobEngine, Meddling, Plan};
 use jobworker::{EndPolicy, Event, OomCause, Phase, Signal, Stallable, StopCause};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,8 +52,9 @@ enum Operation {
     WatchPressure { job: u8, resource: u8 },
     UnwatchPressure { job: u8, resource: u8 },
     Remove(u8),
-    // A call fails.
+    // Something happens within a call.
     Fail { after: u8, error: u8 },
+    Meddle { after: u8, exits: bool },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -305,14 +306,18 @@ impl World {
                     self.advance(time);
                 }
             }
-            Operation::Fail { after, error } => {
-                let script = &mut self.engine.system().script;
-                script.clear();
-                script.extend(std::iter::repeat_n(None, usize::from(after % 32)));
-                script.push_back(Some(error));
-            }
+            Operation::Fail { after, error } => self.meddle(after, Meddling::Fail(error)),
+            Operation::Meddle { after, exits: true } => self.meddle(after, Meddling::Exits),
+            Operation::Meddle { after, exits: false } => self.meddle(after, Meddling::Deaths),
             _ => self.ask(operation),
         }
+    }
+
+    fn meddle(&mut self, after: u8, meddling: Meddling) {
+        let script = &mut self.engine.system().script;
+        script.truncate(32);
+        script.extend(std::iter::repeat_n(Meddling::Nothing, usize::from(after % 8)));
+        script.push_back(meddling);
     }
 
     /// The host wants something.

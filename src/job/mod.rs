@@ -24,7 +24,7 @@ mod tests;
 
 pub use containment::Containment;
 #[cfg(any(fuzzing, test))]
-pub use simulated::{Held, Plan, SimulatedSystem, SystemCall};
+pub use simulated::{Held, Meddling, Plan, SimulatedSystem, SystemCall};
 #[cfg(any(fuzzing, test))]
 pub use simulator::JobEngine;
 

@@ -87,6 +87,19 @@ impl SystemCall {
     }
 }
 
+/// What happens just before a call of the system takes effect, to the job that it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meddling {
+    /// Nothing.
+    Nothing,
+    /// Every process that was sent a deadly signal dies.
+    Deaths,
+    /// Every process exits that can.
+    Exits,
+    /// The call fails, with this one of the errors that it can give.
+    Fail(u8),
+}
+
 /// What a job is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -254,8 +267,8 @@ impl Drop for SimulatedLaunch {
 /// A system in memory.
 #[derive(Debug)]
 pub struct SimulatedSystem {
-    /// Which of the next calls fail, one entry for each, and with which of the errors it can give.
-    pub script: VecDeque<Option<u8>>,
+    /// What happens within the next calls, one entry for each.
+    pub script: VecDeque<Meddling>,
     /// The calls that were made and the jobs they concerned, for who scripts one of them to fail.
     pub calls: Vec<(SystemCall, usize)>,
     /// How many calls have failed.
@@ -305,10 +318,27 @@ impl SimulatedSystem {
     /// Counts a call and lets it fail if the script says so.
     fn called(&mut self, call: SystemCall, job: usize) -> io::Result<()> {
         self.calls.push((call, job));
-        let Some(Some(which)) = self.script.pop_front() else { return Ok(()) };
-        self.failures += 1;
-        let errors = call.errors();
-        Err(errors[usize::from(which) % errors.len()].into())
+        match self.script.pop_front() {
+            None | Some(Meddling::Nothing) => {}
+            Some(Meddling::Fail(which)) => {
+                self.failures += 1;
+                let errors = call.errors();
+                return Err(errors[usize::from(which) % errors.len()].into());
+            }
+            Some(meddling) => {
+                for process in 0..self.processes.len() {
+                    if self.processes[process].job != job {
+                        continue;
+                    }
+                    if meddling == Meddling::Exits {
+                        self.exit(process, 0, false);
+                    } else {
+                        self.die(process, false);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn launch(&mut self, plan: Plan) -> SimulatedLaunch {
@@ -713,7 +743,9 @@ impl SimulatedSystem {
         assert!(reaped || excused, "the main process was not reaped: {report:?}");
         let in_place = state.plan.cgroup && !state.removed;
         assert_eq!(report.cgroup_left.is_some(), in_place, "{report:?}");
-        assert!(!in_place || populated || excused, "an empty cgroup was left: {report:?}");
+        // What is left may have ended since.
+        let kept = populated || left || excused;
+        assert!(!in_place || kept, "an empty cgroup was left: {report:?}");
         assert_eq!(report.killed, state.kills > 0, "{report:?}");
         let registered = self.registrations.iter().any(|(_, registered)| registered.job == job);
         let watched = self.watches.iter().any(|watch| watch.job == job);
@@ -802,9 +834,9 @@ impl System for SimulatedSystem {
         process: &SimulatedProcess,
         source: Source,
     ) -> io::Result<Registration> {
-        let state = &self.processes[process.index];
-        let (job, ready) = (state.job, !state.is_alive());
+        let job = self.processes[process.index].job;
         self.called(SystemCall::WatchExit, job)?;
+        let ready = !self.is_alive(process.index);
         let process = Some(process.index);
         let key = self.registrations.insert(Registered { source, job, process, ready });
         Ok(Registration(key))

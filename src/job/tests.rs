@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::command::EndPolicy;
 use crate::error::Error;
 use crate::event::{Event, OomCause, Phase, Report, Stallable, StopCause};
-use crate::job::simulated::{Held, Plan};
+use crate::job::simulated::{Held, Meddling, Plan};
 use crate::job::simulator::JobEngine;
 
 const POLICIES: [EndPolicy; 3] = [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
@@ -512,13 +512,13 @@ fn scenarios() -> Vec<Scenario> {
     scenarios
 }
 
-/// Runs a scenario to the end of everything; the call with this index fails with this errno.
-fn run((plan, steps): Scenario, failure: Option<(usize, u8)>) -> World {
+/// Runs a scenario to the end of everything; something happens within the call with this index.
+fn run((plan, steps): Scenario, meddling: Option<(usize, Meddling)>) -> World {
     let mut world = World::new(&[]);
-    if let Some((call, errno)) = failure {
+    if let Some((call, meddling)) = meddling {
         let script = &mut world.engine.system().script;
-        script.extend(std::iter::repeat_n(None, call));
-        script.push_back(Some(errno));
+        script.extend(std::iter::repeat_n(Meddling::Nothing, call));
+        script.push_back(meddling);
     }
     world.spawn(plan, false);
     world.spawn(Plan { end: EndPolicy::WaitAll, ..Plan::default() }, false);
@@ -539,6 +539,19 @@ fn run((plan, steps): Scenario, failure: Option<(usize, u8)>) -> World {
 }
 
 #[test]
+fn processes_may_end_within_every_call() {
+    for scenario in scenarios() {
+        let calls = run(scenario, None).engine.system().calls.len();
+        for call in 0..calls {
+            for meddling in [Meddling::Deaths, Meddling::Exits] {
+                let world = run(scenario, Some((call, meddling)));
+                assert!(world.problems.iter().all(Vec::is_empty), "{call} of {scenario:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_call_may_fail_once_with_every_errno() {
     let mut failed_calls = Vec::new();
     for scenario in scenarios() {
@@ -553,7 +566,9 @@ fn every_call_may_fail_once_with_every_errno() {
                 let errno = u8::try_from(errno).unwrap();
                 let failure = format!("{call:?} of job {job} fails with {name} in {scenario:?}");
                 // The test's name for what failed, should something panic below.
-                let failed = std::panic::catch_unwind(|| run(scenario, Some((index, errno))));
+                let failed = std::panic::catch_unwind(|| {
+                    run(scenario, Some((index, Meddling::Fail(errno))))
+                });
                 let mut failed = failed.unwrap_or_else(|_| panic!("{failure}"));
                 assert_eq!(failed.engine.system().failures, 1, "{failure}");
                 let cause = std::io::Error::from(*name).to_string();
