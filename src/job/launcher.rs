@@ -180,6 +180,12 @@ impl Launched {
         }
     }
 
+    /// The directory of its log.
+    #[cfg(test)]
+    pub(crate) fn directory(&self) -> std::path::PathBuf {
+        self.made.directory.path("")
+    }
+
     /// Keeps everything.
     pub(crate) fn into_parts(mut self) -> (Record, Process, Contained, [Option<Place>; 2]) {
         let Some(process) = self.process.take() else {

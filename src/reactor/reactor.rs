@@ -818,3 +818,57 @@ impl Drop for Reactor {
         let _ = self.shut_down();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::event::Exit;
+
+    /// Needs no cgroup.
+    fn reactor() -> Reactor {
+        let mut config = Config::new();
+        config.containment(Containment::ProcessGroup);
+        Reactor::with_config(&config).unwrap()
+    }
+
+    #[test]
+    fn a_job_that_another_thread_has_started_is_adopted() {
+        let mut reactor = reactor();
+        let launcher = Arc::clone(&reactor.launcher);
+        let launched: Vec<Launched> = thread::scope(|scope| {
+            let start = |code: i32| {
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("echo {code}; exit {code}")]);
+                (0..5).map(|_| launcher.launch(&command).unwrap()).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..4).map(|code| scope.spawn(move || start(code))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(launched.len(), 20);
+        for (index, launched) in launched.into_iter().enumerate() {
+            let job = reactor.adopt(launched, Token(index)).unwrap();
+            let tail = reactor.tail(job, crate::log::Position::Start, Token(0)).unwrap();
+            let report = reactor.wait(job).unwrap();
+            let code = i32::try_from(index / 5).unwrap();
+            assert_eq!(report.exit, Exit::Code(code));
+            let chunk = reactor.next_chunk(tail).unwrap().unwrap();
+            assert_eq!(chunk.bytes, format!("{code}\n").as_bytes());
+            reactor.remove(job).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
+        let reactor = reactor();
+        let launched = reactor.launcher.launch(Command::new("sleep").arg("1000")).unwrap();
+        let pid = launched.process().pid();
+        let logs = launched.directory().to_owned();
+        assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 1);
+        assert!(Path::new(&format!("/proc/{pid}")).exists());
+        drop(launched);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 0);
+    }
+}
