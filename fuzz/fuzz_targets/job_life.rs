@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use jobworker::simulator::{Held, JobEngine, Meddling, Plan};
 use jobworker::{EndPolicy, Event, OomCause, Phase, Signal, Stallable, StopCause};
 use libfuzzer_sys::fuzz_target;
@@ -18,10 +18,22 @@ const MOST_OPERATIONS: usize = 200;
 const MOST_JOBS: usize = 6;
 const MOST_PROCESSES: usize = 200;
 
-#[derive(Arbitrary, Debug)]
+#[derive(Debug)]
 struct Input {
     tells_exit: bool,
     operations: Vec<Operation>,
+}
+
+impl<'a> Arbitrary<'a> for Input {
+    /// Every byte counts: a derived list ends at each element with a probability of one half.
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let tells_exit = bytes.arbitrary()?;
+        let mut operations = Vec::new();
+        while !bytes.is_empty() && operations.len() < MOST_OPERATIONS {
+            operations.push(bytes.arbitrary()?);
+        }
+        Ok(Self { tells_exit, operations })
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -491,7 +503,7 @@ impl World {
 
 fuzz_target!(|input: Input| {
     let mut world = World::new(input.tells_exit);
-    for operation in input.operations.iter().take(MOST_OPERATIONS) {
+    for operation in &input.operations {
         world.do_one(operation);
         world.collect();
         world.check();
