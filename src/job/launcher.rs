@@ -180,12 +180,6 @@ impl Launched {
         }
     }
 
-    /// The directory of its log.
-    #[cfg(test)]
-    pub(crate) fn directory(&self) -> std::path::PathBuf {
-        self.made.directory.path("")
-    }
-
     /// Keeps everything.
     pub(crate) fn into_parts(mut self) -> (Record, Process, Contained, [Option<Place>; 2]) {
         let Some(process) = self.process.take() else {
@@ -287,4 +281,27 @@ fn open_stdin(stdin: &Stdin) -> Result<Input<'_>> {
                 .map_err(Error::path("open standard input", path))?,
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
+        let directory = Arc::new(LogDirectory::temporary(random_uuid().unwrap()).unwrap());
+        let logs = directory.path("");
+        // Contained by process group: needs no cgroup.
+        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory).unwrap();
+        let launched = launcher.launch(Command::new("sleep").arg("1000")).unwrap();
+        let process = format!("/proc/{}", launched.process().pid());
+        assert!(Path::new(&process).exists());
+        assert_eq!(fs::read_dir(&logs).unwrap().count(), 1);
+        drop(launched);
+        assert!(!Path::new(&process).exists());
+        assert_eq!(fs::read_dir(&logs).unwrap().count(), 0);
+    }
 }

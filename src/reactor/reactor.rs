@@ -858,17 +858,4 @@ mod tests {
             reactor.remove(job).unwrap();
         }
     }
-
-    #[test]
-    fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
-        let reactor = reactor();
-        let launched = reactor.launcher.launch(Command::new("sleep").arg("1000")).unwrap();
-        let pid = launched.process().pid();
-        let logs = launched.directory().to_owned();
-        assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 1);
-        assert!(Path::new(&format!("/proc/{pid}")).exists());
-        drop(launched);
-        assert!(!Path::new(&format!("/proc/{pid}")).exists());
-        assert_eq!(std::fs::read_dir(&logs).unwrap().count(), 0);
-    }
 }
