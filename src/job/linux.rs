@@ -25,7 +25,7 @@ pub(crate) struct Linux {
     pub(crate) driver: Driver,
     pub(crate) logs: Logs<Driver>,
     pub(crate) queue: Queue,
-    /// How often memory limits above the jobs' groups were met, when somebody looked last.
+    /// How often memory limits above the jobs' groups were exceeded, as last read.
     limits_met_above: Option<u64>,
 }
 

@@ -4,7 +4,7 @@
 //! a closure and knows neither files nor tails.
 
 /// How many bytes before the end are read again with each refill and compared, to notice that a log
-/// was truncated and has grown past its old end since the last look.
+/// was truncated and has grown past its old end since the last refill.
 const OVERLAP: usize = 16;
 
 /// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
