@@ -30,7 +30,7 @@ use rustix::fs::inotify;
 /// How many tails, and how many lines in one turn.
 const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
 
-/// A tail alone may be told so many times later than the bare loop.
+/// The largest accepted ratio of a single tail's latency to that of the bare loop.
 const LATENCY_TARGET: f64 = 1.2;
 
 /// Nanoseconds per tail and line, from a thousand tails up.

@@ -105,7 +105,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                         None => {}
                     }
                     if let Some(form) = options.report {
-                        say(form.tell(job, report));
+                        say(form.render(job, report));
                     }
                 }
                 _ => {}

@@ -107,11 +107,14 @@
 //! | `command` | what to run, as plain data: command, standard streams, limits, units, signals |
 //! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
 //! | `sys` | raw system calls; the child between clone3 and exec: the only unsafe code |
-//! | `cgroup` | the tree where jobs are made, one group, pressure triggers, owners, the pool |
+//! | `cgroup` | the tree of the jobs, one group and its owner's mark, pressure triggers, the pool |
 //! | `log` | the directory of the logs, each log from spawn to removal, its tails |
 //! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
 //! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
 //! | `reactor` | the loop: wait, dispatch, settle, emit; configuration and capabilities |
+//!
+//! `log` and `job` reach the system through a trait each, `Kernel` and `System`, so that both also
+//! run over simulated systems. `Kernel` is implemented in `driver`, and `System` in `job`.
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,

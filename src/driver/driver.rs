@@ -1,7 +1,7 @@
 //! Owns [`Driver`]: the one epoll of a reactor, with everything that can wake it.
 //!
-//! Invariant: sources are registered and taken back through the driver alone; a notice about one
-//! that was taken back is dropped here. The timer is set to the earliest deadline before a sleep,
+//! Invariant: sources are registered and deregistered through the driver alone; a notice about one
+//! that was deregistered is dropped here. The timer is set to the earliest deadline before a sleep,
 //! and at every call of a host that polls the descriptor itself. Knows nothing of what its sources
 //! mean.
 

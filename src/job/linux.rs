@@ -1,6 +1,7 @@
 //! Owns [`Linux`]: the real [`System`], this machine with its loop and logs.
 //!
-//! Invariant: a descriptor is registered and taken back through the driver alone. Decides nothing.
+//! Invariant: a descriptor is registered and deregistered through the driver alone. Makes no
+//! decisions.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
