@@ -100,7 +100,8 @@ fn main() -> ExitCode {
         results[0].ours.len()
     ));
     println!(
-        "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: spawn and wait, no group, no log"
+        "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: \
+         spawn and wait, no group, no log"
     );
     compare_with_pool(&mut reactor, &mut events, rounds * turns);
     ExitCode::SUCCESS

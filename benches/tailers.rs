@@ -30,7 +30,7 @@ use rustix::fs::inotify;
 /// How many tails, and how many lines in one turn.
 const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
 
-/// A tail alone may be told so many times later than the bare loop.
+/// The largest accepted ratio of a single tail's latency to that of the bare loop.
 const LATENCY_TARGET: f64 = 1.2;
 
 /// Nanoseconds per tail and line, from a thousand tails up.
@@ -139,14 +139,16 @@ fn main() -> ExitCode {
         ]);
     }
     table.print(&format!(
-        "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {} turns; then {silence} ms of silence",
+        "A line of {LINE} bytes every 2 to 5 ms, {lines} lines a turn, medians of {} turns; then \
+         {silence} ms of silence",
         cases[0].2.len()
     ));
     let over = |part: f64| {
         median(&hot.iter().map(|turn| quantile(&turn.latencies, part) / 1e3).collect::<Vec<f64>>())
     };
     println!(
-        "\n1 tail on a log that grows every 5 us (paced by design): p50 {:.1} us, p99 {:.1} us, {:.0} ns of processor time per line",
+        "\n1 tail on a log that grows every 5 us (paced by design): p50 {:.1} us, p99 {:.1} us, \
+         {:.0} ns of processor time per line",
         over(0.5),
         over(0.99),
         median(&hot.iter().map(|turn| turn.cost).collect::<Vec<f64>>()),

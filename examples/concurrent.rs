@@ -1,4 +1,4 @@
-//! Follows one job with any number of tails, all on the one thread, and tells what that has cost.
+//! Follows one job with any number of tails, all on the one thread, and reports what that has cost.
 //!
 //! `cargo run --release --example concurrent -- 10 bash -c 'while true; do echo hello; sleep 1;
 //! done'`, then Ctrl-C.

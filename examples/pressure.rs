@@ -33,10 +33,10 @@ mod limits;
 ///
 /// For the CPU, memory and io: the share of the last 10 seconds in which some of the job's
 /// processes, or all of them (full), were stalled, and by how much the stalled time has grown since
-/// the last look. In a terminal there is a live display, with the last lines of what CMD prints;
+/// the last time. In a terminal there is a live display, with the last lines of what CMD prints;
 /// elsewhere a line every second. All that CMD prints goes to its log: see --keep-log. It stops by
-/// itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job,
-/// and a second SIGINT kills them at once.
+/// itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job, and
+/// a second SIGINT kills them at once.
 ///
 /// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set
 /// up, 126 when CMD cannot be run, 127 when it is not found, and 141 when nobody reads standard
@@ -95,7 +95,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         // The figures are worth showing without the events; and what one is refused for, the others
         // are too.
         if let Err(error) = host.reactor.watch_pressure(job, resource, options.stall) {
-            display.tell(&format!("no events of pressure: {error}"), &mut host.stdout);
+            display.print_line(&format!("no events of pressure: {error}"), &mut host.stdout);
             break;
         }
     }
@@ -112,11 +112,13 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         for event in &events {
             match event {
                 Event::Pressure { resource, .. } => {
-                    display
-                        .tell(&format!("stalled for {resource} as --stall says"), &mut host.stdout);
+                    display.print_line(
+                        &format!("stalled for {resource} as --stall says"),
+                        &mut host.stdout,
+                    );
                 }
                 Event::Oom { kills, .. } => {
-                    display.tell(
+                    display.print_line(
                         &format!("out of memory, processes killed: {kills}"),
                         &mut host.stdout,
                     );
@@ -196,10 +198,10 @@ impl Display {
     }
 
     /// Tells of an event, above of what the screen shows.
-    fn tell(&self, what: &str, stdout: &mut Stdout) {
+    fn print_line(&self, what: &str, stdout: &mut Stdout) {
         let line = format!("{:8.1} s  {what}", self.started.elapsed().as_secs_f64());
         match &self.screen {
-            Some(screen) => screen.tell(&line, stdout),
+            Some(screen) => screen.print_line(&line, stdout),
             None => stdout.print(format!("{line}\n").as_bytes()),
         }
     }
@@ -251,7 +253,7 @@ fn stalls(now: Option<Pressure>, before: Option<Pressure>) -> [Option<(f32, Stri
     [some, full]
 }
 
-/// What the job uses, and what of that cannot be told.
+/// What the job uses, and which parts of that are unavailable.
 fn usage(stats: &Stats, before: &Stats, time: Duration) -> String {
     let seconds = time.as_secs_f64().max(0.001);
     let mut missing = Vec::new();
@@ -332,7 +334,7 @@ impl Screen {
         Ok(Self { lines, drawn, stalls, usage, output })
     }
 
-    fn tell(&self, line: &str, stdout: &mut Stdout) {
+    fn print_line(&self, line: &str, stdout: &mut Stdout) {
         // It fails only if the buffer does.
         let _ = self.lines.println(line);
         stdout.print(&self.drawn.take());
@@ -391,14 +393,14 @@ impl Terminal {
 
 impl TermLike for Terminal {
     fn width(&self) -> u16 {
-        let told = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+        let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
         // A serial line does not know who is at its other end.
-        if told == 0 { 80 } else { told }
+        if size == 0 { 80 } else { size }
     }
 
     fn height(&self) -> u16 {
-        let told = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
-        if told == 0 { 24 } else { told }
+        let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
+        if size == 0 { 24 } else { size }
     }
 
     fn move_cursor_up(&self, count: usize) -> io::Result<()> {

@@ -44,7 +44,10 @@ struct Options {
     #[arg(long, conflicts_with = "cgroup_parent")]
     no_cgroup: bool,
     /// Print, at the end, what the job has used and what became of it, on standard error.
-    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "human")]
+    #[arg(
+        long, value_enum, value_name = "FORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "human"
+    )]
     report: Option<Form>,
 }
 
@@ -102,7 +105,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                         None => {}
                     }
                     if let Some(form) = options.report {
-                        say(form.tell(job, report));
+                        say(form.render(job, report));
                     }
                 }
                 _ => {}

@@ -62,8 +62,8 @@
 //!
 //! # What is guaranteed
 //! * **No byte is lost or repeated.** Every tail gets every byte of the log from its starting
-//!   offset on, once, in order, then [`Read::Ended`]. If the job truncates its own log, each tail
-//!   is told so ([`Read::Truncated`], [`Chunk::truncated`]) and goes on with what is written
+//!   offset on, once, in order, then [`Read::Ended`]. If the job truncates its own log, every tail
+//!   reports it ([`Read::Truncated`], [`Chunk::truncated`]) and continues with what is written
 //!   next.
 //! * **A finished log is complete.** A job is finished when no process is left that could write to
 //!   its log, not when its main process exits, and not after a delay. [`EndPolicy`] decides what
@@ -77,8 +77,8 @@
 //! # What is not guaranteed
 //! * A log is a file. The disk it is on can be full, and its owner can change it in place without
 //!   being noticed. A truncation is noticed by the length, or by the last 16 bytes that were read:
-//!   a log that was truncated and has the same 16 bytes at the same offset again by the next read
-//!   is taken for one that has grown.
+//!   a log that was truncated, and by the next read has the same 16 bytes at the same offset again,
+//!   is indistinguishable from one that has grown.
 //! * A privileged process can leave its cgroup, and so the job.
 //! * A write that crosses a page boundary of the file can be seen in two pieces, so data may end in
 //!   the middle of a line.
@@ -107,11 +107,14 @@
 //! | `command` | what to run, as plain data: command, standard streams, limits, units, signals |
 //! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
 //! | `sys` | raw system calls; the child between clone3 and exec: the only unsafe code |
-//! | `cgroup` | the tree where jobs are made, one group, pressure triggers, owners, the pool |
-//! | `log` | the directory of the logs, each log from spawn to removal, and the tails that read it |
+//! | `cgroup` | the tree of the jobs, one group and its owner's mark, pressure triggers, the pool |
+//! | `log` | the directory of the logs, each log from spawn to removal, its tails |
 //! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
 //! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
 //! | `reactor` | the loop: wait, dispatch, settle, emit; configuration and capabilities |
+//!
+//! `log` and `job` reach the system through a trait each, `Kernel` and `System`, so that both also
+//! run over simulated systems. `Kernel` is implemented in `driver`, and `System` in `job`.
 // What a library must not do, but tests and examples may; the lints for all code are in Cargo.toml.
 #![deny(
     clippy::unwrap_used,

@@ -18,7 +18,7 @@ pub(crate) struct JobFlags {
     /// Directory of the job's log; it must be yours, with mode 0700.
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
-    /// Time from the job's being told to stop to its being killed.
+    /// Time between the stop signal and the kill.
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
     grace: Duration,
     /// Stop the job after this time.

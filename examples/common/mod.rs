@@ -83,12 +83,12 @@ impl Host {
         })
     }
 
-    /// One turn: writes what standard output takes, waits until something has happened, and tells
+    /// One turn: writes what standard output takes, waits until something has happened, and reports
     /// what.
     ///
-    /// It fills `events` and gives the signals that came. A broken pipe as standard output is told
-    /// as the SIGPIPE that any other filter would get. With `busy` it does not wait, unless it
-    /// is standard output that has to be waited for.
+    /// It fills `events` and gives the signals that came. A broken pipe as standard output is
+    /// reported as the SIGPIPE that any other filter would get. With `busy` it does not wait,
+    /// unless it is standard output that has to be waited for.
     pub(crate) fn turn(&mut self, events: &mut Events, busy: bool) -> anyhow::Result<Vec<c_int>> {
         let mut signals = Vec::new();
         let unwritten = !self.stdout.is_empty();
@@ -204,7 +204,7 @@ impl Stdout {
 /// The command line, or the exit status after help or a complaint was printed.
 pub(crate) fn parse<Options: Parser>() -> Result<Options, ExitCode> {
     Options::try_parse().map_err(|error| {
-        // Nobody is left to be told that this cannot be printed.
+        // If this cannot be printed, there is nobody left to report that to.
         let _ = error.print();
         ExitCode::from(if error.use_stderr() { 125 } else { 0 })
     })

@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use jobworker::{Exit, JobId, OomCause, Pressure, Report, Stallable, Stats, StopCause};
 use serde_json::{Value, json};
 
-/// How a report is told.
+/// The format of a report.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Form {
     /// Lines with names, for people.
@@ -21,7 +21,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    pub(crate) fn tell(self, job: JobId, report: &Report) -> String {
+    pub(crate) fn render(self, job: JobId, report: &Report) -> String {
         match self {
             Self::Human => human(report),
             Self::Json => json(job, report).to_string(),

@@ -1,8 +1,8 @@
 //! Owns [`Group`]: the cgroup of one job, by its name in the [`Tree`].
 //!
-//! Invariant: a group holds no descriptor; each file is opened for the moment of its use, relative
-//! to the tree's directory. A killed group is never used again. Whoever drops a `Group` without
-//! [`Group::remove`] leaves the directory behind on purpose. Knows nothing of the job's state.
+//! Invariant: a group holds no descriptor; each file is opened for a single use, relative to the
+//! tree's directory. A killed group is never used again. Dropping a `Group` without
+//! [`Group::remove`] leaves its directory behind. Knows nothing of the job's state.
 
 use std::collections::HashSet;
 use std::io;
@@ -60,7 +60,7 @@ impl Group {
             .map_err(|errno| Error::path("open cgroup", self.path())(errno))
     }
 
-    /// Opens an interface file, for the moment of its use.
+    /// Opens an interface file for a single use.
     fn open(&self, file: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         openat(self.tree.dir(), self.file(file), flags | OFlags::CLOEXEC, Mode::empty())
     }
@@ -75,8 +75,8 @@ impl Group {
     }
 
     fn write_file(&self, file: &str, value: &str) -> io::Result<()> {
-        // NONBLOCK: from about Linux 6.16 on, lowering a memory limit then does not reclaim in our
-        // time.
+        // NONBLOCK: from about Linux 6.16 on, lowering a memory limit then does not reclaim memory
+        // within the write.
         write(self.open(file, OFlags::WRONLY | OFlags::NONBLOCK)?, value.as_bytes())?;
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Group {
         Err(Error::path("read", self.path().join(file))(io::Error::other(reason)))
     }
 
-    /// Whether the group is there, but not this file of it.
+    /// Whether the group exists, but not this file.
     fn lacks(&self, file: &str) -> bool {
         let has = |name: &str| {
             accessat(self.tree.dir(), self.file(name), Access::EXISTS, AtFlags::empty()).is_ok()
@@ -240,8 +240,8 @@ impl Group {
         }
     }
 
-    /// Visits every process in the group and below it, with a pidfd, until `visit` has enough. Each
-    /// is checked to be a member; only a few are open at a time, however many there are.
+    /// Visits every process in the group and below it, with a pidfd, until `visit` breaks. Each is
+    /// checked to be a member; only a few are open at a time, however many there are.
     ///
     /// Between reading a number and opening it, the number may have become another process's. So
     /// the list is read again afterwards: a number that is still listed either belongs to the
@@ -310,7 +310,8 @@ impl Group {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Removes the group and what the job made below it. To be called once `populated` has said no.
+    /// Removes the group and what the job made below it. Must be called only once `populated` has
+    /// returned `false`.
     pub(crate) fn remove(&self) -> Result<()> {
         self.remove_all().map_err(|source| Error::path("remove cgroup", self.path())(source))
     }

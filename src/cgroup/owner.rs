@@ -2,8 +2,8 @@
 //! owner is dead.
 //!
 //! Invariant: a group is swept only when its owner is known to be dead: another boot, or the same
-//! boot and the same pid namespace without that process. What bears no mark is not ours and never
-//! touched.
+//! boot and the same pid namespace without that process. A group without a mark is not ours and is
+//! never touched.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -51,8 +51,8 @@ impl Owner {
         })
     }
 
-    /// Marks a group as made by this process. A kernel that has no such attributes leaves it
-    /// unmarked, and unswept.
+    /// Marks a group as made by this process. Where the kernel does not support such attributes,
+    /// the group stays unmarked and is never swept.
     pub(crate) fn mark(&self, group: BorrowedFd<'_>, detached: bool) {
         let mark = self.print(detached);
         let _ = fsetxattr(group, ATTRIBUTE, mark.as_bytes(), XattrFlags::empty());
@@ -71,8 +71,8 @@ impl Owner {
         format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start)
     }
 
-    /// The owner that a mark names, and whether the job is detached. What [`print`](Self::print)
-    /// would not have written is no mark: it decides which processes are killed.
+    /// The owner that a mark names, and whether the job is detached. Only exactly what
+    /// [`print`](Self::print) writes is accepted, because it decides which processes are killed.
     pub(crate) fn parse(text: &str) -> Option<(Self, bool)> {
         let mut words = text.split(' ');
         let owner = Self {
@@ -86,7 +86,7 @@ impl Owner {
         (complete && owner.print(detached) == text).then_some((owner, detached))
     }
 
-    /// Whether this owner is known to be dead, as far as `here`, a living process, can tell.
+    /// Whether this owner is known to be dead. `here` is the calling process.
     fn is_dead(&self, here: &Self) -> bool {
         if self.boot != here.boot {
             return true;
@@ -95,7 +95,7 @@ impl Owner {
             // Its number means nothing here.
             return false;
         }
-        // Where nothing can be read, nothing is known.
+        // If the file cannot be read, the owner counts as alive.
         Stat::of(self.pid).is_ok_and(|stat| stat.map(|stat| stat.start_time) != Some(self.start))
     }
 }

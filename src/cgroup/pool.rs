@@ -23,7 +23,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Makes groups until there are `count` with these limits; those with others are removed.
+    /// Creates groups until there are `count` with these limits, and removes those with others.
     pub(crate) fn fill(
         &mut self,
         tree: &Arc<Tree>,
@@ -56,7 +56,7 @@ impl Pool {
 
     fn clear(&mut self) {
         for (_, group) in self.ready.drain(..) {
-            // A group that was never used is empty; one that somebody removed is fine.
+            // A group that was never used is empty. It may have been removed already.
             let _ = group.remove();
         }
     }

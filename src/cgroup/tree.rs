@@ -1,4 +1,4 @@
-//! Owns [`Tree`]: the cgroup under which jobs are made, found, and checked to be one.
+//! Owns [`Tree`]: the cgroup below which the jobs' groups are created, located and checked.
 //!
 //! Invariant: a `Tree` is a directory of a cgroup2 file system that may hold jobs and that we
 //! may write to. Knows nothing of any one job.
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use crate::command::{Limits, Setting};
 use crate::error::{Error, LimitsError, Result, SystemError};
 
-/// What `statfs` says of a cgroup2 file system: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
+/// The type of a cgroup2 file system in `statfs`: `CGROUP2_SUPER_MAGIC` in linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// The file of the table for the weights of io work, and the one that stands in for it where the
@@ -50,9 +50,9 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The parent that the host names, or the place that fits this system: the host's own cgroup if
-    /// that was delegated, the root of the tree where that may be written to, otherwise the
-    /// host's own cgroup.
+    /// The parent that the host has configured, or the default for this system: the host's own
+    /// cgroup if that was delegated, the root of the tree where that may be written to, otherwise
+    /// the host's own cgroup.
     ///
     /// With a leaf, the host is moved out of its own cgroup first.
     pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
@@ -81,7 +81,7 @@ impl Tree {
             openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| {
                     match errno {
-                        // This says nothing about the tree.
+                        // This error is not about the tree.
                         Errno::MFILE | Errno::NFILE => Error::path("open cgroup", path)(errno),
                         errno => refuse(format!("cannot be opened: {errno}")),
                     }
@@ -183,8 +183,8 @@ impl Tree {
         }
     }
 
-    /// Enables a controller for the children of this cgroup, because of an interface file. Either
-    /// all of the way down or, on failure, nothing of it.
+    /// Enables a controller for the children of this cgroup, because of an interface file. All or
+    /// nothing: on failure, what was enabled on the way down is disabled again.
     fn enable(&self, controller: &str, file: &str) -> Result<()> {
         let groups =
             || self.path.ancestors().take_while(|path| path.join("cgroup.controllers").exists());
@@ -251,8 +251,8 @@ impl Tree {
         enabled.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 
-    /// The file by which io work is weighted here, if any disk weights it: the cost model and the
-    /// BFQ scheduler have a file each.
+    /// The file that sets io weights on this system, if any disk supports them: the cost model and
+    /// the BFQ scheduler have a file each.
     pub(crate) fn io_weight_file(&self) -> Option<&'static str> {
         if !self.disks_with_cost_model().is_empty() {
             Some(IO_WEIGHT)
@@ -278,7 +278,7 @@ fn mount_point() -> Result<PathBuf> {
     })
 }
 
-/// The host's own cgroup, from /proc/self/cgroup; which is relative to the root of the mount.
+/// The host's own cgroup, from /proc/self/cgroup, where it is relative to the root of the mount.
 fn own_cgroup(mount: &Path) -> Result<PathBuf> {
     let path = "/proc/self/cgroup";
     let table = fs::read(path).map_err(Error::path("read", path))?;
@@ -340,7 +340,7 @@ pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     loop {
         rest = match rest {
-            // One byte has no more than this; `from_str_radix` would also accept a sign.
+            // A byte is at most `\377`; `from_str_radix` would also accept a sign.
             [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
                 bytes.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
                 rest
@@ -362,7 +362,7 @@ fn writable(path: &Path) -> bool {
     may(path) && may(&path.join("cgroup.procs"))
 }
 
-/// The version 1 hierarchies that are mounted beside, by their options.
+/// The version 1 hierarchies that are mounted as well, by their options.
 pub(crate) fn v1_mounts() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounts = table.lines().filter_map(|line| line.split_once(" - cgroup "));
@@ -372,7 +372,7 @@ pub(crate) fn v1_mounts() -> Vec<String> {
         .collect()
 }
 
-/// Whether a list of names, such as that of the controllers, has this one.
+/// Whether a list of names, such as that of the controllers, contains this one.
 pub(crate) fn lists(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|other| other == name)
 }

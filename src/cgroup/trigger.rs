@@ -1,4 +1,4 @@
-//! Owns [`Trigger`]: a stall that the kernel was asked to report.
+//! Owns [`Trigger`]: a PSI trigger, by which the kernel reports stalls.
 //!
 //! Invariant: a [`Trigger`] owns the one open file that the kernel allows per trigger; closing it
 //! removes the trigger. Knows nothing of jobs or the loop.
@@ -16,18 +16,18 @@ use crate::event::{Pressure, Stall, Stallable};
 
 /// A trigger that is armed in the kernel.
 ///
-/// To be watched edge-triggered for both readability and priority. A priority event says that it
-/// has fired, but an epoll around the one that watches it swallows that when it looks whether that
-/// one is readable. The file is always readable, and so the wake-up as such comes through: once
-/// when the watch begins, then once for each time that the trigger fires, and on a cgroup's file
-/// also when somebody else's does.
+/// Must be watched edge-triggered for both readability and priority. A priority event means that it
+/// has fired, but when epolls are nested, the outer one consumes it by its readiness check of the
+/// inner one. The file is always readable, so the wake-up itself arrives: once when the watch
+/// begins, then each time that the trigger fires, and on a cgroup's file also when another trigger
+/// on it fires.
 #[derive(Debug)]
 pub(crate) struct Trigger {
     file: OwnedFd,
     stall: Stall,
     /// The stalled time at the last event.
-    told: Duration,
-    /// The wake-up of the beginning is still to come.
+    reported: Duration,
+    /// The wake-up from the start of the watch has not arrived yet.
     fresh: bool,
 }
 
@@ -66,8 +66,8 @@ impl Trigger {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(dir, name, flags, Mode::empty())?;
         write(&file, stall.request().as_bytes())?;
-        let mut trigger = Self { file, stall, told: Duration::ZERO, fresh: true };
-        trigger.told = trigger.total()?;
+        let mut trigger = Self { file, stall, reported: Duration::ZERO, fresh: true };
+        trigger.reported = trigger.total()?;
         Ok(trigger)
     }
 
@@ -75,14 +75,14 @@ impl Trigger {
     pub(crate) fn fired(&mut self, priority: bool) -> bool {
         let fresh = std::mem::take(&mut self.fresh);
         let Ok(total) = self.total() else { return priority };
-        // The kernel adds up for its triggers apart from what the file tells, weighs processors
-        // over other intervals and comes to other sums: 147.9 ms were seen in the file at
-        // the event for 150. So the file can only tell that nothing at all has happened or,
-        // of the first wake-up, that it is unlikely to have been the trigger's.
+        // The kernel keeps separate sums for its triggers, weighs processors over other intervals
+        // and gets other results: the file was seen at 147.9 ms at the event for 150. So the file
+        // only shows whether anything has happened at all or, for the first wake-up, that the
+        // trigger is unlikely to be its cause.
         let least = if fresh { self.stall.stalled() / 2 } else { Duration::from_nanos(1) };
-        let fired = priority || total.saturating_sub(self.told) >= least;
+        let fired = priority || total.saturating_sub(self.reported) >= least;
         if fired {
-            self.told = total;
+            self.reported = total;
         }
         fired
     }

@@ -1,7 +1,7 @@
 //! Owns [`Driver`]: the one epoll of a reactor, with everything that can wake it.
 //!
-//! Invariant: sources are registered and taken back through the driver alone; a notice about one
-//! that was taken back is dropped here. The timer is set to the earliest deadline before a sleep,
+//! Invariant: sources are registered and deregistered through the driver alone; a notice about one
+//! that was deregistered is dropped here. The timer is set to the earliest deadline before a sleep,
 //! and at every call of a host that polls the descriptor itself. Knows nothing of what its sources
 //! mean.
 
@@ -42,11 +42,11 @@ pub(crate) enum Readiness {
 /// How to wait for the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Only look.
+    /// Do not wait.
     Not,
-    /// Let epoll keep the time, which it does in whole milliseconds.
+    /// At most this long, in whole milliseconds, kept by epoll.
     Milliseconds(Duration),
-    /// Until something happens, or this moment, which is the timer's.
+    /// Until an event arrives or, by the timer, until this moment.
     Until(Option<Instant>),
 }
 
@@ -60,7 +60,8 @@ pub(crate) struct Driver {
     watches: Watches,
     timer: Timer,
     waker: Waker,
-    /// Somebody polls our descriptor, so it has to tell of work that no kernel event stands for.
+    /// Whether a host polls the descriptor, which must then become readable for work that has no
+    /// kernel event.
     nested: AtomicBool,
     /// The descriptor was made readable for such work and not polled since.
     nudged: bool,
@@ -123,7 +124,7 @@ impl Driver {
         }
     }
 
-    /// Watches a descriptor no more. Notices of it that are on their way are dropped.
+    /// Stops watching a descriptor. Pending notices of it are dropped.
     pub(crate) fn deregister(&mut self, fd: BorrowedFd<'_>, registration: Registration) {
         if self.sources.remove(registration.0).is_some() {
             // It fails only for what is not registered.
@@ -146,7 +147,7 @@ impl Driver {
         self.watches.set(path, watching, source)
     }
 
-    /// Watches the file of a source no more.
+    /// Stops watching the file of a source.
     pub(crate) fn unwatch(&mut self, source: Source) {
         self.watches.remove(source);
     }
@@ -216,7 +217,7 @@ impl Driver {
                 self.ready.clear();
                 return Ok(());
             }
-            // A full buffer: there may be more, of which an edge-triggered host would not be told
+            // A full buffer: there may be more, and an edge-triggered host would not be notified
             // again.
             self.poll_epoll(Some(Duration::ZERO))?;
         }
@@ -227,12 +228,13 @@ impl Driver {
         self.sources.get(registration.0).is_some()
     }
 
-    /// Whether somebody polls the descriptor: read by every call of the host, and mostly false.
+    /// Whether a host polls the descriptor. Checked on every call; usually false.
     pub(crate) fn is_nested(&self) -> bool {
         self.nested.load(Ordering::Relaxed)
     }
 
-    /// Makes the descriptor tell a host that polls it of what is due, now or later.
+    /// Makes the descriptor readable, for a host that polls it, when work is due now, and sets the
+    /// timer for what is due later.
     pub(crate) fn tell_host(&mut self, has_work: bool, deadline: Option<Instant>) -> Result<()> {
         self.timer.set(deadline)?;
         if has_work && !self.nudged {
@@ -242,12 +244,13 @@ impl Driver {
         Ok(())
     }
 
-    /// The epoll, for a loop around this one. From now on it is readable whenever there is work;
-    /// `due` says whether there is any now or later.
+    /// The epoll, for nesting in another event loop. From now on it is readable whenever there is
+    /// work; `due` says whether there is any now or later.
     pub(crate) fn nest(&self, due: impl FnOnce() -> bool) -> BorrowedFd<'_> {
         if !self.nested.swap(true, Ordering::Relaxed) && due() {
-            // Nobody was to be told until now. The poll that follows sets the timer for what is due
-            // later. A write to an eventfd fails only when it would block, and then it is readable.
+            // No host polled the descriptor until now. The poll that follows sets the timer for
+            // what is due later. A write to an eventfd fails only when it would block, and then it
+            // is readable.
             let _ = self.waker.nudge();
         }
         epoll_fd(&self.poll)

@@ -33,7 +33,8 @@ const LARGEST_EVENT: usize = 16 + 256;
 pub(crate) enum Watching {
     /// Every change of the content or the size.
     Changes,
-    /// Nothing: the watch only keeps its place, so that arming it cannot fail for want of one.
+    /// Nothing: the watch only keeps its place, so that arming it cannot fail because the limit is
+    /// reached.
     Nothing,
 }
 
@@ -99,7 +100,7 @@ impl Watches {
         }
     }
 
-    /// Reads everything that was noticed; an edge-triggered reader has to, or it is not told again.
+    /// Reads all queued events; an edge-triggered reader that does not is not notified again.
     pub(crate) fn read(&mut self, notices: &mut Vec<Notice>) -> io::Result<()> {
         loop {
             let events = match self.inotify.read_events(&mut self.buffer) {

@@ -1,5 +1,5 @@
-//! The room of the event loop: the one epoll, inotify, the timer and the waker, and how all of it
-//! plugs into a loop around it.
+//! The room of the event loop: the one epoll, inotify, the timer and the waker, and how they plug
+//! into another event loop.
 //!
 //! Knows nothing of what its sources mean.
 

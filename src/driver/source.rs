@@ -40,7 +40,7 @@ pub(crate) struct Registration(pub(crate) Key);
 /// What was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// A registered descriptor is ready; `priority` when that was told of it.
+    /// A registered descriptor is ready; `priority` if that was reported as well.
     Ready { registration: Registration, source: Source, priority: bool },
     /// Something happened to a watched file; a hint, whatever the number of changes.
     Changed(Source),

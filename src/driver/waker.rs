@@ -1,6 +1,7 @@
 //! Owns [`Waker`]: the one part of a reactor that other threads may hold.
 //!
-//! Invariant: however often it is used between two polls, the reactor is woken once and told once.
+//! Invariant: however often it is used between two polls, the reactor is woken once and returns one
+//! event.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct Waker {
 #[derive(Debug)]
 struct Shared {
     eventfd: mio::Waker,
-    /// Somebody has woken the reactor and it has not said so yet.
+    /// The reactor was woken and has not returned the event yet.
     woken: AtomicBool,
 }
 
@@ -51,7 +52,7 @@ impl Waker {
         self.nudge().map_err(Error::event_loop("wake the reactor"))
     }
 
-    /// Makes the epoll readable without a word to the host.
+    /// Makes the epoll readable without an event for the host.
     pub(crate) fn nudge(&self) -> io::Result<()> {
         self.shared.eventfd.wake()
     }

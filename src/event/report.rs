@@ -76,7 +76,7 @@ pub struct Report {
 pub enum Phase {
     /// The main process is running.
     Running,
-    /// The main process was told to stop, or was killed, and has not exited yet.
+    /// The main process was sent the stop signal or was killed, and has not exited yet.
     Stopping,
     /// The main process has exited; other processes of the job have not.
     Exited,
@@ -96,7 +96,7 @@ pub struct Status {
     pub phase: Phase,
     /// How the main process ended, once it has.
     pub exit: Option<Exit>,
-    /// Whether the job was told to freeze, and not told to thaw since.
+    /// Whether the job was asked to freeze, and has not been thawed since.
     pub frozen: bool,
     /// When the job was spawned, by the wall clock.
     pub started: SystemTime,

@@ -1,5 +1,5 @@
-//! Owns [`Contained`]: what holds the processes of one job together, a cgroup or, by the host's own
-//! choice, a process group.
+//! Owns [`Contained`]: what holds the processes of one job together, a cgroup or, if the host
+//! chooses so, a process group.
 //!
 //! Invariant: a process-group job keeps its main process as a zombie until the group is drained, so
 //! that the group's number cannot become somebody else's. Knows nothing of the job's state.

@@ -13,7 +13,7 @@ use crate::job::system::System;
 /// What a job holds of the system.
 #[derive(Debug)]
 pub(crate) struct Handles<S: System> {
-    /// By which notices find the job.
+    /// The key that routes notices to the job.
     key: Key,
     process: S::Process,
     group: S::Group,
@@ -21,9 +21,9 @@ pub(crate) struct Handles<S: System> {
     exit: Option<Registration>,
     /// Processes that are waited for besides the main one.
     survivors: Vec<(Registration, S::Process)>,
-    /// Whether cgroup.events is watched: once somebody has to be waited for.
+    /// Whether cgroup.events is watched: only once there are processes to wait for.
     events: bool,
-    /// Whether memory.events is watched: where there is that.
+    /// Whether memory.events is watched, where available.
     memory: bool,
     triggers: Vec<(Stallable, Registration, S::Trigger)>,
 }
@@ -54,22 +54,23 @@ impl<S: System> Handles<S> {
         Source::Job(self.key, source)
     }
 
-    /// Watches for the exit of the main process once more.
+    /// Watches for the exit of the main process again.
     pub(super) fn watch_exit(&mut self, system: &mut S) -> io::Result<()> {
         let source = self.source(JobSource::MainProcess);
         self.exit = Some(system.watch_exit(&self.process, source)?);
         Ok(())
     }
 
-    /// Ends the watch for the exit of the main process. To be called before that is reaped: the
-    /// kernel reports a pidfd that is still registered once more then.
+    /// Stops watching for the exit of the main process. Must be called before the process is
+    /// reaped: the kernel would report a registered pidfd once more then.
     pub(super) fn unwatch_exit(&mut self, system: &mut S) {
         if let Some(registration) = self.exit.take() {
             system.unwatch_exit(&self.process, registration);
         }
     }
 
-    /// Watches cgroup.events. Without a watch to be had, pidfds do as well, if at a greater cost.
+    /// Watches cgroup.events. If no watch is available, pidfds serve the same purpose at a greater
+    /// cost.
     pub(super) fn watch_events(&mut self, system: &mut S) -> io::Result<()> {
         if !self.events {
             let source = self.source(JobSource::GroupEvents);
@@ -79,7 +80,7 @@ impl<S: System> Handles<S> {
         Ok(())
     }
 
-    /// Watches memory.events. Without the file, or a watch to be had, there is no verdict.
+    /// Watches memory.events. Without the file or a watch, out-of-memory kills are not reported.
     pub(super) fn watch_memory(&mut self, system: &mut S) -> io::Result<()> {
         let source = self.source(JobSource::MemoryEvents);
         let watched = system.watch_file(&self.group, "memory.events", source);
@@ -95,7 +96,7 @@ impl<S: System> Handles<S> {
         !self.survivors.is_empty()
     }
 
-    /// Waits for a process besides the main one.
+    /// Watches for the exit of a process other than the main one.
     pub(super) fn await_survivor(&mut self, process: S::Process, system: &mut S) -> io::Result<()> {
         let source = self.source(JobSource::Survivor);
         let registration = system.watch_exit(&process, source)?;
@@ -103,7 +104,7 @@ impl<S: System> Handles<S> {
         Ok(())
     }
 
-    /// A process that was waited for has exited.
+    /// Handles the exit of a process that was watched.
     pub(super) fn survivor_exited(&mut self, registration: Registration, system: &mut S) {
         if let Some(place) = self.survivors.iter().position(|(other, _)| *other == registration) {
             let (registration, process) = self.survivors.swap_remove(place);
@@ -111,14 +112,14 @@ impl<S: System> Handles<S> {
         }
     }
 
-    /// Waits for no process any more besides the main one.
+    /// Stops watching for the exit of all processes but the main one.
     pub(super) fn forget_survivors(&mut self, system: &mut S) {
         for (registration, process) in self.survivors.drain(..) {
             system.unwatch_exit(&process, registration);
         }
     }
 
-    /// Puts a trigger in the place of the one that there was for this resource.
+    /// Replaces the trigger for this resource.
     pub(super) fn replace_trigger(
         &mut self,
         resource: Stallable,
@@ -133,7 +134,7 @@ impl<S: System> Handles<S> {
             .extend(armed.map(|(registration, trigger)| (resource, registration, trigger)));
     }
 
-    /// The trigger that was registered so.
+    /// The trigger with this registration.
     pub(super) fn trigger(&mut self, registration: Registration) -> Option<&mut S::Trigger> {
         let found = self.triggers.iter_mut().find(|(_, other, _)| *other == registration);
         found.map(|(.., trigger)| trigger)
@@ -144,7 +145,7 @@ impl<S: System> Handles<S> {
         self.source(JobSource::Pressure(resource))
     }
 
-    /// Gives back everything but the process and the group themselves.
+    /// Releases everything except the process and the group themselves.
     pub(super) fn release(&mut self, system: &mut S) {
         self.unwatch_exit(system);
         self.forget_survivors(system);

@@ -1,9 +1,9 @@
 //! Owns [`Job`]: one job as an object, from its adoption to its removal.
 //!
 //! Invariants: what the table in `life` decides is carried out here and nowhere else. A job is
-//! finished only when nothing of it is left that could write, or when nobody can tell any more,
-//! which its report then says. Nothing here waits: it arranges to be told. A failure is lost
-//! nowhere: it goes to the caller or into the job's report. Knows nothing of other jobs.
+//! finished only when no process of it is left that could write, or when that cannot be found out
+//! any more, as its report then says. Nothing here blocks: it registers for a notice instead. No
+//! failure is dropped: it goes to the caller or into the job's report. Knows nothing of other jobs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(crate) struct Job<S: System> {
     course: Course<S>,
 }
 
-/// Whether a job is finished, with what belongs to that.
+/// Whether a job is finished, with the data of that state.
 #[derive(Debug)]
 enum Course<S: System> {
     Live(Box<Live<S>>),
@@ -108,7 +108,7 @@ impl<S: System> Job<S> {
         matches!(self.course, Course::Live(_)) && !self.record.policies().detached
     }
 
-    /// When the next deadline is.
+    /// The time of the next deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.course {
             Course::Live(live) => live.state().deadline().map(Deadline::at),
@@ -131,7 +131,7 @@ impl<S: System> Job<S> {
         self.request(cause, Input::Kill, system);
     }
 
-    /// Acts on the deadline, if it has come.
+    /// Acts on the deadline, if it has passed.
     pub(crate) fn deadline_passed(&mut self, now: Instant, system: &mut S) {
         let Course::Live(live) = &self.course else { return };
         match live.state().deadline() {
@@ -144,7 +144,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// A descriptor that the job has registered is ready.
+    /// Handles readiness of a descriptor that the job has registered.
     pub(crate) fn ready(
         &mut self,
         source: JobSource,
@@ -163,7 +163,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// A file that the job watches has changed, or may have.
+    /// Handles a change, or a possible change, of a file that the job watches.
     pub(crate) fn changed(&mut self, source: JobSource, system: &mut S) {
         match source {
             JobSource::GroupEvents => self.group_changed(system),
@@ -172,7 +172,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Anything that the job watches may have changed.
+    /// Checks everything that the job watches, any of which may have changed.
     pub(crate) fn everything_changed(&mut self, system: &mut S) {
         self.memory_changed(system);
         self.group_changed(system);
@@ -186,7 +186,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Sends a signal to the main process alone.
+    /// Sends a signal only to the main process.
     pub(crate) fn signal_main(&self, signal: Signal, system: &mut S) -> Result<()> {
         match &self.course {
             Course::Live(live) if live.exited().is_none() => live.signal_main(signal, system),
@@ -194,13 +194,13 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Starts to freeze the job, or to thaw it; an event tells when that is done.
+    /// Starts to freeze the job, or to thaw it; an event reports that it is done.
     pub(crate) fn freeze(&mut self, freeze: bool, system: &mut S) -> Result<()> {
         let (id, token) = (self.id(), self.token);
         self.live_in_cgroup()?.freeze(freeze, id, token, system)
     }
 
-    /// Makes stalls of the job events. A second call for the same resource replaces the first.
+    /// Watches the job for stalls. A second call for the same resource replaces the first.
     pub(crate) fn watch_pressure(
         &mut self,
         resource: Stallable,
@@ -210,7 +210,7 @@ impl<S: System> Job<S> {
         self.live_in_cgroup()?.watch_pressure(resource, stall, system)
     }
 
-    /// Ends the events for stalls of the job.
+    /// Stops watching the job for stalls.
     pub(crate) fn unwatch_pressure(&mut self, resource: Stallable, system: &mut S) {
         if let Course::Live(live) = &mut self.course {
             live.unwatch_pressure(resource, system);
@@ -237,7 +237,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Somebody wants the job to end; the first who does is its cause.
+    /// Requests the end of the job. The first request is recorded as the cause.
     fn request(&mut self, cause: StopCause, input: Input, system: &mut S) {
         if let Course::Live(live) = &mut self.course {
             live.stop_requested(cause);
@@ -245,11 +245,11 @@ impl<S: System> Job<S> {
         self.step(input, system);
     }
 
-    /// Puts an input to the table and does what it says.
+    /// Applies an input to the table and carries out the action.
     fn step(&mut self, input: Input, system: &mut S) {
         let policies = self.record.policies();
         let (end, stop_signal) = (policies.end, policies.stop_signal);
-        // What is finished has no further input: the table has none either.
+        // A finished job takes no further input; the table has none for it either.
         let Course::Live(live) = &mut self.course else { return };
         let action = live.advance(input, end);
         match action {
@@ -267,7 +267,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// The pidfd of the main process is ready.
+    /// Handles readiness of the main process's pidfd.
     fn main_ready(&mut self, system: &mut S) {
         let spawned = self.record.spawned();
         let Course::Live(live) = &mut self.course else { return };
@@ -322,7 +322,7 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Finds out whether any process is left once the main one is gone, and arranges to be told
+    /// Finds out whether any process is left once the main one is gone, and registers for a notice
     /// when none is.
     fn await_end(&mut self, kill: bool, system: &mut S) {
         let Course::Live(live) = &mut self.course else { return };
@@ -330,8 +330,8 @@ impl<S: System> Job<S> {
             Ok(true) => {}
             Ok(false) => self.step(Input::Empty, system),
             Err(error) => {
-                // Nobody can tell any more whether the job has processes left: kill what can be
-                // killed, and finish.
+                // It cannot be found out any more whether the job has processes left: kill what can
+                // be killed, and finish.
                 live.kill_all(system);
                 live.report_problem(error);
                 self.step(Input::Empty, system);
@@ -339,10 +339,11 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Gives back what the job holds, and reports. `empty`: no process is left, or none that could
-    /// be waited for.
+    /// Releases what the job holds, and reports. `empty` means that no process is left, or none
+    /// that could be waited for.
     fn finish(&mut self, empty: bool, system: &mut S) {
-        // The verdict, whose notification may be on its way still: the kernel delays them.
+        // The notification of an out-of-memory kill may still be delayed by the kernel, so read the
+        // file now.
         self.memory_changed(system);
         let accounting = self.record.policies().accounting;
         let Course::Live(live) = &mut self.course else { return };

@@ -1,8 +1,8 @@
 //! Owns [`Launcher`]: how a job is started, from any thread, and [`Launched`], a job that was
-//! started and belongs to nobody yet.
+//! started but not yet adopted by a registry.
 //!
-//! Invariant: whatever was made for a job is taken back when a [`Launched`] is dropped, however far
-//! it came. Knows nothing of the event loop.
+//! Invariant: whatever was made for a job is rolled back when its [`Launched`] is dropped, whatever
+//! step was reached. Knows nothing of the event loop.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -23,10 +23,10 @@ use crate::job::record::{Policies, Record};
 use crate::log::{LogDirectory, Place};
 use crate::sys::{Nurseries, Placement, Process, Reap, random_uuid};
 
-/// How long a failed start may take to see its own processes die.
+/// How long a failed start may wait for its own processes to die.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts jobs; may be shared by threads.
+/// Starts jobs; can be shared by threads.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     /// Where to make cgroups; `None` when jobs are contained by process group.
@@ -39,7 +39,7 @@ pub(crate) struct Launcher {
     directory: Arc<LogDirectory>,
 }
 
-/// A job that was started. Dropping it ends it and takes back everything that was made for it.
+/// A job that was started. Dropping it ends the job and rolls back everything that was made for it.
 #[derive(Debug)]
 pub(crate) struct Launched {
     record: Record,
@@ -48,7 +48,7 @@ pub(crate) struct Launched {
     made: Made,
 }
 
-/// What was made for a job so far; dropping it takes it back.
+/// What was made for a job so far; dropping it rolls that back.
 #[derive(Debug)]
 struct Made {
     id: JobId,
@@ -79,7 +79,7 @@ impl Launcher {
         self.tree.as_ref().ok_or_else(|| SystemError::NoCgroup { reason: reason.to_owned() }.into())
     }
 
-    /// Makes cgroups with these limits in advance, until there are so many.
+    /// Makes cgroups with these limits in advance, until there are `count`.
     pub(crate) fn prepare(&self, limits: &Limits, count: usize) -> Result<()> {
         let tree = self.tree()?;
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,8 +88,8 @@ impl Launcher {
 
     /// Starts a command. Blocks until its program executes, or cannot.
     pub(crate) fn launch(&self, command: &Command) -> Result<Launched> {
-        // Before the program starts, which it does while we wait: its first moments belong to the
-        // job.
+        // Taken before the program starts, which happens during the call, so that its first moments
+        // count as well.
         let moment = (Instant::now(), SystemTime::now());
         let prepared = Prepared::new(command)?;
         let settings = self.check_containment(command)?;
@@ -196,7 +196,7 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         let Some(process) = self.process.take() else { return };
-        // Nobody is left to be told of a failure. What follows removes the group and the logs.
+        // There is nobody left to report a failure to. What follows removes the group and the logs.
         let _ = process.signal(Signal::KILL);
         let Some(group) = &self.made.group else {
             let _ = Contained::ProcessGroup(process.pid()).kill();
@@ -244,7 +244,7 @@ impl Drop for Made {
     }
 }
 
-/// Clones a child into a new group and sees whether it is there: libraries that define the flag as
+/// Clones a child into a new group and checks that it is there: libraries that define the flag as
 /// zero, and kernels with a bug, have placed it elsewhere or killed it.
 pub(crate) fn test_placement(tree: &Arc<Tree>, nurseries: &Nurseries) -> Result<Placement> {
     let group = Group::create(tree, random_uuid()?.to_string())?;

@@ -1,16 +1,16 @@
 //! Owns the life of a job as a table: [`next`] maps a state and an input to the next state and what
 //! to do about it.
 //!
-//! Invariant: every path ends in [`State::Finished`], and no input leads out of it. A deadline is
-//! part of the state that it belongs to. Pure: it does no I/O and reads no clock; whoever carries
-//! out the actions reports what happened by inputs alone.
+//! Invariant: every path ends in [`State::Finished`], and no input leaves it. A deadline is part of
+//! the state that it belongs to. Pure: it does no I/O and reads no clock; whoever carries out the
+//! actions reports what happened by inputs alone.
 
 use std::time::Instant;
 
 use crate::command::EndPolicy;
 use crate::event::Phase;
 
-/// How far a job has come, in the detail that decides what to do next.
+/// The state of a job, as detailed as needed to decide what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// The main process runs, for no longer than its time limit.
@@ -19,25 +19,26 @@ pub(crate) enum State {
     Stopping { grace: Grace },
     /// The main process runs, but everything was killed.
     Killing,
-    /// The main process has exited; what it left behind may go on, within the time limit.
+    /// The main process has exited; the processes that it left behind may continue, within the time
+    /// limit.
     Lingering { limit: Option<Instant> },
     /// The main process has exited; the others were sent the stop signal, and the grace period
     /// runs.
     Leaving { grace: Grace },
     /// The main process has exited; what is left of the others is killed.
     Clearing,
-    /// Nothing is left.
+    /// No process is left.
     Finished,
 }
 
-/// How long a job may take to stop. The order is that of how soon it is over.
+/// How long a job may take to stop, ordered from the shortest to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Grace {
     /// Not at all: it is killed at once.
     Over,
     /// Until this moment.
     Until(Instant),
-    /// Longer than there is time to tell.
+    /// Longer than the clock can represent.
     Unlimited,
 }
 
@@ -73,7 +74,7 @@ pub(crate) enum Action {
     KillRest,
     /// Find out whether anything is left; if so, wait for it.
     AwaitRest,
-    /// Give everything back and report.
+    /// Release everything and report.
     Finish,
 }
 
@@ -93,7 +94,7 @@ impl Deadline {
 }
 
 impl State {
-    /// The state as the host sees it.
+    /// The phase that the host sees.
     pub(crate) fn phase(self) -> Phase {
         match self {
             Self::Running { .. } => Phase::Running,
@@ -103,7 +104,7 @@ impl State {
         }
     }
 
-    /// When the next input comes by itself, and which.
+    /// The next deadline, and the input that it causes.
     pub(crate) fn deadline(self) -> Option<Deadline> {
         match self {
             Self::Running { limit } | Self::Lingering { limit } => limit.map(Deadline::TimeLimit),
@@ -140,17 +141,17 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (Stopping { grace }, StopWithin(other)) => {
             (Stopping { grace: grace.min(other) }, Action::None)
         }
-        // Once more for what was killed already: the first kill may have failed.
+        // Kill again even if everything was killed already: the first kill may have failed.
         (Running { .. } | Stopping { .. } | Killing, Kill) => (Killing, Action::Kill),
         (Stopping { .. }, GraceOver) => (Killing, Action::Kill),
 
         (Running { limit }, Exit) => match policy {
             KillRest => (Clearing, Action::KillRest),
-            // The time limit holds for what lingers too.
+            // The time limit also applies to processes that outlive the main one.
             WaitAll => (Lingering { limit }, Action::AwaitRest),
             LeaveRest => (Finished, Action::Finish),
         },
-        // Whoever stops a job means all of it, whatever it would have left behind by itself.
+        // A stop applies to every process, even those that the end policy would leave running.
         (Stopping { grace }, Exit) => match policy {
             KillRest => (Clearing, Action::KillRest),
             WaitAll | LeaveRest => (Leaving { grace }, Action::AwaitRest),

@@ -1,6 +1,7 @@
 //! Owns [`Linux`]: the real [`System`], this machine with its loop and logs.
 //!
-//! Invariant: a descriptor is registered and taken back through the driver alone. Decides nothing.
+//! Invariant: a descriptor is registered and deregistered through the driver alone. Makes no
+//! decisions.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub(crate) struct Linux {
     pub(crate) driver: Driver,
     pub(crate) logs: Logs<Driver>,
     pub(crate) queue: Queue,
-    /// How often memory limits above the jobs' groups were met, when somebody looked last.
+    /// How often memory limits above the jobs' groups were exceeded, as last read.
     limits_met_above: Option<u64>,
 }
 

@@ -24,7 +24,7 @@ use crate::sys::Reap;
 /// rest, later.
 const SURVIVORS_AWAITED: usize = 64;
 
-/// How often it is tried to find the processes that a group without a watch still has.
+/// How many attempts are made to open the remaining processes of a group without a watch.
 const LOOKS: usize = 8;
 
 /// A job that is not finished.
@@ -62,7 +62,7 @@ pub(crate) struct Released {
     pub(crate) problems: Vec<Error>,
 }
 
-/// Whether a job was asked to freeze, and whether the kernel has still to say that this is done.
+/// Whether a job was asked to freeze, and whether the kernel has yet to confirm it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Frozen {
     wanted: bool,
@@ -82,15 +82,15 @@ struct Oom {
 
 impl<S: System> Live<S> {
     pub(crate) fn new(limit: Option<Instant>, mut handles: Handles<S>, system: &mut S) -> Self {
-        // Without the file there is no verdict, which needs no word; without a watch there is none
-        // either, which does.
+        // Without the file there is no cause to report, which is not a failure. Without a watch
+        // there is none either, and that is recorded as a failure.
         let watched = handles.watch_memory(system);
         let refused = watched.err().filter(|cause| cause.kind() != io::ErrorKind::NotFound);
         let problems = refused.map(Error::event_loop("watch memory.events of a job"));
         let mut oom = Oom::default();
         if handles.watches_memory() {
-            // Not counted anew for each job: what was met above before this job may at worst be
-            // taken for a cause later.
+            // Not read again for each job: at worst, a limit that was exceeded above before this
+            // job started is later reported as a cause.
             oom.above = system.limits_met_above(handles.group(), false);
         }
         Self {
@@ -122,19 +122,19 @@ impl<S: System> Live<S> {
         self.handles.group()
     }
 
-    /// Puts an input to the table.
+    /// Applies an input to the table.
     pub(crate) fn advance(&mut self, input: Input, policy: EndPolicy) -> Action {
         let (state, action) = next(self.state, input, policy);
         self.state = state;
         action
     }
 
-    /// Somebody wants the job to end; the first who does is its cause.
+    /// Requests the end of the job. The first request is recorded as the cause.
     pub(crate) fn stop_requested(&mut self, cause: StopCause) {
         self.stopped_by.get_or_insert(cause);
     }
 
-    /// Remembers what went wrong for the final report.
+    /// Records a failure for the final report.
     pub(crate) fn report_problem(&mut self, problem: Error) {
         self.problems.push(problem);
     }
@@ -169,7 +169,7 @@ impl<S: System> Live<S> {
         self.killed = true;
         if let Err(problem) = system.kill(self.handles.group()) {
             self.problems.push(problem);
-            // Then one by one: nothing else would ever end what is left.
+            // Kill one by one instead: nothing else would ever end what is left.
             self.problems.extend(self.signal(Signal::KILL, system).err());
         }
         if self.exited.is_none() {
@@ -181,7 +181,7 @@ impl<S: System> Live<S> {
     }
 
     /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known
-    /// already, or when the process runs still. After a failure nothing tells of its exit any more.
+    /// already, or when the process runs still. After a failure, nothing reports its exit any more.
     pub(crate) fn reap(&mut self, spawned: Instant, system: &mut S) -> Result<Option<Exit>> {
         if self.exited.is_some() {
             return Ok(None);
@@ -211,7 +211,7 @@ impl<S: System> Live<S> {
         Ok(Some(self.main_exited(exit, usage, spawned, system)))
     }
 
-    /// The main process counts as exited: nothing would tell of its exit.
+    /// Makes the main process count as exited, because nothing would report its exit.
     pub(crate) fn main_lost(&mut self, spawned: Instant, system: &mut S) -> Exit {
         self.main_exited(Exit::Unknown, Usage::default(), spawned, system)
     }
@@ -228,7 +228,7 @@ impl<S: System> Live<S> {
         !self.handles.awaits_survivors()
     }
 
-    /// Says whether any process is left; if so, something will tell when none is.
+    /// Returns whether any process is left; if so, a notice will come when none is.
     pub(crate) fn await_rest(&mut self, kill: bool, system: &mut S) -> Result<bool> {
         if !system.populated(self.handles.group())? {
             return Ok(false);
@@ -236,7 +236,7 @@ impl<S: System> Live<S> {
         if kill {
             self.kill_all(system);
         }
-        // Arm, then look again, then wait.
+        // Arm the watch, read the file again, then wait.
         let watched = self.handles.watch_events(system).is_ok();
         let killing = self.state == State::Clearing;
         for _ in 0..LOOKS {
@@ -247,14 +247,14 @@ impl<S: System> Live<S> {
             if watched || awaited {
                 return Ok(true);
             }
-            // Somebody is left whom nothing would announce: a member that was born this moment.
+            // A process is left that no notice would report: a member that was forked just now.
         }
         let cause = io::Error::other("they can neither be watched nor listed");
         Err(Error::event_loop("wait for the processes that the main process left behind")(cause))
     }
 
-    /// Waits for the processes that are left by pidfds of their own; says whether there are any.
-    /// The notification of a cgroup comes up to 10 ms late, because the kernel limits its rate per
+    /// Watches for the exit of the remaining processes by pidfd; returns whether there are any. The
+    /// notification of a cgroup comes up to 10 ms late, because the kernel limits its rate per
     /// file.
     fn await_survivors(&mut self, watched: bool, system: &mut S) -> Result<bool> {
         if self.handles.awaits_survivors() {
@@ -279,7 +279,7 @@ impl<S: System> Live<S> {
         token: Token,
         system: &mut S,
     ) -> Result<()> {
-        // The watch first, so that nothing has changed if there is none to be had; then look.
+        // Add the watch first, so that a failure leaves the job unchanged; then read the file.
         if let Err(cause) = self.handles.watch_events(system) {
             let path = S::path(self.handles.group()).map(|path| path.join("cgroup.events"));
             let path = path.unwrap_or_default();
@@ -314,7 +314,7 @@ impl<S: System> Live<S> {
         }
     }
 
-    /// Makes stalls events. A second call for the same resource replaces the first.
+    /// Watches for stalls. A second call for the same resource replaces the first.
     pub(crate) fn watch_pressure(
         &mut self,
         resource: Stallable,
@@ -327,7 +327,7 @@ impl<S: System> Live<S> {
         Ok(())
     }
 
-    /// Ends the events for stalls.
+    /// Stops watching for stalls.
     pub(crate) fn unwatch_pressure(&mut self, resource: Stallable, system: &mut S) {
         self.handles.replace_trigger(resource, None, system);
     }
@@ -362,7 +362,7 @@ impl<S: System> Live<S> {
         if fresh == 0 {
             return;
         }
-        // A limit that was met since the last kill that was reported is the cause.
+        // A limit that was exceeded since the last reported kill is the cause.
         let (own, above) = (keyed(&events, "oom"), system.limits_met_above(group, true));
         let cause = if own > self.oom.own {
             OomCause::Job
@@ -375,7 +375,8 @@ impl<S: System> Live<S> {
         system.emit(Event::Oom { job, token, kills: fresh, cause });
     }
 
-    /// Gives back everything. `empty`: no process is left, or none that could be waited for.
+    /// Releases everything. `empty` means that no process is left, or none that could be waited
+    /// for.
     pub(crate) fn release(&mut self, empty: bool, accounting: bool, system: &mut S) -> Released {
         let mut problems = std::mem::take(&mut self.problems);
         let group = self.handles.group();

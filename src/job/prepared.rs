@@ -1,6 +1,7 @@
-//! Owns [`Prepared`]: a [`Command`] that was checked and put into the form the kernel takes.
+//! Owns [`Prepared`]: a [`Command`] that was checked and converted into the form that the kernel
+//! takes.
 //!
-//! Invariant: checks what can be checked without trying; makes nothing.
+//! Invariant: checks only what can be checked without starting anything, and creates nothing.
 
 use std::collections::BTreeMap;
 use std::env;

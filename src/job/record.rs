@@ -1,7 +1,7 @@
 //! Owns [`Record`]: what is known of a job for as long as it exists, from its spawn on.
 //!
-//! Invariant: nothing here changes, and nothing here is a handle: it could be written down and read
-//! by another process.
+//! Invariant: nothing here changes or refers to an open resource, so a record can be stored and
+//! read by another process.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::command::{Command, EndPolicy, Signal};
 use crate::id::JobId;
 use crate::job::life::Grace;
 
-/// What a job is, whatever happens to it.
+/// The facts about a job that never change.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     id: JobId,
@@ -77,7 +77,7 @@ impl Record {
     }
 
     /// When the time limit is reached; `None` also for one that is further off than the clock can
-    /// tell.
+    /// represent.
     pub(crate) fn time_limit(&self) -> Option<Instant> {
         self.policies.time_limit.and_then(|limit| self.spawned.checked_add(limit))
     }

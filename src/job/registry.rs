@@ -1,8 +1,7 @@
 //! Owns [`Registry`]: all jobs of a reactor, by key and by id, and their deadlines in order.
 //!
-//! Invariants: jobs come in through [`Registry::adopt`] alone. Whatever a job does, its deadline
-//! here is brought into line afterwards. Decides nothing: it routes a notice to the one job that it
-//! is about.
+//! Invariants: jobs come in through [`Registry::adopt`] alone. After every call on a job, its
+//! deadline here is updated. Makes no decisions: it routes each notice to the job that it is about.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -52,7 +51,7 @@ impl<S: System> Registry<S> {
         self.attached
     }
 
-    /// When something is to be done next.
+    /// The earliest deadline of any job.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.next()
     }
@@ -72,7 +71,7 @@ impl<S: System> Registry<S> {
         entry.map(|entry| &entry.job).ok_or_else(|| JobError::Unknown(id).into())
     }
 
-    /// Takes over what a launcher has made. On failure, nothing of it is left.
+    /// Adopts what a launcher has made. On failure, everything is rolled back.
     pub(crate) fn adopt(
         &mut self,
         launched: S::Launched,
@@ -95,13 +94,14 @@ impl<S: System> Registry<S> {
         Ok(id)
     }
 
-    /// Lets a job do something.
+    /// Runs a closure on a job, then updates its deadline.
     pub(crate) fn with<R>(&mut self, id: JobId, act: impl FnOnce(&mut Job<S>) -> R) -> Result<R> {
         let key = *self.by_id.get(&id).ok_or(JobError::Unknown(id))?;
         self.with_key(key, act).ok_or_else(|| JobError::Unknown(id).into())
     }
 
-    /// Lets a job do something; a key that is stale belongs to a notice that came too late.
+    /// Runs a closure on a job by its key. A stale key is that of a notice that arrived after the
+    /// job was removed.
     fn with_key<R>(&mut self, key: Key, act: impl FnOnce(&mut Job<S>) -> R) -> Option<R> {
         let Entry { job, deadline } = self.jobs.get_mut(key)?;
         let attached = job.is_attached();
@@ -138,7 +138,7 @@ impl<S: System> Registry<S> {
         }
     }
 
-    /// Acts on every deadline that has come.
+    /// Acts on every deadline that has passed.
     pub(crate) fn deadlines_passed(&mut self, now: Instant, system: &mut S) {
         while let Some(key) = self.deadlines.due(now) {
             let acted = self.with_key(key, |job| job.deadline_passed(now, system));
@@ -174,7 +174,7 @@ impl<S: System> Registry<S> {
         for entry in self.jobs.drain() {
             let job = entry.job;
             if job.phase() == Phase::Finished && !job.record().policies().detached {
-                // Nobody is left to be told of a failure.
+                // There is nobody left to report a failure to.
                 let _ = job.remove(system);
             }
         }

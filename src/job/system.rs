@@ -29,13 +29,13 @@ pub(crate) struct Adopted<S: System + ?Sized> {
 
 /// What jobs need of the system.
 pub(crate) trait System {
-    /// A process, by a handle that never comes to name another one.
+    /// A process, by a handle that never refers to another one.
     type Process: Debug;
     /// What holds the processes of a job together.
     type Group: Debug;
     /// A pressure trigger that is armed.
     type Trigger: Debug;
-    /// A process that was started with all it needs; dropping it takes everything back.
+    /// A process that was started with all it needs; dropping it rolls everything back.
     type Launched: Debug;
 
     /// The time.
@@ -47,7 +47,7 @@ pub(crate) trait System {
     /// The main process of what was launched.
     fn launched_process(launched: &Self::Launched) -> &Self::Process;
 
-    /// Takes over what was launched. From now on only the job gives it back.
+    /// Adopts what was launched. From now on the job is responsible for releasing it.
     fn take_over(&mut self, launched: Self::Launched) -> Adopted<Self>;
 
     /// Watches for the exit of a process.
@@ -91,8 +91,8 @@ pub(crate) trait System {
     /// The content of an interface file of a group, or `None` where there is none.
     fn read(&mut self, group: &Self::Group, file: &str) -> Result<Option<String>>;
 
-    /// How often memory limits above a group were met, over all groups above it; `fresh`: now,
-    /// otherwise when it was last asked for, whatever the group.
+    /// How often memory limits of the groups above a group were exceeded. With `fresh` it is read
+    /// now; otherwise it is the last value that was read, for any group.
     fn limits_met_above(&mut self, group: &Self::Group, fresh: bool) -> u64;
 
     /// Removes a group that was found empty.
@@ -125,7 +125,7 @@ pub(crate) trait System {
     /// Whether a trigger has fired, after a notice with or without priority.
     fn fired(&mut self, trigger: &mut Self::Trigger, priority: bool) -> bool;
 
-    /// The job of a log is finished: where does the log end?
+    /// Marks the job of a log as finished, and returns where its log ends.
     fn finish_log(&mut self, log: Key) -> Result<u64>;
 
     /// Closes the tails that a job's log has, and removes the file unless it is to be kept.

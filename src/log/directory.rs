@@ -24,7 +24,7 @@ use crate::log::place::Place;
 pub(crate) struct LogDirectory {
     path: PathBuf,
     dir: OwnedFd,
-    /// Made by us, for us alone: to be removed when it is empty in the end.
+    /// Whether we created it, so that it is removed on drop if it is empty.
     temporary: bool,
 }
 
@@ -35,7 +35,7 @@ impl LogDirectory {
         Self::checked(path, false)
     }
 
-    /// Makes a directory of a name that nobody uses in the system's directory for temporary files.
+    /// Creates a directory with an unused name in the system's directory for temporary files.
     pub(crate) fn temporary(unique: Uuid) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("jobworker-{unique}"));
         mkdirat(CWD, &path, Mode::RWXU).map_err(Error::path("create log directory", &path))?;
@@ -66,7 +66,7 @@ impl LogDirectory {
             )));
         }
         match accessat(&dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
-            // Kernels before 5.8 lack the call; opening a log will tell.
+            // Kernels before 5.8 lack the call; if it matters, opening a log fails.
             Ok(()) | Err(Errno::NOSYS) => {}
             Err(errno) => return Err(Error::path("write to log directory", &path)(errno)),
         }
@@ -110,7 +110,7 @@ impl LogDirectory {
         };
         if owner != (None, None) {
             // A host that may not give files away may not change the job's user either: that step
-            // will say so.
+            // then reports it.
             let _ = fchown(&log, owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
         }
         let place = Place::new(Arc::clone(self), name.to_owned(), Identity::new(&stat));

@@ -22,7 +22,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// What has to be asked for.
+    /// The fields to request.
     pub(crate) const FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
     pub(crate) fn new(stat: &Statx) -> Self {

@@ -1,8 +1,8 @@
 //! Owns [`Log`]: one log from its first byte to its removal, whether or not anybody reads it.
 //!
-//! Invariants: it has a file open exactly as long as it has tails. What was found out about it
-//! stays known when the last tail goes. A log without a place is that of no job, or of one that was
-//! removed, and lives as long as it has tails.
+//! Invariants: it has a file open exactly as long as it has tails. What is known about it is kept
+//! when the last tail is closed. A log without a place belongs to no job, or to one that was
+//! removed, and exists as long as it has tails.
 
 use std::io;
 use std::sync::Arc;

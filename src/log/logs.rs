@@ -67,7 +67,7 @@ impl<K: Kernel> Logs<K> {
             && let log = &mut self.logs[*key]
             && log.place().is_none()
         {
-            // Somebody was quick enough to follow the file before the job was known.
+            // The file was followed before the job was registered.
             log.set_place(place);
             return *key;
         }
@@ -93,11 +93,11 @@ impl<K: Kernel> Logs<K> {
         std::sync::Arc::clone(self.logs[log].published())
     }
 
-    /// The job of this log has finished: fixes where its output ends, tells the waiting tails, and
-    /// says where that is. Opens nothing when nobody reads the log.
+    /// The job of this log has finished: fixes where its output ends, notifies the waiting tails,
+    /// and returns that end. Opens nothing when nobody reads the log.
     ///
-    /// After a failure the tails are given the error when they have read everything known, and it
-    /// is tried again.
+    /// After a failure, tails that have read everything known are given the error, and the end is
+    /// looked up again.
     pub(crate) fn finish(
         &mut self,
         kernel: &mut K,
@@ -130,8 +130,8 @@ impl<K: Kernel> Logs<K> {
     /// Opens a tail on the log of a job. The offset is fixed here and now, by the size that the
     /// file has at this moment.
     ///
-    /// A tail on a finished job sees the job's output, even if the file has grown since; where the
-    /// output ends is looked for again if it could not be found before.
+    /// A tail on a finished job sees the job's output, even if the file has grown since; if the end
+    /// of the output could not be found before, it is looked up again.
     pub(crate) fn open_tail(
         &mut self,
         kernel: &mut K,
@@ -290,14 +290,14 @@ impl<K: Kernel> Logs<K> {
             && let Some(front) = queue.front()
         {
             match front {
-                Front::Crowd(crowd) => {
-                    // Thousands may come in one turn: a tight loop, and events that are put together
+                Front::Batch(batch) => {
+                    // There may be thousands in one turn, hence a tight loop that builds each event
                     // from parts that fit into registers.
                     while !events.is_full()
-                        && let Some(key) = crowd.take()
+                        && let Some(key) = batch.take()
                     {
                         let tail = self.tails.get_mut(key);
-                        if let Some(token) = tail.and_then(|tail| tail.take_turn(crowd.round())) {
+                        if let Some(token) = tail.and_then(|tail| tail.take_turn(batch.round())) {
                             events.push(Event::Readable { tail: TailId(key), token });
                         }
                     }
@@ -313,14 +313,15 @@ impl<K: Kernel> Logs<K> {
         }
     }
 
-    /// The tails of the queue for which [`emit`](Self::emit) would give one, in no particular order.
+    /// The tails in the queue for which [`emit`](Self::emit) would return an event, in no
+    /// particular order.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn queued<'a>(&'a self, queue: &'a Queue) -> impl Iterator<Item = TailId> {
-        let of_crowds = queue.crowds().filter_map(|(key, round)| {
+        let of_batches = queue.batches().filter_map(|(key, round)| {
             let tail = self.tails.get(key)?;
             tail.waiting().is_in_round(round).then_some(TailId(key))
         });
-        of_crowds.chain(queue.events().filter_map(Event::tail))
+        of_batches.chain(queue.events().filter_map(Event::tail))
     }
 
     /// The watch of a log has reported something. The event may be an old one, of a log that was
@@ -439,7 +440,7 @@ impl<K: Kernel> Logs<K> {
         open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
         if self.tails[tail].has_news(open) {
-            // A failure is news, too.
+            // The waiting tails are notified of a failure as well.
             self.tails[tail].announce(tail, queue);
         } else {
             self.wait(tail);
@@ -457,8 +458,7 @@ impl<K: Kernel> Logs<K> {
         queue: &mut Queue,
     ) -> io::Result<(u64, Until)> {
         let open = self.logs[key].opened();
-        // By what the file is now: what the window holds may be gone, and is not for a tail that
-        // begins after that.
+        // From the current content of the file: what the window holds may be gone.
         let size = open.size_now(kernel);
         self.notify_waiting(key, queue);
         let size = size?;
@@ -526,17 +526,18 @@ impl<K: Kernel> Logs<K> {
     }
 
     /// Queues an event for each waiting tail for which there is something, if anything was found
-    /// since the last call. Those that have read everything are not looked at one by one.
+    /// since the last call. Tails that have read everything are notified as one batch, not one by
+    /// one.
     fn notify_waiting(&mut self, key: Key, queue: &mut Queue) {
-        // Without tails there is nobody to notify.
+        // Without tails there is nothing to notify.
         let Some(open) = self.logs[key].open_mut() else { return };
         match open.take_news() {
             News::None => return,
-            News::Crowd => {
-                let (crowd, round) = open.end_round();
-                queue.push_crowd(crowd, round);
+            News::CaughtUp => {
+                let (caught_up, round) = open.end_round();
+                queue.push_batch(caught_up, round);
             }
-            News::Some => open.split_crowd(),
+            News::Some => open.split_caught_up(),
         }
         let mut still_waiting = 0;
         let mut apart = open.take_apart();

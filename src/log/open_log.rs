@@ -44,15 +44,15 @@ pub(crate) enum Waiting {
     /// Nowhere.
     No,
     /// At this place among those that have read everything, in this round.
-    Crowd { place: u32, round: u32 },
-    /// At this place among those that are to be asked one by one.
+    CaughtUp { place: u32, round: u32 },
+    /// At this place among those that are checked one by one.
     Apart { place: u32 },
 }
 
 impl Waiting {
     /// Whether it is among those that have read everything in this round.
     pub(crate) fn is_in_round(self, round: u32) -> bool {
-        matches!(self, Self::Crowd { round: own, .. } if own == round)
+        matches!(self, Self::CaughtUp { round: own, .. } if own == round)
     }
 }
 
@@ -62,8 +62,8 @@ pub(crate) enum News {
     /// For nobody.
     None,
     /// For every tail that has read everything: growth, a truncation, a failure.
-    Crowd,
-    /// For some: each has to be asked.
+    CaughtUp,
+    /// For some: each has to be checked.
     Some,
 }
 
@@ -79,10 +79,10 @@ pub(crate) struct OpenLog<F> {
     file: Arc<F>,
     published: Arc<Published<F>>,
     window: Window,
-    /// The tails that wait and have read exactly what is known: growth is something for all of
-    /// them, so that they can be told together.
-    crowd: Vec<Key>,
-    /// How often a crowd was told.
+    /// The waiting tails that have read everything known. Growth concerns all of them, so they are
+    /// notified as one batch.
+    caught_up: Vec<Key>,
+    /// How often the list above was notified: the current round.
     round: u32,
     /// The other tails that wait: behind the end, or with an event in the queue already.
     apart: Vec<Key>,
@@ -114,7 +114,7 @@ impl<F> OpenLog<F> {
             file,
             published,
             window: Window::new(size, window_bytes),
-            crowd: Vec::new(),
+            caught_up: Vec::new(),
             round: 0,
             apart: Vec::new(),
             tails: 0,
@@ -157,11 +157,11 @@ impl<F> OpenLog<F> {
         self.tails -= 1;
     }
 
-    /// Whether a tail that waits there still does, or was told meanwhile.
+    /// Whether a tail that waits there still does, or was notified meanwhile.
     pub(crate) fn is_waiting(&self, waiting: Waiting) -> bool {
         match waiting {
             Waiting::No => false,
-            Waiting::Crowd { round, .. } => round == self.round,
+            Waiting::CaughtUp { round, .. } => round == self.round,
             Waiting::Apart { .. } => true,
         }
     }
@@ -175,31 +175,34 @@ impl<F> OpenLog<F> {
             self.apart.push(tail);
             Waiting::Apart { place }
         } else {
-            let place = place(&self.crowd);
-            self.crowd.push(tail);
-            Waiting::Crowd { place, round: self.round }
+            let place = place(&self.caught_up);
+            self.caught_up.push(tail);
+            Waiting::CaughtUp { place, round: self.round }
         }
     }
 
     /// Takes a tail out of the list in which it waits, and says which one has its place now.
     pub(crate) fn remove_waiting(&mut self, waiting: Waiting) -> Option<Key> {
         let (list, place) = match waiting {
-            Waiting::Crowd { place, round } if round == self.round => (&mut self.crowd, place),
+            Waiting::CaughtUp { place, round } if round == self.round => {
+                (&mut self.caught_up, place)
+            }
             Waiting::Apart { place } => (&mut self.apart, place),
-            Waiting::Crowd { .. } | Waiting::No => return None,
+            Waiting::CaughtUp { .. } | Waiting::No => return None,
         };
         list.swap_remove(place as usize);
         list.get(place as usize).copied()
     }
 
-    /// Those that wait and have read everything, to be told together; they begin a new round.
+    /// The waiting tails that have read everything, to be notified as one batch. Begins a new
+    /// round.
     pub(crate) fn end_round(&mut self) -> (&mut Vec<Key>, u32) {
         let round = self.round;
         self.round = round.wrapping_add(1);
-        (&mut self.crowd, round)
+        (&mut self.caught_up, round)
     }
 
-    /// Those that are to be asked one by one: whoever has nothing to hear of waits again.
+    /// The waiting tails to check one by one. Those without anything to read wait again.
     pub(crate) fn take_apart(&mut self) -> Vec<Key> {
         std::mem::take(&mut self.apart)
     }
@@ -209,23 +212,23 @@ impl<F> OpenLog<F> {
         self.apart = tails;
     }
 
-    /// Asks everybody one by one.
-    pub(crate) fn split_crowd(&mut self) {
-        let (crowd, _) = self.end_round();
-        let mut crowd = std::mem::take(crowd);
-        self.apart.append(&mut crowd);
-        self.crowd = crowd;
+    /// Makes every waiting tail be checked individually.
+    pub(crate) fn split_caught_up(&mut self) {
+        let (caught_up, _) = self.end_round();
+        let mut caught_up = std::mem::take(caught_up);
+        self.apart.append(&mut caught_up);
+        self.caught_up = caught_up;
     }
 
     fn nobody_waits(&self) -> bool {
-        self.crowd.is_empty() && self.apart.is_empty()
+        self.caught_up.is_empty() && self.apart.is_empty()
     }
 
     fn add_news(&mut self, news: News) {
         self.news = self.news.max(news);
     }
 
-    /// What was found that the waiting tails were not told of. They are told now.
+    /// What was found since the waiting tails were last notified; the caller notifies them now.
     pub(crate) fn take_news(&mut self) -> News {
         std::mem::replace(&mut self.news, News::None)
     }
@@ -233,7 +236,7 @@ impl<F> OpenLog<F> {
     /// What a tail that waits relies on.
     pub(crate) fn need(&self) -> Need {
         match self.notice {
-            // Whoever asks the next time finds the fault; and a visit clears it.
+            // The next read returns the fault, and a visit clears it.
             _ if self.fault.is_some() || self.nobody_waits() => Need::Nothing,
             _ if self.more => Need::Visit,
             Notice::None => Need::Visit,
@@ -243,7 +246,7 @@ impl<F> OpenLog<F> {
     }
 
     /// Brings window, watch and pace into line with the file; the only place where growth is found
-    /// that nobody has asked for. A failure becomes the fault of the log, success ends it.
+    /// without a read. A failure becomes the fault of the log, success ends it.
     pub(crate) fn visit<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -268,10 +271,10 @@ impl<F> OpenLog<F> {
         end
     }
 
-    /// Notes the failure, for the tails.
+    /// Records the failure, for the tails.
     fn fail(&mut self, error: &io::Error) {
         self.fault = Some(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-        self.add_news(News::Crowd);
+        self.add_news(News::CaughtUp);
     }
 
     fn reconcile<K: Kernel<File = F>>(
@@ -290,7 +293,7 @@ impl<F> OpenLog<F> {
             self.notice = Notice::None;
             return Ok(());
         }
-        // Arm, then look, then sleep: the other order loses a write in between.
+        // Arm the watch, check the size, then sleep: the other order loses a write in between.
         if self.notice == Notice::None {
             self.arm(kernel, key)?;
         }
@@ -311,12 +314,12 @@ impl<F> OpenLog<F> {
         }
     }
 
-    /// Looks at the file whatever the tails do, and says how much it has now. What it finds is news
-    /// for who waits.
+    /// Checks the file, whatever the tails do, and returns its size. Waiting tails are notified of
+    /// what it finds.
     pub(crate) fn size_now<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
         loop {
             if self.refill(kernel)? == Refill::Truncated {
-                // What the file is now was not looked at yet.
+                // The current content of the file has not been read yet.
                 continue;
             }
             if !self.more {
@@ -360,7 +363,7 @@ impl<F> OpenLog<F> {
                 self.window = window;
                 self.more = false;
             } else if !self.is_intact(kernel)? {
-                // That size was of another content already, which nobody might ever look at again.
+                // That size was of another content already, which might never be checked again.
                 self.truncated();
                 continue;
             }
@@ -397,9 +400,9 @@ impl<F> OpenLog<F> {
     fn truncated(&mut self) {
         self.published.add_truncation();
         self.window.restart(0);
-        // What the file holds now was not looked at, and no event need come for it.
+        // The current content has not been read, and there may be no event for it.
         self.more = true;
-        self.add_news(News::Crowd);
+        self.add_news(News::CaughtUp);
     }
 
     /// The kernel has removed the watch.
@@ -425,7 +428,7 @@ impl<F> OpenLog<F> {
             Refill::Grown(added) => {
                 self.publish_end();
                 self.more = self.window.is_full_refill(added);
-                self.add_news(News::Crowd);
+                self.add_news(News::CaughtUp);
             }
             Refill::Truncated => self.truncated(),
             Refill::Unchanged => {

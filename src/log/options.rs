@@ -15,7 +15,7 @@ pub enum Position {
     /// At this byte, counted from zero. Past the end, a following tail waits until the log has come
     /// so far.
     Offset(u64),
-    /// At the beginning of the last lines, this many; a last line without a newline counts as one.
+    /// At the start of the last `n` lines; a last line without a newline counts as one.
     ///
     /// Opening the tail reads the log backwards until it has found them: the cost grows with their
     /// length.

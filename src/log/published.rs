@@ -1,4 +1,4 @@
-//! Owns [`Published`]: what is known of one log, in the one place where every thread may look.
+//! Owns [`Published`]: what is known of one log, in one place that every thread can read.
 //!
 //! Invariant: only the thread of the loop stores. It reads its own stores back without ordering;
 //! other threads take a consistent view with `known`. The file is behind a lock that is taken when
@@ -40,7 +40,7 @@ pub(crate) struct Known {
 }
 
 impl<F> Published<F> {
-    /// Of a log that nobody has looked at.
+    /// The state of a log that was never checked.
     pub(crate) fn new() -> Self {
         Self {
             start: AtomicU64::new(0),
@@ -89,7 +89,7 @@ impl<F> Published<F> {
         self.final_end.store(end, Ordering::Release);
     }
 
-    /// The file does not hold any more what it held.
+    /// The file was truncated or rewritten.
     pub(crate) fn add_truncation(&self) {
         // In this order: who sees the new count sees no end of the old content, and who sees an end
         // of the new content sees the new count.

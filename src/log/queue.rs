@@ -1,7 +1,7 @@
 //! Owns [`Queue`]: the events that wait to be returned, oldest first.
 //!
-//! Invariant: the tails that wait for the same log come in as one list, whatever their number: what
-//! each of them is told is made when it is taken out. Knows nothing of what an event means.
+//! Invariant: the tails that wait for the same log come in as one list, whatever their number: the
+//! event of each is built when it is taken out. Knows nothing of what an event means.
 
 use std::collections::VecDeque;
 
@@ -19,21 +19,21 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 enum Entry {
     Event(Event),
-    Crowd(Crowd),
+    Batch(Batch),
 }
 
 /// Tails that have waited for the same log, and for which there is something now.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct Batch {
     tails: Vec<Key>,
     /// The first that was not taken out yet.
     next: usize,
     round: u32,
 }
 
-impl Crowd {
-    /// In which round of their log they have waited. Whoever was closed or has waited again since
-    /// is none of them any more.
+impl Batch {
+    /// In which round of their log they have waited. A tail that was closed or has waited again
+    /// since then is skipped.
     pub(crate) fn round(&self) -> u32 {
         self.round
     }
@@ -52,7 +52,7 @@ pub(crate) enum Front<'a> {
     /// This event, which is out already.
     Event(Event),
     /// Tails, which are to be taken out one by one.
-    Crowd(&'a mut Crowd),
+    Batch(&'a mut Batch),
 }
 
 impl Queue {
@@ -68,18 +68,18 @@ impl Queue {
         self.entries.push_back(Entry::Event(event));
     }
 
-    /// There is something for all tails that wait in this round of a log. Leaves an empty list.
-    pub(crate) fn push_crowd(&mut self, tails: &mut Vec<Key>, round: u32) {
+    /// Queues an event for all tails that wait in this round of a log. Leaves an empty list.
+    pub(crate) fn push_batch(&mut self, tails: &mut Vec<Key>, round: u32) {
         if !tails.is_empty() {
             let empty = self.spare.pop().unwrap_or_default();
             let tails = std::mem::replace(tails, empty);
-            self.entries.push_back(Entry::Crowd(Crowd { tails, next: 0, round }));
+            self.entries.push_back(Entry::Batch(Batch { tails, next: 0, round }));
         }
     }
 
     /// What comes next.
     pub(crate) fn front(&mut self) -> Option<Front<'_>> {
-        while let Some(Entry::Crowd(Crowd { tails, next, .. })) = self.entries.front_mut()
+        while let Some(Entry::Batch(Batch { tails, next, .. })) = self.entries.front_mut()
             && *next >= tails.len()
         {
             tails.clear();
@@ -93,11 +93,11 @@ impl Queue {
                 };
                 Some(Front::Event(event))
             }
-            Entry::Crowd(_) => {
-                let Some(Entry::Crowd(crowd)) = self.entries.front_mut() else {
+            Entry::Batch(_) => {
+                let Some(Entry::Batch(batch)) = self.entries.front_mut() else {
                     unreachable!("it was just seen")
                 };
-                Some(Front::Crowd(crowd))
+                Some(Front::Batch(batch))
             }
         }
     }
@@ -112,18 +112,18 @@ impl Queue {
     pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Event(event) => Some(event),
-            Entry::Crowd(_) => None,
+            Entry::Batch(_) => None,
         })
     }
 
     /// The tails in the queue with the rounds in which they have waited, oldest first.
     #[cfg(any(fuzzing, test))]
-    pub(crate) fn crowds(&self) -> impl Iterator<Item = (Key, u32)> {
-        let crowds = self.entries.iter().filter_map(|entry| match entry {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = (Key, u32)> {
+        let batches = self.entries.iter().filter_map(|entry| match entry {
             Entry::Event(_) => None,
-            Entry::Crowd(crowd) => Some(crowd),
+            Entry::Batch(batch) => Some(batch),
         });
-        crowds
-            .flat_map(|crowd| crowd.tails.iter().skip(crowd.next).map(|tail| (*tail, crowd.round)))
+        batches
+            .flat_map(|batch| batch.tails.iter().skip(batch.next).map(|tail| (*tail, batch.round)))
     }
 }

@@ -1,7 +1,7 @@
 //! Owns [`Tail`]: one reader of a log, and how it reads.
 //!
-//! Invariants: a tail moves only over bytes that it was given, or to the first byte after it was
-//! told of a truncation. It has one `Readable` in the queue at most. Knows nothing of other tails.
+//! Invariants: a tail moves only over bytes that it was given, or to the first byte after it has
+//! reported a truncation. It has one `Readable` in the queue at most. Knows nothing of other tails.
 
 use std::io;
 
@@ -33,7 +33,7 @@ enum Found<'a> {
     File(u64),
     /// Nothing yet.
     UpToDate,
-    /// The log was truncated, and the tail was not told so yet.
+    /// The log was truncated, and the tail has not reported it yet.
     Truncated,
     /// The log has failed, with this errno.
     Failed(i32),
@@ -65,13 +65,13 @@ pub(crate) struct Tail {
     /// The next byte to read.
     offset: u64,
     until: Until,
-    /// The log's truncations that this tail was told of.
+    /// The number of truncations that this tail has reported.
     truncations: u32,
     /// Whether it was opened on a job, and so is closed with it.
     of_job: bool,
     /// Whether an event for it is in the queue.
     queued: bool,
-    /// Whether it was told that it has ended: it is told nothing else from then on.
+    /// Whether it has reported its end; it reports nothing else from then on.
     ended: bool,
     /// How much the last `fill` has shown, and so how much may be consumed.
     filled: usize,
@@ -130,14 +130,14 @@ impl Tail {
     /// Lets it wait for more, unless it does already.
     pub(crate) fn wait<F>(&mut self, key: Key, log: &mut OpenLog<F>) {
         if !log.is_waiting(self.waiting) {
-            // With an event in the queue already, it must not get a second one with the crowd.
+            // If it already has an event in the queue, it must not get a second one with the batch.
             self.waiting = log.add_waiting(key, self.offset, self.queued);
         }
     }
 
     /// Whether a read would give something other than `UpToDate`.
     pub(crate) fn has_news<F>(&self, log: &OpenLog<F>) -> bool {
-        self.look(log) != Found::UpToDate
+        self.find(log) != Found::UpToDate
     }
 
     /// Queues an event, unless there is one in the queue already: a host may have read ahead of it.
@@ -148,14 +148,14 @@ impl Tail {
         }
     }
 
-    /// Its event has left the queue; says whether that still means anything.
+    /// Takes its event out of the queue; returns whether the event is still valid.
     pub(crate) fn take_event(&mut self) -> bool {
         self.queued = false;
         !self.ended
     }
 
-    /// The crowd that has waited in this round is told: the token of its event, unless it was not
-    /// one of them any more.
+    /// Takes its event from the batch of this round: the token, unless it is not in that batch any
+    /// more.
     pub(crate) fn take_turn(&mut self, round: u32) -> Option<Token> {
         if !self.waiting.is_in_round(round) {
             return None;
@@ -171,7 +171,7 @@ impl Tail {
         kernel: &mut K,
         buffer: &mut [u8],
     ) -> io::Result<Read> {
-        let copied = match self.look(log) {
+        let copied = match self.find(log) {
             Found::Window(bytes) => {
                 let copied = bytes.len().min(buffer.len());
                 buffer[..copied].copy_from_slice(&bytes[..copied]);
@@ -209,7 +209,7 @@ impl Tail {
         kernel: &mut K,
         scratch: &mut Scratch,
     ) -> io::Result<Filled> {
-        match self.look(log) {
+        match self.find(log) {
             Found::Window(bytes) => {
                 self.filled = bytes.len();
                 Ok(Filled::Window(self.log, self.offset, self.filled))
@@ -246,7 +246,7 @@ impl Tail {
     }
 
     /// What lies at the offset.
-    fn look<'a, F>(&self, log: &'a OpenLog<F>) -> Found<'a> {
+    fn find<'a, F>(&self, log: &'a OpenLog<F>) -> Found<'a> {
         if self.ended {
             return Found::Ended;
         }
@@ -277,13 +277,13 @@ impl Tail {
         }
     }
 
-    /// Takes note of the log's truncations and goes on at the first byte.
+    /// Marks the log's truncations as reported and continues at the first byte.
     fn restart<F>(&mut self, log: &OpenLog<F>) {
         self.truncations = log.published().truncations();
         self.offset = 0;
         self.filled = 0;
         if let Until::Offset(end) = &mut self.until {
-            // What it was to read is gone.
+            // Its remaining bytes are gone.
             *end = 0;
         }
     }

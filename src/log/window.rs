@@ -4,7 +4,7 @@
 //! a closure and knows neither files nor tails.
 
 /// How many bytes before the end are read again with each refill and compared, to notice that a log
-/// was truncated and has grown past its old end since the last look.
+/// was truncated and has grown past its old end since the last refill.
 const OVERLAP: usize = 16;
 
 /// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
@@ -70,13 +70,13 @@ impl Window {
     }
 
     /// Forgets every byte. The log has `size` bytes, of which the next refill reads the last few:
-    /// without any, nobody could tell a log that was written anew from one that has grown.
+    /// without any, a log that was rewritten could not be told apart from one that has grown.
     pub(crate) fn restart(&mut self, size: u64) {
         self.high = 0;
         self.end = size.saturating_sub(OVERLAP as u64);
     }
 
-    /// The last bytes, to be looked for again later.
+    /// The last bytes, to be compared with the file later.
     pub(crate) fn mark(&self) -> Mark {
         let length = OVERLAP.min(self.high);
         let mut bytes = [0; OVERLAP];
@@ -89,12 +89,12 @@ impl Window {
     ///
     /// # Kernel trap
     /// A read does not keep a truncation out. It takes pages from the page cache one by one, and
-    /// only then looks how far the file goes: of a file that was truncated and has grown again
-    /// meanwhile, it gives pages of before, with NULs behind what they held, and pages of now.
-    /// Seen on tmpfs and ramfs once in some million reads of a file that was truncated all the
-    /// time, and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have
-    /// given is read once more: everything if a page ends with a NUL, else the beginning if there
-    /// is more than one page.
+    /// only then checks the size of the file: of a file that was truncated and has grown again
+    /// meanwhile, it gives pages of before, with NULs behind what they held, and pages of now. Seen
+    /// on tmpfs and ramfs once in some million reads of a file that was truncated all the time,
+    /// and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have given
+    /// is read once more: everything if a page ends with a NUL, else the beginning if there is more
+    /// than one page.
     pub(crate) fn refill<E>(
         &mut self,
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,

@@ -1,7 +1,8 @@
 //! Owns [`Capabilities`]: what this system offers for running jobs, and what to do about what is
 //! missing.
 //!
-//! Invariant: everything is tried, not guessed from version numbers, and nothing is changed.
+//! Invariant: features are tested where possible instead of being derived from version numbers, and
+//! nothing is left changed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,11 +29,11 @@ use crate::sys::{Nurseries, random_uuid, tells_pidfd_info};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// What was looked at, in an order for reading.
+    /// The checks, in reading order.
     pub checks: Vec<Check>,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Check {
@@ -42,13 +43,13 @@ pub struct Check {
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What it is good for.
+    /// What it is needed for.
     pub good_for: Cow<'static, str>,
     /// What to do when it is missing.
     pub remedy: &'static str,
 }
 
-/// Whether something is there.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -67,14 +68,14 @@ impl Verdict {
 }
 
 impl Capabilities {
-    /// Looks at this system as a reactor with the default [`Config`] would find it. Blocks for
-    /// about as long as a spawn.
+    /// Checks this system as a reactor with the default [`Config`] would use it. Blocks for about
+    /// as long as a spawn.
     #[must_use]
     pub fn probe() -> Self {
         Self::probe_with(&Config::new())
     }
 
-    /// Looks at this system as a reactor with this configuration would find it.
+    /// Checks this system as a reactor with this configuration would use it.
     #[must_use]
     pub fn probe_with(config: &Config) -> Self {
         let mut checks = vec![kernel()];
@@ -104,9 +105,9 @@ impl fmt::Display for Capabilities {
                 Verdict::Fatal => "FATAL  ",
             };
             writeln!(f, "{mark} {}: {}", check.name, check.found)?;
-            writeln!(f, "        good for: {}", check.good_for)?;
+            writeln!(f, "        needed for: {}", check.good_for)?;
             if check.verdict != Verdict::Present {
-                writeln!(f, "        to do: {}", check.remedy)?;
+                writeln!(f, "        remedy: {}", check.remedy)?;
             }
         }
         let sum = if self.can_run_jobs() { "can" } else { "cannot" };
@@ -133,7 +134,7 @@ fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
     let kind = if v1.is_empty() {
         "pure".to_owned()
     } else {
-        format!("hybrid, beside version 1: {}", v1.join(" "))
+        format!("hybrid, alongside version 1: {}", v1.join(" "))
     };
     Check {
         name: "cgroup tree",
@@ -155,7 +156,7 @@ fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
     }
 }
 
-/// What has to be tried in a group of its own.
+/// The checks that need a temporary group.
 fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
     let mut checks = Vec::new();
     let placement =
@@ -184,7 +185,8 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         Ok(files)
     });
     let (kill, freeze, pressure) = files.unwrap_or_default();
-    let there = |there: bool| if there { "there".to_owned() } else { "not there".to_owned() };
+    let there =
+        |there: bool| if there { "supported".to_owned() } else { "not supported".to_owned() };
     checks.push(Check {
         name: "cgroup.kill",
         verdict: Verdict::present_or(kill, Verdict::Fatal),
@@ -289,8 +291,9 @@ fn pidfd_info() -> Check {
     Check {
         name: "PIDFD_GET_INFO",
         verdict: Verdict::present_or(there, Verdict::Missing),
-        found: if there { "there".to_owned() } else { "not there".to_owned() },
-        good_for: "nothing that jobs need; see the exit status after reaping".into(),
+        found: if there { "supported".to_owned() } else { "not supported".to_owned() },
+        good_for: "the exit status of a job that other code in the host has reaped; not required"
+            .into(),
         remedy: "update to Linux 6.13 or newer",
     }
 }
@@ -322,7 +325,7 @@ fn descriptors() -> Check {
         name: "file descriptors",
         verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
         found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
-        good_for: "one per running job, one per log that is followed, nine for the reactor".into(),
+        good_for: "seven for the reactor, one per running job, one per log that is followed".into(),
         remedy: "raise RLIMIT_NOFILE (ulimit -n)",
     }
 }

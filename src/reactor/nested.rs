@@ -1,8 +1,7 @@
-//! Owns the reactor as a part of another loop: its one descriptor, and it as an event source of
-//! mio.
+//! Owns how a reactor plugs into another loop: its descriptor, and the event source for mio.
 //!
-//! Invariant: once the descriptor was asked for, it is readable whenever a poll without waiting has
-//! work.
+//! Invariant: once the descriptor was requested, it is readable whenever a poll with a timeout of
+//! zero has work.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -11,7 +10,7 @@ use mio::{Interest, Registry};
 
 use crate::reactor::reactor::Reactor;
 
-/// The epoll, for a loop of the host's own; see [Reactor](Reactor#in-a-loop-of-your-own).
+/// The epoll, for an event loop of the host; see [Reactor](Reactor#in-an-event-loop-of-your-own).
 ///
 /// ```
 /// use jobworker::{Command, Event, Events, Reactor, Token};

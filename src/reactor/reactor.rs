@@ -1,8 +1,9 @@
-//! Owns [`Reactor`]: the loop, wait, gather, settle, emit, and the door to jobs and tails.
+//! Owns [`Reactor`]: the loop (wait, gather, settle, emit) and the public methods for jobs and
+//! tails.
 //!
-//! Invariants: user code never runs inside; whatever is queued or due when a call returns will be
-//! served by the next poll, and a host that polls the descriptor is told so. What jobs and tails do
-//! is decided elsewhere.
+//! Invariants: user code never runs inside; whatever is queued or due when a call returns is
+//! handled by the next poll, and makes the descriptor readable for a host that polls it. Knows
+//! nothing of how jobs and tails work.
 
 use std::fs::File;
 use std::path::Path;
@@ -28,11 +29,10 @@ use crate::reactor::config::Config;
 use crate::reactor::system_pressure::SystemPressure;
 use crate::sys::{Nurseries, random_uuid};
 
-/// How long dropping a reactor may take to see the jobs die that it has killed.
+/// How long dropping a reactor may wait for the jobs that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longer timeouts than this do not fit into the milliseconds that epoll takes; the timer has room
-/// for any.
+/// The longest timeout that fits into the milliseconds of epoll. Longer ones use the timer.
 const LONG: Duration = Duration::from_secs(86_400);
 
 /// Runs programs as jobs and follows their logs, all on the thread that polls it.
@@ -92,7 +92,7 @@ pub struct Reactor {
     pub(super) jobs: Registry<Linux>,
     pub(super) launcher: Arc<Launcher>,
     pub(super) system_pressure: SystemPressure,
-    /// Empty between turns: kept for its memory.
+    /// Empty between turns; kept to reuse its memory.
     notices: Vec<Notice>,
 }
 
@@ -105,12 +105,12 @@ impl Reactor {
         Self::with_config(&Config::new())
     }
 
-    /// A reactor that is set up as asked. Blocks for about as long as a spawn takes: a child is
-    /// cloned into a new cgroup to see that it really lands there.
+    /// A reactor with this configuration. Blocks for about as long as a spawn takes: a child is
+    /// cloned into a new cgroup to check that it is placed there.
     ///
     /// # Errors
-    /// [`Error::System`]: `NoCgroup` when there is no cgroup tree to work in, or the child did not
-    /// land in its group; `LogDirectory` or `Path` when the log directory cannot be used; `Loop`
+    /// [`Error::System`]: `NoCgroup` when there is no cgroup tree to work in, or the child was not
+    /// placed in its group; `LogDirectory` or `Path` when the log directory cannot be used; `Loop`
     /// when epoll, inotify, timer or stack cannot be created. [`Error::Spawn`] (`Placement` or
     /// `Frozen`) when no process can be cloned into a cgroup of the tree.
     pub fn with_config(config: &Config) -> Result<Self> {
@@ -133,7 +133,8 @@ impl Reactor {
             None => LogDirectory::temporary(random_uuid()?)?,
         };
         let launcher = Launcher::new(tree, nurseries, Arc::new(directory))?;
-        // Ids of tails that another reactor is not likely to have given out.
+        // Tail ids start at a random number, so that those of another reactor are not mistaken for
+        // ours.
         let unique = random_uuid()?.as_fields().0;
         let logs = Logs::new(config.window_bytes, config.pace, unique);
         Ok(Self {
@@ -145,7 +146,7 @@ impl Reactor {
         })
     }
 
-    /// Waits for events, and replaces the content of `events` with those that have come up.
+    /// Waits for events, and replaces the content of `events` with those that have occurred.
     ///
     /// With `None` it blocks until there is at least one event; with a timeout of zero it does not
     /// block. Other timeouts are kept to the resolution of the kernel's timers, not rounded to
@@ -176,8 +177,8 @@ impl Reactor {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut wait = match timeout {
             Some(Duration::ZERO) => Wait::Not,
-            // epoll counts in milliseconds: a timeout of whole ones it can keep itself, any other
-            // is the timer's.
+            // epoll counts in milliseconds: it handles timeouts of whole milliseconds itself, and
+            // the timer handles all others.
             Some(whole) if whole.subsec_nanos() % 1_000_000 == 0 && whole < LONG => {
                 Wait::Milliseconds(whole)
             }
@@ -192,19 +193,19 @@ impl Reactor {
             {
                 return self.tell_host();
             }
-            // There was nothing for the host in it. What is left of the timeout is no whole number
-            // of milliseconds.
+            // The turn had no event for the host. The rest of the timeout is not a whole number of
+            // milliseconds.
             wait = Wait::Until(until);
         }
     }
 
-    /// One turn of the loop, which does not wait when there is something for the host.
+    /// One turn of the loop, which does not wait when events are queued.
     fn turn(&mut self, wait: Wait) -> Result<()> {
         let wait = if self.system.queue.is_empty() { wait } else { Wait::Not };
         self.advance(wait)
     }
 
-    /// Waits for the kernel, unless there is something to do, then acts on what it says.
+    /// Waits for the kernel, unless there is work to do, then handles what it reports.
     fn advance(&mut self, wait: Wait) -> Result<()> {
         let wait = if self.system.logs.has_work() { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
@@ -212,8 +213,8 @@ impl Reactor {
         self.settle()
     }
 
-    /// Acts on what was noticed: processes, watches, deadlines, then the logs, whose last bytes
-    /// they decide about.
+    /// Handles notices and deadlines first, then the logs: the end of a job decides where its log
+    /// ends.
     fn settle(&mut self) -> Result<()> {
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
@@ -232,11 +233,11 @@ impl Reactor {
         Ok(())
     }
 
-    /// Passes a notice on to whom it is about.
+    /// Routes a notice to the job or log that it is about.
     fn dispatch(&mut self, notice: Notice) {
         let (jobs, system) = (&mut self.jobs, &mut self.system);
         match notice {
-            // An earlier notice of this turn may have led to its being taken back.
+            // Handling an earlier notice of this turn may have deregistered it.
             Notice::Ready { registration, .. } if !system.driver.is_registered(registration) => {}
             Notice::Ready { registration, source, priority } => match source {
                 Source::Job(job, source) => jobs.ready(job, source, registration, priority, system),
@@ -266,7 +267,7 @@ impl Reactor {
 
     fn emit(&mut self, events: &mut Events) {
         let Linux { logs, queue, .. } = &mut self.system;
-        // Events of a job that was removed meanwhile would confuse.
+        // Events of a job that was removed meanwhile are dropped.
         let wanted = |event: &Event| event.job().is_none_or(|job| self.jobs.contains(job));
         logs.emit(queue, events, wanted);
     }
@@ -280,10 +281,11 @@ impl Reactor {
         self.jobs.next_deadline().into_iter().chain(pace).min()
     }
 
-    /// Makes the descriptor tell a host that polls it of everything that is due, now or later.
+    /// Makes the descriptor readable, for a host that polls it, when work is due now, and sets the
+    /// timer for what is due later.
     #[inline]
     pub(super) fn tell_host(&mut self) -> Result<()> {
-        // Read by every call of the host, and mostly false.
+        // Checked on every call; usually false.
         if self.system.driver.is_nested() { self.tell_polling_host() } else { Ok(()) }
     }
 
@@ -322,7 +324,7 @@ impl Reactor {
         self.adopt(launched, token)
     }
 
-    /// Takes over a job that was started, whoever started it.
+    /// Adopts a job that was started, on any thread.
     fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
         let job = self.jobs.adopt(launched, token, &mut self.system)?;
         self.tell_host()?;
@@ -335,8 +337,8 @@ impl Reactor {
     /// The tail ends where the job's output ends. Opening the first tail of a log takes a file
     /// descriptor and an inotify watch, which all tails of the log share.
     ///
-    /// The log is the file that was made for the job. If the job has given its name to another file
-    /// while nobody read it, the tail is refused.
+    /// The log is the file that was made for the job. If the job has put another file in its place
+    /// while the log had no tails, the tail is refused.
     ///
     /// ```
     /// use jobworker::{Command, Position, Reactor, Read, Token};
@@ -353,9 +355,9 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log, `Replaced`
-    /// when the job has replaced or removed it, `Io` when it cannot be opened, watched or read,
-    /// `WatchLimit` when `fs.inotify.max_user_watches` is reached.
+    /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log,
+    /// `Replaced` when the job has replaced or removed it, `Io` when it cannot be opened, watched
+    /// or read, `WatchLimit` when `fs.inotify.max_user_watches` is reached.
     pub fn tail(
         &mut self,
         job: JobId,
@@ -412,11 +414,11 @@ impl Reactor {
         Ok(tail)
     }
 
-    /// Takes the next piece of a tail where it lies, without a copy as long as the tail keeps up;
-    /// `None` when there is nothing more for now, or at the end.
+    /// Returns the next bytes of a tail and marks them as read, without copying as long as the tail
+    /// keeps up; `None` when there is nothing more for now, or at the end.
     ///
-    /// This is the shortest way to read: a loop `while let Some(chunk)` gets every byte, in order,
-    /// across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
+    /// This is the simplest way to read: a `while let Some(chunk)` loop returns every byte, in
+    /// order, across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
     /// [`Event::Readable`] comes when there is more. At the end it stays `None`; for a job,
     /// [`Event::Finished`] comes after the last `Readable`. Call [`read`](Self::read) to tell an
     /// end from a pause.
@@ -469,7 +471,7 @@ impl Reactor {
         read.map_err(|error| self.read_error(tail, error))
     }
 
-    /// Shows the next bytes of a tail where they lie, without a copy as long as the tail keeps up.
+    /// Returns the next bytes of a tail, without copying as long as the tail keeps up.
     ///
     /// The bytes stay unread until [`consume`](Self::consume). Does not block, but may read the
     /// file.
@@ -503,7 +505,7 @@ impl Reactor {
     }
 
     /// Marks the first `amount` bytes of the last [`fill_buf`](Self::fill_buf) of this tail as
-    /// read; never more than it has shown.
+    /// read, and never more than that call returned.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
@@ -511,7 +513,7 @@ impl Reactor {
         self.system.logs.consume(tail, amount).map_err(|error| self.read_error(tail, error))
     }
 
-    /// The offset in the log of the byte that the tail reads next: where a later tail can go on.
+    /// The offset in the log of the byte that the tail reads next: a later tail can continue there.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
@@ -520,7 +522,7 @@ impl Reactor {
         position.ok_or_else(|| TailError::Unknown(tail).into())
     }
 
-    /// Closes a tail. Its slot is free at once, and no event of it comes any more.
+    /// Closes a tail. Its slot is free at once, and it gets no further events.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
@@ -530,10 +532,10 @@ impl Reactor {
         self.tell_host()
     }
 
-    /// Stops a job: its stop signal to every process of it now, and after its grace period the kill
-    /// of what is left.
+    /// Stops a job: sends its stop signal to every process now, and kills what is left after its
+    /// grace period.
     ///
-    /// Returns at once; [`Event::Finished`] tells when it is done. Stopping a job that is being
+    /// Returns at once; [`Event::Finished`] reports that it is done. Stopping a job that is being
     /// stopped or has finished changes nothing.
     ///
     /// ```
@@ -549,14 +551,14 @@ impl Reactor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Job`] (`Unknown`). A failure to signal is in the job's report, and the kill comes
-    /// all the same.
+    /// [`Error::Job`] (`Unknown`). A failure to signal is recorded in the job's report, and does
+    /// not prevent the kill.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
         self.with_job(job, |job, system| job.stop(None, system))
     }
 
-    /// As [`stop`](Self::stop), with this grace period. For a job that is being stopped it can only
-    /// come sooner.
+    /// Like [`stop`](Self::stop), but with this grace period. For a job that is already being
+    /// stopped, this can shorten the grace period, but not extend it.
     ///
     /// # Errors
     /// As for [`stop`](Self::stop).
@@ -565,7 +567,7 @@ impl Reactor {
     }
 
     /// Kills every process of a job, those that are being forked included. Returns at once;
-    /// [`Event::Finished`] tells when they are gone.
+    /// [`Event::Finished`] reports that they are gone.
     ///
     /// # Errors
     /// [`Error::Job`] (`Unknown`).
@@ -584,7 +586,7 @@ impl Reactor {
         self.jobs.get(job)?.signal(signal, &mut self.system)
     }
 
-    /// Sends a signal to the main process of a job alone.
+    /// Sends a signal only to the main process of a job.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Signal, Token};
@@ -603,7 +605,7 @@ impl Reactor {
         self.jobs.get(job)?.signal_main(signal, &mut self.system)
     }
 
-    /// What is known of a job now. Asks the kernel nothing.
+    /// The current status of a job. Makes no system call.
     ///
     /// ```
     /// use jobworker::{Command, Phase, Reactor, Token};
@@ -621,10 +623,11 @@ impl Reactor {
         Ok(self.status_of(self.jobs.get(job)?))
     }
 
-    /// Blocks until a job is finished, and returns its report; at once if it is finished already.
+    /// Blocks until a job is finished, and returns its report. Returns at once if it is already
+    /// finished.
     ///
     /// For hosts that have nothing else to do meanwhile. All other jobs and tails are served as
-    /// well, and no event is lost: those that come up, the job's own included, stay queued for the
+    /// well, and no event is lost: those that occur, the job's own included, stay queued for the
     /// next [`poll`](Self::poll). A job that never ends is waited for forever; see
     /// [`wait_timeout`](Self::wait_timeout).
     ///
@@ -647,7 +650,7 @@ impl Reactor {
         }
     }
 
-    /// As [`wait`](Self::wait), but for no longer than `timeout`: `None` when the job is not
+    /// Like [`wait`](Self::wait), but waits for at most `timeout`; `None` when the job is not
     /// finished by then.
     ///
     /// # Errors
@@ -656,7 +659,7 @@ impl Reactor {
         self.wait_until(job, Instant::now().checked_add(timeout))
     }
 
-    /// The report of a job, once it is finished; `None` when the time is over before.
+    /// The report of a job, once it is finished; `None` when the time is up first.
     fn wait_until(&mut self, job: JobId, until: Option<Instant>) -> Result<Option<Arc<Report>>> {
         self.advance(Wait::Not)?;
         loop {
@@ -694,7 +697,7 @@ impl Reactor {
         removed
     }
 
-    /// The jobs that were not removed, in no particular order.
+    /// All jobs that have not been removed, in no particular order.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Token};
@@ -710,14 +713,14 @@ impl Reactor {
         self.jobs.ids()
     }
 
-    /// The job with this UUID, if it was not removed.
+    /// The job with this UUID, unless it was removed.
     #[must_use]
     pub fn find(&self, uuid: Uuid) -> Option<JobId> {
         let id = JobId::new(uuid);
         self.jobs.contains(id).then_some(id)
     }
 
-    /// What the reactor holds now: for tests that count, and for metrics.
+    /// The number of objects that the reactor holds, for tests and metrics.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Token};
@@ -744,7 +747,7 @@ impl Reactor {
         self.system.driver.waker().clone()
     }
 
-    /// Lets a job do something.
+    /// Runs a closure on a job, then notifies a host that polls the descriptor.
     pub(super) fn with_job<R>(
         &mut self,
         job: JobId,
@@ -784,7 +787,7 @@ impl Reactor {
         }
     }
 
-    /// Kills what is not detached and waits until it is gone, for a bounded time.
+    /// Kills the jobs that are not detached and waits for their end, for a bounded time.
     fn shut_down(&mut self) -> Result<()> {
         self.jobs.kill_attached(&mut self.system);
         let until = Instant::now() + DROP_TIMEOUT;
@@ -797,11 +800,11 @@ impl Reactor {
     }
 }
 
-/// How much a reactor holds; see [`Reactor::census`].
+/// The number of objects that a reactor holds; see [`Reactor::census`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
-    /// Jobs, the finished ones that were not removed included.
+    /// Jobs, including finished ones that have not been removed.
     pub jobs: usize,
     /// Tails.
     pub tails: usize,
@@ -814,7 +817,7 @@ pub struct Census {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        // Nobody is left to be told of a failure.
+        // There is nobody left to report a failure to.
         let _ = self.shut_down();
     }
 }

@@ -1,7 +1,7 @@
-//! Owns the door of the reactor to resource control: limits, statistics, pressure, freezing, groups
-//! in advance, sweep.
+//! Owns the public methods of the reactor for resource control: limits, statistics, pressure,
+//! freezing, prepared cgroups and sweeping.
 //!
-//! What is done is decided elsewhere; here it is documented.
+//! Invariant: each method only delegates. Knows nothing of how jobs and groups work.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::job::Contained;
 use crate::reactor::reactor::Reactor;
 
 impl Reactor {
-    /// Changes limits of a job that runs: those that are given, and no others.
+    /// Changes the given limits of a running job, and leaves all others as they are.
     ///
     /// ```
     /// use jobworker::{Command, Error, LimitValue, Limits, Reactor, Token};
@@ -36,17 +36,18 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
     /// [`Error::Limits`](crate::Error::Limits) and [`Error::System`](crate::Error::System) as for
-    /// [`spawn`](Self::spawn). Limits before the one that failed are then in force.
+    /// [`spawn`](Self::spawn). Limits before the one that failed stay in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
         self.group(job)?.set_limits(limits)
     }
 
     /// The limits that the kernel enforces for a job: a value for each of [`Limits::files`] whose
-    /// controller is enabled, also where it does not limit anything, as `max` does not.
+    /// controller is enabled, including those that limit nothing, such as `max`.
     ///
-    /// They can be given to another job, or again to this one. So there is no value for what cannot
-    /// be set: the weight of an idle job, an empty list of processors, weights of io that no disk
-    /// uses. `cpu.weight.nice` is left to `cpu.weight`, which is the same but exact.
+    /// They can be applied to another job, or to this one again, so values that cannot be set are
+    /// left out: the weight of an idle job, an empty list of processors, weights of io that no disk
+    /// uses. `cpu.weight.nice` is left out in favor of `cpu.weight`, which has the same meaning and
+    /// is exact.
     ///
     /// ```
     /// use jobworker::{Command, LimitValue, Limits, Reactor, Token};
@@ -63,7 +64,7 @@ impl Reactor {
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
-    /// Reads some twenty small files.
+    /// Reads about twenty small files.
     ///
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `Finished` or `NotInCgroup`);
@@ -72,20 +73,20 @@ impl Reactor {
         self.group(job)?.limits()
     }
 
-    /// What a job uses now; for a finished one, what it has used.
+    /// The resource usage of a job: current, or final if it is finished.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
     /// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(1))?;
-    /// let cpu = reactor.stats(job)?.cpu.expect("CPU time is always told");
+    /// let cpu = reactor.stats(job)?.cpu.expect("CPU time is always available");
     /// println!("{:?} in user mode, {:?} in the kernel", cpu.user, cpu.system);
     /// # Ok::<(), jobworker::Error>(())
     /// ```
     ///
-    /// Reads up to a dozen small files, for two of which the kernel collects counters of every
-    /// processor: for a display, not for every event.
+    /// Reads up to a dozen small files, for two of which the kernel sums up per-processor counters.
+    /// Suitable for a display, but not for every event.
     ///
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`, `NotInCgroup`, or `Finished` when the job's
@@ -116,9 +117,9 @@ impl Reactor {
         }
     }
 
-    /// Makes stalls of a job events ([`Event::Pressure`](crate::Event::Pressure)), at most one per
-    /// window. A second call for the same resource replaces the first; the end of the job ends
-    /// it.
+    /// Watches a job for stalls: each is reported as [`Event::Pressure`](crate::Event::Pressure),
+    /// at most once per window. A second call for the same resource replaces the first. The watch
+    /// ends with the job.
     ///
     /// ```
     /// use jobworker::{Command, Reactor, Stall, Stallable, Token};
@@ -141,7 +142,7 @@ impl Reactor {
         self.with_job(job, |job, system| job.watch_pressure(resource, stall, system))?
     }
 
-    /// Ends the events of [`watch_pressure`](Self::watch_pressure).
+    /// Ends a watch of [`watch_pressure`](Self::watch_pressure).
     ///
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`).
@@ -149,8 +150,8 @@ impl Reactor {
         self.with_job(job, |job, system| job.unwatch_pressure(resource, system))
     }
 
-    /// Makes stalls of the whole system events
-    /// ([`Event::SystemPressure`](crate::Event::SystemPressure)); `token` comes back with them.
+    /// Watches the whole system for stalls, reported as
+    /// [`Event::SystemPressure`](crate::Event::SystemPressure) with this `token`.
     ///
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`NoPressure`, or `StallRefused` when the kernel does not
@@ -165,7 +166,7 @@ impl Reactor {
         self.tell_host()
     }
 
-    /// Ends the events of [`watch_system_pressure`](Self::watch_system_pressure).
+    /// Ends a watch of [`watch_system_pressure`](Self::watch_system_pressure).
     ///
     /// # Errors
     /// [`Error::System`](crate::Error::System) (`Loop`), as for [`poll`](Self::poll).
@@ -174,8 +175,8 @@ impl Reactor {
         self.tell_host()
     }
 
-    /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) tells when every
-    /// process stands still.
+    /// Freezes a job. Returns at once; [`Event::Frozen`](crate::Event::Frozen) reports that every
+    /// process is frozen.
     ///
     /// A frozen job can be killed; [`stop`](Self::stop) thaws it first.
     ///
@@ -202,8 +203,8 @@ impl Reactor {
         self.with_job(job, |job, system| job.freeze(true, system))?
     }
 
-    /// Lets a frozen job run again. Returns at once; [`Event::Thawed`](crate::Event::Thawed) tells
-    /// when it does.
+    /// Thaws a frozen job. Returns at once; [`Event::Thawed`](crate::Event::Thawed) reports that it
+    /// runs again.
     ///
     /// # Errors
     /// As for [`freeze`](Self::freeze).
@@ -211,11 +212,11 @@ impl Reactor {
         self.with_job(job, |job, system| job.freeze(false, system))?
     }
 
-    /// Makes cgroups for jobs with exactly these limits in advance, until there are `count`: a
-    /// spawn then takes one instead of making it and writing its limits.
+    /// Creates cgroups with these limits in advance, until there are `count`. A spawn with exactly
+    /// these limits then takes one instead of creating it and writing its limits.
     ///
-    /// There is one such pool; other limits replace it. To be called when there is time, after
-    /// spawns too: it is never filled by itself.
+    /// There is one such pool, and a call with other limits replaces it. It is not refilled
+    /// automatically: call this again after spawns, when there is time.
     ///
     /// ```
     /// use jobworker::{Command, Limits, Reactor, Token};
@@ -229,18 +230,18 @@ impl Reactor {
     /// # Errors
     /// [`Error::System`](crate::Error::System) (`NoCgroup` when jobs are contained by process
     /// group, or `Path`); [`Error::Limits`](crate::Error::Limits) as for [`spawn`](Self::spawn).
-    /// What was made before the failure stays.
+    /// Groups that were created before the failure stay in the pool.
     pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
         self.launcher.prepare(limits, count)
     }
 
-    /// Removes the cgroups that hosts which are dead now have left behind where this reactor makes
-    /// its own, and says which. Processes in them are killed, unless their job was
+    /// Removes the cgroups that dead hosts have left behind below the parent that this reactor
+    /// uses, and returns their paths. Processes in them are killed, unless their job was
     /// [detached](crate::Command::detached).
     ///
-    /// Never touched: groups of a host that lives, or may live, such as in another pid namespace,
-    /// and groups that no reactor has made. Blocks until the killed processes are gone, at most
-    /// five seconds per group.
+    /// Groups of a host that is or may be alive, such as one in another pid namespace, and groups
+    /// that no reactor has created, are never touched. Blocks until the killed processes are gone,
+    /// at most five seconds per group.
     ///
     /// # Errors
     /// [`Error::System`](crate::Error::System): `NoCgroup` when jobs are contained by process

@@ -25,7 +25,7 @@ struct Armed {
 }
 
 impl SystemPressure {
-    /// Makes stalls for a resource events. A second call for the same resource replaces the first.
+    /// Watches for stalls for a resource. A second call for the same resource replaces the first.
     pub(crate) fn watch(
         &mut self,
         driver: &mut Driver,
@@ -43,7 +43,7 @@ impl SystemPressure {
         Ok(())
     }
 
-    /// Ends the events of [`watch`](Self::watch).
+    /// Ends a watch of [`watch`](Self::watch).
     pub(crate) fn unwatch(&mut self, driver: &mut Driver, resource: Stallable) {
         if let Some(place) = self.armed.iter().position(|armed| armed.resource == resource) {
             let Armed { trigger, registration, .. } = self.armed.swap_remove(place);
@@ -51,7 +51,7 @@ impl SystemPressure {
         }
     }
 
-    /// A trigger is ready: the event, if it has fired.
+    /// Handles a ready trigger: returns the event if it has fired.
     pub(crate) fn ready(&mut self, registration: Registration, priority: bool) -> Option<Event> {
         let armed = self.armed.iter_mut().find(|armed| armed.registration == registration)?;
         let Armed { resource, token, .. } = *armed;

@@ -1,8 +1,8 @@
-//! Owns the raw system calls that rustix lacks: waitid with resource usage, signals by number, what
-//! a pidfd tells, and those that a child makes before exec.
+//! Owns the raw system calls that rustix lacks: waitid with resource usage, signals by number,
+//! information on a pidfd, and those that a child makes before exec.
 //!
 //! Invariant: an errno is returned, never lost; a function is safe only if no argument can make it
-//! touch memory or descriptors that are not its own. Must not know about jobs, logs or the loop.
+//! touch memory or descriptors that are not its own. Knows nothing of jobs, logs or the loop.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int, c_long};
@@ -22,7 +22,7 @@ use crate::event::{Exit, Usage};
 use crate::sys::plan::CStringArray;
 
 unsafe extern "C" {
-    /// The C library's door to any system call; std links it anyway. It touches nothing but
+    /// The C library's function for any system call; std links it anyway. It touches nothing but
     /// `errno`.
     fn syscall(number: c_long, ...) -> c_long;
 }
@@ -48,7 +48,7 @@ pub(super) unsafe fn call(number: u32, arguments: [usize; 6]) -> Result<usize, i
 pub(crate) enum Reap {
     /// Reap it if it has exited.
     Now,
-    /// Look whether it has exited, and leave the zombie, so that its number stays taken.
+    /// Check whether it has exited, and leave the zombie, so that its number stays taken.
     Peek,
     /// Wait until it has exited, and reap it. Only for a child that is known to be on its way out.
     Block,
@@ -118,7 +118,7 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
     unsafe { call(raw::__NR_ioctl, arguments) }.map(|_| info)
 }
 
-/// Whether the kernel tells anything of a pidfd (`PIDFD_GET_INFO`, Linux 6.13).
+/// Whether the kernel gives information on a pidfd (`PIDFD_GET_INFO`, Linux 6.13).
 pub(crate) fn tells_pidfd_info() -> bool {
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     own.is_ok_and(|own| pidfd_info(&own, 0).is_ok())

@@ -1,8 +1,8 @@
 //! Owns what a child does on the memory of the host, from its first instruction until it becomes
 //! another program or exits.
 //!
-//! Invariant: it allocates nothing, takes no lock and cannot panic; all that it needs lies ready in
-//! a [`Plan`], and all that it has to tell goes into a [`Message`]. Knows nothing of how it was
+//! Invariant: it allocates nothing, takes no lock and cannot panic; everything that it needs is in
+//! a [`Plan`], and everything that it reports goes into a [`Message`]. Knows nothing of how it was
 //! cloned.
 #![allow(unsafe_code)]
 
@@ -18,8 +18,8 @@ use crate::error::Stage;
 use crate::sys::calls;
 use crate::sys::plan::{Plan, ResourceLimit};
 
-/// What the child tells the parent, on memory that both see whether or not they share an address
-/// space.
+/// What the child reports to the parent, on memory that both see whether or not they share an
+/// address space.
 #[repr(C)]
 pub(super) struct Message {
     /// Zero, or the stage that failed.
@@ -150,7 +150,7 @@ fn connect_streams(plan: &Plan<'_>) -> Result<(), i32> {
     Ok(())
 }
 
-/// Executes the first of the programs that can be; returns the errno that tells most about why none
+/// Executes the first of the programs that can be; returns the errno that best explains why none
 /// could.
 fn execute(plan: &Plan<'_>) -> i32 {
     // As integers: the conversion into an `Errno` checks its range, and could panic.

@@ -41,7 +41,7 @@ impl Nurseries {
         self.with_one(|nursery| nursery.spawn(plan)).map(|(pid, pidfd)| Process::new(pid, pidfd))
     }
 
-    /// Clones a child into a cgroup and lets it look whether it is there.
+    /// Clones a child into a cgroup and lets it check whether it was placed there.
     pub(crate) fn probe(&self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
         self.with_one(|nursery| nursery.probe(cgroup))
     }

@@ -27,7 +27,7 @@ use crate::sys::plan::{Failure, Plan};
 pub(crate) struct Placement {
     /// What the child found where it should have found itself, if it did not.
     pub(crate) misplaced: Option<String>,
-    /// Whether the kernel tells how a process ended after it was reaped.
+    /// Whether the kernel still reports how a process ended after it was reaped.
     pub(crate) tells_exit: bool,
 }
 
@@ -103,7 +103,7 @@ impl Nursery {
 
     /// Starts the program that `plan` describes.
     pub(super) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
-        // Only asked for where the child has to notice the host's death.
+        // Only read where the child has to notice the host's death.
         let host = plan
             .parent_death_signal
             .map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
@@ -136,8 +136,7 @@ impl Nursery {
         }
     }
 
-    /// Clones a child into the cgroup and lets it look whether it is there: does the kernel do what
-    /// it was asked?
+    /// Clones a child into the cgroup and lets it check whether it was placed there.
     ///
     /// `misplaced` says what it found if it was not there.
     pub(super) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {

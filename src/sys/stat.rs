@@ -1,7 +1,7 @@
-//! Owns [`Stat`]: what /proc/PID/stat tells of a process.
+//! Owns [`Stat`]: the fields of /proc/PID/stat for a process.
 //!
 //! Invariant: the name in that file, which a process can choose freely, is never taken for another
-//! field. Knows nothing of why anybody asks.
+//! field. Knows nothing of what they are used for.
 
 use std::{fs, io};
 
@@ -20,13 +20,13 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// What is told of the calling process.
+    /// The fields of the calling process.
     pub(crate) fn of_self() -> io::Result<Self> {
         let content = fs::read("/proc/self/stat")?;
         Self::parse(&content).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// What is told of a process, or `None` if it is gone. A zombie is not.
+    /// The fields of a process, or `None` if it is gone. A zombie is not gone.
     pub(crate) fn of(pid: u32) -> io::Result<Option<Self>> {
         match fs::read(format!("/proc/{pid}/stat")) {
             // A process that is reaped after the file was opened has -1 for its group.

@@ -23,8 +23,8 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Prints the numbers of its four processes, which ignore SIGTERM; three of them are in sessions of
 /// their own.
-const STUBBORN: &str = "trap '' TERM; echo $$; setsid sleep 1000 & echo $!; setsid sleep 1000 & echo $!; \
-     setsid sh -c 'sleep 1000 & echo $!'; echo ready; wait";
+const STUBBORN: &str = "trap '' TERM; echo $$; setsid sleep 1000 & echo $!; \
+     setsid sleep 1000 & echo $!; setsid sh -c 'sleep 1000 & echo $!'; echo ready; wait";
 
 /// Spawns it and gives its processes.
 #[track_caller]

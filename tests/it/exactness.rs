@@ -281,7 +281,8 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
 /// on as it says.
 fn with_a_late_writer(then: &str, policy: EndPolicy) -> Command {
     let script = format!(
-        "echo main; (i=0; while [ $i -lt 300 ]; do echo \"late $i\"; i=$((i+1)); done; printf 'the end'; {then}) &"
+        "echo main; (i=0; while [ $i -lt 300 ]; do echo \"late $i\"; i=$((i+1)); done; printf \
+         'the end'; {then}) &"
     );
     let mut command = sh(&script);
     command.end_policy(policy);
@@ -372,8 +373,7 @@ fn a_job_that_leaves_the_rest_delivers_exactly_its_output_and_the_rest_writes_on
 }
 
 #[test]
-fn what_is_written_after_a_job_that_leaves_the_rest_has_finished_is_in_the_file_but_no_tail_of_the_job_gets_it()
- {
+fn what_is_written_after_a_job_that_leaves_the_rest_is_in_the_file_but_not_in_its_tails() {
     let Some(mut library) = Library::new() else { return };
     let (input, feed) = rustix::pipe::pipe().unwrap();
     let mut command =
@@ -455,7 +455,8 @@ fn a_tail_that_is_a_snapshot_gets_what_there_was_and_ends_while_the_job_runs() {
 #[test]
 fn the_streams_of_a_split_job_come_apart_and_each_is_whole() {
     let Some(mut library) = Library::new() else { return };
-    let script = "i=0; while [ $i -lt 2000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; printf bye >&2";
+    let script = "i=0; while [ $i -lt 2000 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; \
+        printf bye >&2";
     let job = library.world.spawn(sh(script).output(Output::Split));
     let output = library.tail(job, Position::Start, Manner::Greedy);
     let error = library.tail(

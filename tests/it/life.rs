@@ -92,8 +92,7 @@ fn stubborn(world: &mut World, command: &Command) -> (JobId, Vec<OwnedFd>) {
 }
 
 #[test]
-fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_with_all_its_processes_after_the_grace_period()
- {
+fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_after_the_grace_period() {
     let Some(mut world) = World::new() else { return };
     let grace = Duration::from_millis(200);
     for policy in [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest] {
@@ -263,13 +262,15 @@ fn the_main_process_of_a_job_cannot_be_signalled_once_it_is_gone() {
     let job = world.spawn(sh("sleep 1000 & exit 0").end_policy(EndPolicy::WaitAll));
     world.until("the main process is gone", |world| world.exited.contains_key(&job));
     assert!(
-        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id))) if id == job)
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id)))
+            if id == job)
     );
     world.reactor.signal(job, Signal::TERM).unwrap();
     let report = world.finish(job);
     assert_eq!((report.exit, report.stopped_by, report.killed), (Exit::Code(0), None, false));
     assert!(
-        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id))) if id == job)
+        matches!(world.reactor.signal_main(job, Signal::TERM), Err(Error::Job(JobError::Exited(id)))
+            if id == job)
     );
 }
 
@@ -581,8 +582,9 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
     let Some(mut world) = World::new() else { return };
     let mount = crate::support::cgroup_mount().unwrap();
     let script = format!(
-        "{}; mkdir -p $g/a/b $g/c; sh -c 'echo $$ >$1/a/b/cgroup.procs; echo $$; exec sleep 1000' - $g & \
-         sh -c 'echo $$ >$1/c/cgroup.procs; echo $$; exec setsid sleep 1000' - $g & read line; exit 2",
+        "{}; mkdir -p $g/a/b $g/c; sh -c 'echo $$ >$1/a/b/cgroup.procs; echo $$; \
+         exec sleep 1000' - $g & sh -c 'echo $$ >$1/c/cgroup.procs; echo $$; \
+         exec setsid sleep 1000' - $g & read line; exit 2",
         own_group(&mount)
     );
     // It ends by itself, or is stopped while its members are all below its own group.

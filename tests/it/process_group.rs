@@ -66,7 +66,8 @@ fn what_the_main_process_leaves_in_its_group_is_killed_at_the_end() {
 fn a_job_that_waits_for_all_lasts_until_the_last_of_its_group_is_gone() {
     let mut world = grouped();
     // The rest writes only once the main process is gone, if not reaped.
-    let script = "main=$$; (until grep -q '^State:.Z' /proc/$main/status; do sleep 0.01; done; echo late) & echo early";
+    let script = "main=$$; (until grep -q '^State:.Z' /proc/$main/status; do sleep 0.01; done; \
+        echo late) & echo early";
     let job = world.spawn(sh(script).end_policy(EndPolicy::WaitAll));
     let tail = world.tail(job, Position::Start);
     let report = world.finish(job);
@@ -109,7 +110,8 @@ fn a_stop_reaches_every_process_of_the_group() {
 #[test]
 fn a_group_that_ignores_the_stop_signal_is_killed_after_the_grace_period() {
     let mut world = grouped();
-    let script = "trap '' TERM; (while :; do sleep 1000; done) & echo $!; echo ready; while :; do sleep 1000; done";
+    let script = "trap '' TERM; (while :; do sleep 1000; done) & echo $!; echo ready; while :; \
+        do sleep 1000; done";
     let job = world.spawn(sh(script).grace(Duration::from_millis(50)));
     let tail = world.tail(job, Position::Start);
     let rest = numbers(&mut world, tail, 2);
@@ -137,7 +139,8 @@ fn a_process_that_left_the_group_is_left_alone_and_does_not_hold_the_job() {
     let mut world = grouped();
     let mark = world.place.dir.path().join("escaped");
     let script = format!(
-        "setsid sh -c 'echo $$; echo > {mark}; exec sleep 1000' & while [ ! -e {mark} ]; do sleep 0.01; done",
+        "setsid sh -c 'echo $$; echo > {mark}; exec sleep 1000' & while [ ! -e {mark} ]; do \
+         sleep 0.01; done",
         mark = mark.display()
     );
     for policy in [EndPolicy::KillRest, EndPolicy::WaitAll] {

@@ -155,10 +155,11 @@ fn a_job_above_its_memory_limit_is_killed_and_the_verdict_says_so() {
     let memory = report.stats.as_ref().unwrap().memory.unwrap();
     assert!(memory.oom_kills >= 1, "{memory:?}");
     assert!(memory.peak.is_none_or(|peak| peak <= 33 << 20), "{memory:?}");
-    let told = world.resource_events.iter().any(
-        |event| matches!(event, Event::Oom { job: of, cause: OomCause::Job, kills, .. } if *of == job && *kills >= 1),
-    );
-    assert!(told, "{:?}", world.resource_events);
+    let reported = world.resource_events.iter().any(|event| {
+        matches!(event, Event::Oom { job: of, cause: OomCause::Job, kills, .. }
+            if *of == job && *kills >= 1)
+    });
+    assert!(reported, "{:?}", world.resource_events);
 }
 
 #[test]
@@ -254,7 +255,8 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
         set(&mut limits);
         let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
         assert!(
-            matches!(&error, Error::Limits(LimitsError::ControllerBlocked { path, .. }) if *path == above),
+            matches!(&error, Error::Limits(LimitsError::ControllerBlocked { path, .. })
+                if *path == above),
             "{error}"
         );
         let text = error.to_string();
@@ -282,7 +284,8 @@ fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
     // Page cache can be reclaimed, so the kernel has something to do besides waiting.
     let place = world.place.dir.path().display().to_string();
     let script = format!(
-        "dd if=/dev/zero of=/dev/null bs=48M count=1 & while :; do dd if=/dev/zero of={place}/f bs=1M count=48; done"
+        "dd if=/dev/zero of=/dev/null bs=48M count=1 & while :; do dd if=/dev/zero of={place}/f \
+         bs=1M count=48; done"
     );
     let job = world.spawn(sh(&script).limits(&limits));
     world.reactor.watch_pressure(job, Stallable::Memory, stall()).unwrap();
@@ -336,7 +339,8 @@ fn limits_are_in_force_before_the_first_instruction() {
 
 fn reader(direct_block: &str) -> Command {
     sh(&format!(
-        "while :; do dd if=/dev/nvme0n1 of=/dev/null bs={direct_block} iflag=direct 2>/dev/null; done"
+        "while :; do dd if=/dev/nvme0n1 of=/dev/null bs={direct_block} iflag=direct 2>/dev/null; \
+         done"
     ))
 }
 
@@ -390,7 +394,8 @@ impl CostModel {
         )
         .unwrap();
         let model = format!(
-            "{disk} ctrl=user model=linear rbps=20971520 rseqiops=320 rrandiops=320 wbps=20971520 wseqiops=320 wrandiops=320"
+            "{disk} ctrl=user model=linear rbps=20971520 rseqiops=320 rrandiops=320 \
+             wbps=20971520 wseqiops=320 wrandiops=320"
         );
         fs::write(root.join("io.cost.model"), model).unwrap();
         Self(disk, held)
@@ -417,7 +422,8 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
     };
     let error = world.try_spawn(reader("64k").limits(&weighted(100))).unwrap_err();
     assert!(
-        matches!(&error, Error::Limits(LimitsError::Ineffective { file, .. }) if file == "io.weight"),
+        matches!(&error, Error::Limits(LimitsError::Ineffective { file, .. })
+            if file == "io.weight"),
         "{error}"
     );
     let _model = CostModel::on(disk);
@@ -475,7 +481,8 @@ fn stall() -> Stall {
 }
 
 fn is_pressure(event: &Event, job: JobId, resource: Stallable) -> bool {
-    matches!(event, Event::Pressure { job: of, resource: for_, .. } if *of == job && *for_ == resource)
+    matches!(event, Event::Pressure { job: of, resource: for_, .. }
+        if *of == job && *for_ == resource)
 }
 
 #[test]
@@ -573,7 +580,8 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
         let error =
             world.reactor.watch_system_pressure(Stallable::Cpu, stall, Token(7)).unwrap_err();
         assert!(
-            matches!(&error, Error::Job(JobError::StallRefused { path, .. }) if path == Path::new("/proc/pressure/cpu")),
+            matches!(&error, Error::Job(JobError::StallRefused { path, .. })
+                if path == Path::new("/proc/pressure/cpu")),
             "{error}"
         );
     }
@@ -674,8 +682,9 @@ fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() 
         let mut limits = Limits::new();
         set(&mut limits);
         let error = world.try_spawn(sh("true").limits(&limits)).unwrap_err();
-        let named = matches!(&error, Error::Limits(LimitsError::ControllerUnavailable { file: of, controller: missing, .. })
-            if of == file && missing == controller);
+        let named = matches!(&error,
+            Error::Limits(LimitsError::ControllerUnavailable { file: of, controller: missing, .. })
+                if of == file && missing == controller);
         assert!(named, "{file}: {error}");
         assert_eq!(directories(&above), Vec::<PathBuf>::new());
     }
@@ -746,7 +755,8 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
                 world.reactor.set_limits(job, &found).unwrap();
             }
             Err(error) => assert!(
-                matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. }) if of == file),
+                matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. })
+                    if of == file),
                 "{error}"
             ),
         }
@@ -760,7 +770,8 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
     for file in ["memory.no_such_file", "hugetlb.3MB.max"] {
         let error = world.reactor.set_limits(job, Limits::new().raw(file, "1")).unwrap_err();
         assert!(
-            matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. }) if of == file),
+            matches!(&error, Error::Limits(LimitsError::Unavailable { file: of, .. })
+                if of == file),
             "{error}"
         );
         assert!(error.to_string().contains(file), "{error}");

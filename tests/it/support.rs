@@ -43,9 +43,9 @@ pub(crate) fn sh(script: &str) -> Command {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Transcript {
     pub(crate) bytes: Vec<u8>,
-    /// How often it was told that the log was truncated, and after how many bytes each time.
+    /// How often it has reported a truncation of the log, and after how many bytes each time.
     pub(crate) truncated_at: Vec<usize>,
-    /// Whether it was told that the log has ended.
+    /// Whether it has reported the end of the log.
     pub(crate) ended: bool,
     /// How many `Readable` events came for it.
     pub(crate) events: usize,
@@ -154,7 +154,8 @@ fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Says why a test is skipped, for want of what the VM of tests/vm has; there it fails instead.
+/// Prints why a test is skipped because of something that only the VM of tests/vm has; there it
+/// fails instead.
 #[track_caller]
 pub(crate) fn skip_outside_vm(reason: &str) {
     assert!(

@@ -15,7 +15,7 @@ fn files(directories: &[&str]) -> Vec<(PathBuf, String)> {
     let mut left: Vec<PathBuf> =
         directories.iter().map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).collect();
     while let Some(directory) = left.pop() {
-        // Some are not there, or not part of the package.
+        // Some do not exist, or are not part of the package.
         for entry in fs::read_dir(directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -154,8 +154,8 @@ fn mio_and_inotify_are_named_in_the_driver_alone() {
         let room = room(&path);
         let in_driver = room.as_deref() == Some("driver");
         assert!(in_driver || !names_after(&code, "use ").any(|name| name == "inotify"));
-        // A public trait of mio is implemented for the reactor, and the descriptor of its `Poll` is
-        // to be had by unsafe code alone.
+        // A public trait of mio is implemented for the reactor, and only unsafe code can get the
+        // descriptor of its `Poll`.
         let excepted = path.ends_with("reactor/nested.rs") || path.ends_with("sys/calls.rs");
         let allowed = in_driver || excepted;
         let named = words(&code).any(|word| word == "mio");
@@ -169,6 +169,16 @@ fn every_file_opens_with_what_it_owns() {
     assert!(all.len() > ROOMS.len());
     for (path, text) in all {
         assert!(text.starts_with("//! "), "{} does not open with `//!`", path.display());
+    }
+}
+
+#[test]
+fn no_line_is_longer_than_100_columns() {
+    for (path, text) in files(&["src", "tests", "examples", "benches", "fuzz"]) {
+        for (index, line) in text.lines().enumerate() {
+            let columns = line.chars().count();
+            assert!(columns <= 100, "{}:{}: {columns} columns", path.display(), index + 1);
+        }
     }
 }
 
