@@ -86,11 +86,9 @@ impl Tree {
                         errno => refuse(format!("cannot be opened: {errno}")),
                     }
                 })?;
-        let file_system =
-            fstatfs(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
-        // The field is signed or unsigned, narrow or wide, by architecture.
-        #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
-        if file_system.f_type as u64 != CGROUP2_MAGIC {
+        let in_tree =
+            is_cgroup2(&dir).map_err(|errno| refuse(format!("cannot be examined: {errno}")))?;
+        if !in_tree {
             return Err(refuse("is not in a cgroup2 file system".to_owned()));
         }
         // The root of the whole hierarchy has no cgroup.type.
@@ -112,6 +110,11 @@ impl Tree {
         let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
         let has_memory = AtomicBool::new(lists(&enabled, "memory"));
         Ok(Self { path: path.to_owned(), dir, has_memory, accounts: AtomicBool::new(false) })
+    }
+
+    /// Whether an open file is an interface file of any cgroup; not if nobody can tell.
+    pub(crate) fn contains(file: impl AsFd) -> bool {
+        is_cgroup2(file).unwrap_or(false)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -267,6 +270,15 @@ impl Tree {
         let path = self.path.join(file);
         fs::read_to_string(&path).map_err(Error::path("read", path))
     }
+}
+
+/// Whether an open file or directory is in a cgroup2 file system.
+fn is_cgroup2(file: impl AsFd) -> rustix::io::Result<bool> {
+    let file_system = fstatfs(file)?;
+    // The field is signed or unsigned, narrow or wide, by architecture.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    let magic = file_system.f_type as u64;
+    Ok(magic == CGROUP2_MAGIC)
 }
 
 /// Where cgroup2 is mounted, from /proc/self/mountinfo.

@@ -15,7 +15,8 @@ use crate::id::{JobId, TailId, Token};
 ///
 /// # Order
 /// The events of one job come in this order: any `Readable` of its tails, `Exited`, any `Readable`
-/// of what was written last, `Finished`. `Exited` and `Finished` come once each.
+/// of what was written last, `Finished`. `Exited` and `Finished` come once each. Only a tail that
+/// is opened on a finished job is announced after that.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -23,6 +23,12 @@ use crate::log::read::{Fill, Read, ReadError};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
 use crate::log::tail::{Filled, Tail, Until};
+use crate::log::window::OVERLAP;
+
+/// With less than the window compares at each read, a tail would not get on.
+const LEAST_WINDOW: usize = OVERLAP;
+/// A window takes three times as much memory once its log is read.
+const MOST_WINDOW: usize = 1 << 28;
 
 /// All logs and their tails.
 #[derive(Debug)]
@@ -39,6 +45,7 @@ impl<K: Kernel> Logs<K> {
     /// Without logs. The ids of tails begin at `unique`, a random number, so that another reactor
     /// is not likely to give out the same.
     pub(crate) fn new(window_bytes: usize, pace: Duration, unique: u32) -> Self {
+        let window_bytes = window_bytes.clamp(LEAST_WINDOW, MOST_WINDOW);
         Self {
             logs: Slots::new(),
             tails: Slots::starting_at(unique),

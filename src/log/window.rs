@@ -5,7 +5,7 @@
 
 /// How many bytes before the end are read again with each refill and compared, to notice that a log
 /// was truncated and has grown past its old end since the last refill.
-const OVERLAP: usize = 16;
+pub(crate) const OVERLAP: usize = 16;
 
 /// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
 pub(crate) const PAGE: u64 = if cfg!(fuzzing) { 64 } else { 4096 };

@@ -99,7 +99,7 @@ impl Config {
     }
 
     /// Sets how many of a log's newest bytes its tails share in memory, and how many are read in
-    /// one turn. The default is 64 KiB, the minimum 16 bytes.
+    /// one turn. The default is 64 KiB; less than 16 bytes counts as 16, more than 256 MiB as that.
     ///
     /// A log with tails uses up to three times as much memory. A tail that is further behind reads
     /// from the file.

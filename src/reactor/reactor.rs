@@ -6,6 +6,7 @@
 //! nothing of how jobs and tails work.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -378,7 +379,8 @@ impl Reactor {
     /// Opens a tail on any regular file, which need not be the log of a job. It ends only if it is
     /// a snapshot.
     ///
-    /// The tail stays on the file that was opened, even if that is renamed or removed.
+    /// The tail stays on the file that was opened, even if that is renamed or removed. Interface
+    /// files of cgroups are refused: they do not grow.
     ///
     /// ```
     /// use jobworker::{Position, Reactor, Read, TailOptions, Token};
@@ -404,7 +406,13 @@ impl Reactor {
         let path = path.as_ref();
         // NONBLOCK, so that opening a pipe does not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let file = openat(CWD, path, flags, Mode::empty()).map_err(Error::log("open log", path))?;
+        let file = openat(CWD, path, flags, Mode::empty());
+        let file = file.map_err(Error::log("open log", path))?;
+        if Tree::contains(&file) {
+            // Such a file changes in place, and an inotify watch of it may be a job's.
+            let cause = io::Error::other("an interface file of a cgroup is not a log");
+            return Err(Error::log("follow", path)(cause));
+        }
         let file =
             LogFile::new(File::from(file), path.to_owned()).map_err(Error::log("follow", path))?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
@@ -419,9 +427,9 @@ impl Reactor {
     ///
     /// This is the simplest way to read: a `while let Some(chunk)` loop returns every byte, in
     /// order, across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
-    /// [`Event::Readable`] comes when there is more. At the end it stays `None`; for a job,
-    /// [`Event::Finished`] comes after the last `Readable`. Call [`read`](Self::read) to tell an
-    /// end from a pause.
+    /// [`Event::Readable`] comes when there is more. At the end it stays `None`; if the tail was
+    /// opened before its job finished, [`Event::Finished`] comes after the last `Readable`. Call
+    /// [`read`](Self::read) to tell an end from a pause.
     ///
     /// A chunk is of a bounded size, but a job that writes without a pause can keep such a loop
     /// going: bound the number of chunks per turn if other work must not wait, and come back for

@@ -955,3 +955,39 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     append(&paths[2], "more\n");
     world.until("the tail has the line", |world| bytes(world, tail) == 5);
 }
+
+#[test]
+fn a_window_of_no_bytes_and_one_without_bound_are_taken_for_the_least_and_the_greatest() {
+    for bytes in [0, 1, 17, usize::MAX] {
+        let Some(mut world) = World::with(|config| {
+            config.window_bytes(bytes);
+        }) else {
+            return;
+        };
+        let job = world.spawn(&sh("seq 500"));
+        world.finish(job);
+        let tail = world.reactor.tail(job, Position::Start, Token(0)).unwrap();
+        let mut found = Vec::new();
+        while let Some(chunk) = world.reactor.next_chunk(tail).unwrap() {
+            assert!(!chunk.bytes.is_empty());
+            found.extend_from_slice(chunk.bytes);
+        }
+        let expected: String = (1..=500).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(found).unwrap(), expected);
+        world.reactor.remove(job).unwrap();
+    }
+}
+
+#[test]
+fn an_interface_file_of_a_cgroup_is_not_followed_as_a_log() {
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("exec sleep 1000"));
+    let events = world.reactor.status(job).unwrap().cgroup.unwrap().join("cgroup.events");
+    let error = world.reactor.tail_file(&events, Position::Start, Token(0)).unwrap_err();
+    assert!(error.to_string().contains("interface file of a cgroup"), "{error}");
+    // Whose watch it would have been.
+    world.reactor.freeze(job).unwrap();
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+}
