@@ -280,7 +280,11 @@ fn pressure() -> Check {
     Check {
         name: "pressure of the system",
         verdict: Verdict::present_or(there, Verdict::Missing),
-        found: if there { "there".to_owned() } else { "/proc/pressure cannot be read".to_owned() },
+        found: if there {
+            "supported".to_owned()
+        } else {
+            "/proc/pressure cannot be read".to_owned()
+        },
         good_for: "Reactor::watch_system_pressure".into(),
         remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
     }
