@@ -318,6 +318,8 @@ impl<K: Kernel> Logs<K> {
                 Front::Event(_) => {}
             }
         }
+        // Otherwise the next poll would not wait, and find nothing.
+        queue.drop_used_up();
     }
 
     /// The tails in the queue for which [`emit`](Self::emit) would return an event, in no

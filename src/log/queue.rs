@@ -77,8 +77,8 @@ impl Queue {
         }
     }
 
-    /// What comes next.
-    pub(crate) fn front(&mut self) -> Option<Front<'_>> {
+    /// Drops the batches at the front from which every tail was taken out: they are not work.
+    pub(crate) fn drop_used_up(&mut self) {
         while let Some(Entry::Batch(Batch { tails, next, .. })) = self.entries.front_mut()
             && *next >= tails.len()
         {
@@ -86,6 +86,11 @@ impl Queue {
             self.spare.push(std::mem::take(tails));
             self.entries.pop_front();
         }
+    }
+
+    /// What comes next.
+    pub(crate) fn front(&mut self) -> Option<Front<'_>> {
+        self.drop_used_up();
         match self.entries.front()? {
             Entry::Event(_) => {
                 let Some(Entry::Event(event)) = self.entries.pop_front() else {

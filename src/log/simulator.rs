@@ -526,6 +526,22 @@ mod tests {
         engine.machine().script = VecDeque::from([Interference::Fail(5)]);
     }
 
+    /// The last tail of a batch filled the host's buffer, and the empty batch stayed: the next poll
+    /// did not wait, and found nothing.
+    #[test]
+    fn nothing_is_left_in_the_queue_when_the_last_event_has_just_fitted() {
+        let mut engine = engine(0);
+        let tail = follow(&mut engine, Position::Start);
+        engine.turn(true);
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        engine.machine().files[0].append(5);
+        engine.deliver(0);
+        engine.turn(true);
+        assert!(!engine.queue.is_empty());
+        assert_eq!(engine.emit(), Some((tail, 0)));
+        assert!(engine.queue.is_empty());
+    }
+
     #[test]
     fn a_host_that_reads_ahead_of_its_events_does_not_fill_the_queue() {
         let mut engine = engine(0);
