@@ -1,5 +1,5 @@
-//! Bad input and exhausted systems: each a clear error, which names the operation, what it
-//! concerned, the cause and, where known, what to do; and nothing is left behind.
+//! Bad input and exhausted systems: the error names the operation, its object, the cause and, where
+//! known, a remedy, and nothing is left behind.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,7 +20,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::support::{Place, World, alone, cgroup_mount, directories, sh, wait_for_exit};
 
-/// Fails unless the text has all of these parts.
+/// Panics unless the text contains all of these parts.
 #[track_caller]
 fn says(text: &str, parts: &[&str]) {
     for part in parts {
@@ -28,7 +28,7 @@ fn says(text: &str, parts: &[&str]) {
     }
 }
 
-/// A world without cgroups.
+/// A world whose jobs are contained by process group.
 fn grouped() -> World {
     let place = Place::new();
     let mut config = place.config();
@@ -36,11 +36,11 @@ fn grouped() -> World {
     World::around(Reactor::with_config(&config).unwrap(), place)
 }
 
-/// Makes this thread, which is the one that starts jobs, run as a user without privileges. `false`
-/// where it cannot.
+/// Makes this thread, which is the one that starts jobs, run as a user without privileges. Where
+/// that is not possible, prints why and returns `false`.
 fn become_user(uid: u32) -> bool {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can become somebody else");
+        eprintln!("skipped: only root can change its user");
         return false;
     }
     let (gid, uid) = (rustix::process::Gid::from_raw(uid), rustix::process::Uid::from_raw(uid));
@@ -73,7 +73,7 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
     let weights = [weight(0), weight(10_001)];
     let io_weight = Limits::new().io_weight(10_001).clone();
 
-    // What only root may ask for is refused before it is looked at.
+    // The kernel checks the privilege before the argument.
     let groups = if rustix::process::geteuid().is_root() {
         "Invalid argument"
     } else {
@@ -161,16 +161,19 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
             let error = world.try_spawn(command.clone().output(output)).unwrap_err();
             says(&error.to_string(), parts);
             says(&error.to_string(), &["cannot ", &subject(&error)]);
-            assert!(std::error::Error::source(&error).is_none(), "printed twice: {error:?}");
+            assert!(
+                std::error::Error::source(&error).is_none(),
+                "the cause is printed twice: {error:?}"
+            );
             assert_eq!(world.footprint(), before, "left behind by: {error}");
         }
     }
-    // None of it has done any harm.
+    // The reactor still works after all these failures.
     assert_eq!(world.run(&sh("echo fine")).0, "fine\n");
     assert_eq!(world.footprint(), before);
 }
 
-/// What the error says it is about.
+/// What the error names as its object.
 fn subject(error: &Error) -> String {
     match error {
         Error::Spawn(
@@ -226,7 +229,7 @@ fn a_limit_without_its_controller_is_refused_by_name() {
                 &format!("(available: {available})"),
             ],
         );
-        // Either way to enable it is told, whichever this system needs.
+        // The error names the way to enable it that this system needs.
         assert!(
             text.contains("cgroup_no_v1=") || text.contains("cgroup.subtree_control"),
             "{text}"
@@ -303,7 +306,7 @@ fn a_user_without_privileges_is_told_what_it_takes() {
     }
 }
 
-/// What this process has open, and how many groups and logs the place has.
+/// How many descriptors this process has open, and how many groups and logs there are in the place.
 fn held(place: &Place) -> (usize, usize, usize) {
     let count = |path: &Path| fs::read_dir(path).unwrap().count();
     let groups = place.cgroup.as_deref().map_or(0, |group| directories(group).len());
@@ -350,21 +353,21 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
     }
 }
 
-/// A mounted file system, taken away on drop so that the directory below can be removed.
+/// A mounted file system. It is unmounted on drop, so that the directory below can be removed.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Whoever has something open there keeps it.
+        // Detached, because files on it may still be open.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }
 
-/// Mounts a small tmpfs that only this thread and its children see. `None`, with the reason
-/// printed, where it cannot.
+/// Mounts a small tmpfs that only this thread and its children see. Where that is not possible,
+/// prints why and returns `None`.
 fn private_tmpfs(path: &Path) -> Option<Mounted> {
-    // Deprecated because unsharing descriptors can pull them away from other threads; this unshares
-    // mounts.
+    // Deprecated because unsharing the descriptor table affects the I/O safety of other threads;
+    // this unshares only mounts.
     #[allow(deprecated)]
     let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
     let private = || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
@@ -378,7 +381,7 @@ fn private_tmpfs(path: &Path) -> Option<Mounted> {
 }
 
 #[test]
-fn a_full_or_read_only_disk_is_told_where_it_is_met() {
+fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
     if !alone!() {
         return;
     }
@@ -389,10 +392,10 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     let logs = place.logs();
     let Some(mounted) = private_tmpfs(&logs) else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
-    // After the world, so that it goes before it, also when the test fails.
+    // Declared after the world, so that it is dropped first, also when the test fails.
     let _mounted = mounted;
 
-    // No room for a file: the spawn fails.
+    // No room for another file: the spawn fails.
     let fillers: Vec<PathBuf> = (0..64)
         .map(|number| logs.join(format!("filler{number}")))
         .take_while(|path| fs::write(path, "").is_ok())
@@ -417,7 +420,7 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     }
     fillers.iter().for_each(|path| fs::remove_file(path).unwrap());
 
-    // No room for bytes: the job is told by its own writes, and its tails get what was written.
+    // No room for data: the job's own writes fail, and its tails get what was written.
     let mut filler = File::create(logs.join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
     let (output, report) = world.run(&sh("echo hello 2>/dev/null || exit 9"));
@@ -430,7 +433,7 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     assert_eq!(output.len() as u64, report.output_bytes);
     assert!(output.len() > 4096 && output.starts_with("0123456789\n0123456789\n"));
 
-    // Read-only: nothing can be started, and what cannot be removed is told of, once.
+    // Read-only: no job can be started, and a log that cannot be removed is reported once.
     let job = world.spawn(&Command::new("true"));
     world.finish(job);
     let before = world.footprint();
@@ -452,8 +455,8 @@ fn a_full_or_read_only_disk_is_told_where_it_is_met() {
     assert!(matches!(world.reactor.remove(job), Err(Error::Job(JobError::Unknown(_)))));
 }
 
-/// Lowers the limit on open files and uses all of them up, but for as many as are then released one
-/// by one.
+/// Lowers the limit on open files and opens files until it is reached. Dropping one of them
+/// releases one descriptor.
 struct Exhausted {
     fillers: Vec<OwnedFd>,
     before: Rlimit,
@@ -481,7 +484,7 @@ impl Exhausted {
         .unwrap();
     }
 
-    /// Runs with only the released descriptors to be had.
+    /// Runs `act` with only the released descriptors available.
     fn with<T>(&self, act: impl FnOnce() -> T) -> T {
         self.set(true);
         let result = act();
@@ -496,8 +499,8 @@ fn a_job_with_more_processes_than_the_host_has_descriptors_is_signalled_all_the_
         return;
     }
     let Some(mut world) = World::new() else { return };
-    // Exits only once the signal has ended all of its children. Those speak up themselves: before
-    // they are another program, they have the shell's trap.
+    // Exits only once the signal has ended all of its children. The children report themselves
+    // ready, because until they have executed a program they have the shell's trap.
     let script = "trap : TERM; i=0; while [ $i -lt 200 ]; do \
                   sh -c 'echo ready; exec sleep 1000' & i=$((i+1)); done; \
                   until wait; do :; done; exit 7";
@@ -505,7 +508,7 @@ fn a_job_with_more_processes_than_the_host_has_descriptors_is_signalled_all_the_
     let tail = world.tail(job, Position::Start);
     world.until("all children are there", |world| world.text(tail).lines().count() == 200);
     let mut exhausted = Exhausted::new();
-    // The directory, its list of processes, and one process.
+    // For the directory, its list of processes, and one process at a time.
     exhausted.fillers.truncate(exhausted.fillers.len() - 3);
     exhausted.with(|| world.reactor.stop(job)).unwrap();
     drop(exhausted);
@@ -513,7 +516,7 @@ fn a_job_with_more_processes_than_the_host_has_descriptors_is_signalled_all_the_
 }
 
 #[test]
-fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
+fn a_reached_limit_on_descriptors_is_reported_whatever_step_it_stops() {
     if !alone!() {
         return;
     }
@@ -548,14 +551,14 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
             assert!(failures <= 12, "a spawn takes more than twelve descriptors: {error}");
             exhausted.fillers.pop();
         };
-        // Group, process, and whatever else the command asked for.
+        // One for the group, one for the process, and others for what the command asked for.
         assert!(failures >= 2, "{failures}");
         drop(exhausted);
         world.finish(job);
         world.reactor.remove(job).unwrap();
     }
 
-    // A tail needs one descriptor, and says so.
+    // A tail needs one descriptor, and the error names the limit.
     let job = world.spawn(&sh("echo hi"));
     world.finish(job);
     let mut exhausted = Exhausted::new();
@@ -570,7 +573,7 @@ fn a_reached_limit_on_descriptors_is_told_whatever_step_it_stops() {
     exhausted.fillers.pop();
     exhausted.with(|| world.reactor.tail(job, Position::Start, Token(0))).unwrap();
 
-    // The same for a whole reactor, at each of its steps.
+    // The same for making a reactor, at each of its steps.
     drop(exhausted);
     for containment in [Containment::Cgroup, Containment::ProcessGroup] {
         let mut exhausted = Exhausted::new();
@@ -599,8 +602,8 @@ impl Drop for Exhausted {
 }
 
 #[test]
-fn a_reached_limit_on_processes_is_told() {
-    // A user of whom there is no other process: the limit counts all of them.
+fn a_reached_limit_on_processes_is_reported() {
+    // A user without any other process, because the limit counts all processes of the user.
     if !alone!() || !become_user(54_321) {
         return;
     }
@@ -673,7 +676,7 @@ fn a_parent_group_that_somebody_removed_is_named() {
         &["cannot create cgroup", parent.to_str().unwrap(), "No such file or directory"],
     );
     assert_eq!(world.footprint(), before);
-    // For the end of this test, which removes it.
+    // The place removes it at the end of this test.
     fs::create_dir(&parent).unwrap();
 }
 
@@ -687,7 +690,7 @@ fn a_job_whose_group_was_removed_by_somebody_finishes_all_the_same() {
     let job = world.spawn(&sh("printf end"));
     let status = world.reactor.status(job).unwrap();
     let group = status.cgroup.unwrap();
-    // Its zombie is left, which holds no group.
+    // Only a zombie is left, which does not keep its group from being removed.
     let pid = Pid::from_raw(i32::try_from(status.pid).unwrap()).unwrap();
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     wait_for_exit(&pidfd);
@@ -700,11 +703,11 @@ fn a_job_whose_group_was_removed_by_somebody_finishes_all_the_same() {
     assert_eq!(report.cgroup_left, None);
     world.reactor.remove(job).unwrap();
     assert_eq!(world.footprint(), before);
-    // The next job is not concerned.
+    // The next job is not affected.
     assert_eq!(world.run(&sh("echo next")).0, "next\n");
 }
 
-/// The name of a program is cut off after 15 bytes, which can be in the middle of a character.
+/// The kernel cuts off the name of a process after 15 bytes, which can be within a character.
 #[test]
 fn a_host_whose_name_is_not_utf_8_can_have_a_reactor() {
     if !alone!() {

@@ -1,4 +1,4 @@
-//! What a command asks for is what the job gets: each option is shown by the job itself.
+//! A job gets what its command asks for: each option is checked by what the job itself prints.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::support::{World, alone, end_group, pidfd, sh};
 
-/// Runs a program that succeeds and gives its output.
+/// Runs a program, which must succeed, and returns its output.
 #[track_caller]
 fn output(world: &mut World, command: &Command) -> String {
     let (text, report) = world.run(command);
@@ -24,7 +24,7 @@ fn output(world: &mut World, command: &Command) -> String {
     text
 }
 
-/// The value of a line of /proc/self/status, as the job sees it.
+/// The value of a line of the job's own /proc/self/status, which the command prints.
 #[track_caller]
 fn status(world: &mut World, command: &mut Command, name: &str) -> String {
     let text = output(world, command);
@@ -137,7 +137,7 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
         eprintln!("skipped in part: only root can change the user");
         return;
     }
-    // Entered with the job's user: root's private directory is closed to others.
+    // The directory is entered as the job's user, to whom root's private one is closed.
     let error = world.try_spawn(command.current_dir(world.place.logs()).uid(65534)).unwrap_err();
     let Error::Spawn(SpawnError::Failed { stage: Stage::CurrentDirectory, cause, .. }) = &error
     else {
@@ -153,7 +153,7 @@ fn standard_input_is_empty_a_file_or_a_descriptor() {
     assert_eq!(output(&mut world, &command), "");
     let file = world.place.dir.path().join("input");
     fs::write(&file, "from a file").unwrap();
-    // Opened anew for each job.
+    // The file is opened again for each job.
     command.stdin_file(&file);
     assert_eq!(output(&mut world, &command), "from a file");
     assert_eq!(output(&mut world, &command), "from a file");
@@ -161,7 +161,7 @@ fn standard_input_is_empty_a_file_or_a_descriptor() {
     rustix::io::write(&feed, b"from a pipe").unwrap();
     drop(feed);
     assert_eq!(output(&mut world, command.stdin_fd(input)), "from a pipe");
-    // An open file goes on where it is.
+    // An open file is read from its current offset on.
     let mut open = fs::File::open(&file).unwrap();
     io::Seek::seek(&mut open, io::SeekFrom::Start(7)).unwrap();
     assert_eq!(output(&mut world, command.stdin_fd(open)), "file");
@@ -176,7 +176,7 @@ fn user_group_and_groups_are_set_for_good_and_the_hosts_groups_are_not_left_to_a
         eprintln!("skipped: only root can change the user");
         return;
     }
-    // To the kernel the groups belong to the thread, so nobody else gets these.
+    // To the kernel, groups belong to a thread, so no other thread gets these.
     let own = rustix::process::getgroups().unwrap();
     rustix::thread::set_thread_groups(&[rustix::process::Gid::from_raw(4242)]).unwrap();
     assert_eq!(status(&mut world, &mut cat("/proc/self/status"), "Groups"), "4242");
@@ -196,7 +196,7 @@ fn user_group_and_groups_are_set_for_good_and_the_hosts_groups_are_not_left_to_a
     rustix::thread::set_thread_groups(&own).unwrap();
     assert!(
         rustix::process::geteuid().is_root() && rustix::process::getegid().is_root(),
-        "the host has changed"
+        "the ids of the host have changed"
     );
 }
 
@@ -205,7 +205,7 @@ fn a_host_that_was_dumpable_stays_so_when_its_threads_start_jobs_as_other_users_
     if !alone!() {
         return;
     }
-    // The change of ids in a child that shares the memory of the host clears this flag of the host.
+    // A child that changes its ids while it shares the host's memory clears this flag of the host.
     let dumpable = || rustix::process::dumpable_behavior().unwrap();
     if dumpable() != DumpableBehavior::Dumpable || !rustix::process::geteuid().is_root() {
         eprintln!("skipped: not root, or not dumpable to begin with");
@@ -238,7 +238,7 @@ fn the_umask_is_the_hosts_or_the_one_that_was_asked_for() {
     assert_eq!(status(&mut world, command.umask(0o777), "Umask"), "0777");
     let after = fs::read_to_string("/proc/self/status").unwrap();
     assert!(after.contains(&format!("Umask:\t{own}\n")), "the host's own mask has changed");
-    // The log is made by the host: the job's mask cannot close it to its reader.
+    // The host creates the log, so the job's mask does not decide who can read it.
     assert_eq!(output(&mut world, sh("umask").umask(0o777)), "0777\n");
 }
 
@@ -266,7 +266,7 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
     assert_eq!(line("Max file size"), "1048576 unlimited");
     assert_eq!(line("Max cpu time"), "7 8");
     assert_eq!(fs::read_to_string("/proc/self/limits").unwrap(), before);
-    // A job that goes over one is told by the kernel, and so are we.
+    // A job that exceeds one gets a signal from the kernel, which the report names.
     let job = world.spawn(sh("ulimit -c 0; exec head -c 9999 /dev/zero").rlimit(
         Resource::FileSize,
         Some(100),
@@ -295,8 +295,8 @@ fn no_new_privileges_is_off_unless_asked_for() {
 #[test]
 fn a_job_leads_a_process_group_or_a_session_or_stays_in_the_hosts() {
     let Some(mut world) = World::new() else { return };
-    // The host's own numbers are 0 where the leader is outside of its PID namespace: rustix has no
-    // such number.
+    // The host's own ids are 0 where the leader is outside its PID namespace, which rustix cannot
+    // represent.
     let numbers = |stat: &str| {
         let after_name = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(1).take(3);
         after_name.map(|number| number.parse::<i32>().unwrap()).collect::<Vec<_>>()
@@ -327,7 +327,8 @@ fn a_parent_death_signal_comes_when_the_thread_that_spawned_the_job_ends() {
     for signal in [None, Some(Signal::USR1)] {
         let mut command = Command::new("/bin/sleep");
         command.arg("1000").detached(true);
-        // A change of the user clears the signal; only root can make one.
+        // A change of the user clears the signal, so it must be set afterwards. Only root can
+        // change the user.
         if rustix::process::geteuid().is_root() {
             command.uid(65534);
         }
@@ -371,11 +372,11 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
     };
     let missing = dir.join("missing");
 
-    // The first that can be executed; one that cannot be does not end the search.
+    // The first file that can be executed is run; one that cannot does not end the search.
     let mut command = Command::new("tool");
     command.env("PATH", path(&[&missing, &first, &second, &third]));
     assert_eq!(output(&mut world, &command), format!("second {}/tool\n", second.display()));
-    // But it makes the error one of permission.
+    // If no file can be executed, it turns the error into one of permission.
     let refused = |world: &mut World, command: &Command| match world.try_spawn(command) {
         Err(Error::Spawn(SpawnError::Failed { stage: Stage::Exec, cause, .. })) => cause.kind(),
         other => panic!("{other:?}"),
@@ -388,7 +389,7 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
         refused(&mut world, command.env("PATH", path(&[&missing]))),
         io::ErrorKind::NotFound
     );
-    // Not in the host's path, and not in the working directory unless the path says so.
+    // The host's path is not searched, nor is the working directory unless the path names it.
     command.current_dir(&third);
     assert_eq!(refused(&mut world, command.env_remove("PATH")), io::ErrorKind::NotFound);
     for with_empty in ["", ":/missing", "/missing:", "/missing::/missing"] {
@@ -398,12 +399,12 @@ fn a_program_is_looked_for_in_the_path_of_the_job() {
             "{with_empty:?}"
         );
     }
-    // A relative entry and a name with a slash count from the job's directory.
+    // A relative entry and a name with a slash are relative to the job's directory.
     command.current_dir(&dir).env("PATH", "third");
     assert_eq!(output(&mut world, &command), "third third/tool\n");
     let mut command = Command::new("./other");
     assert_eq!(output(&mut world, command.current_dir(&third)), "other ./other\n");
-    // Without a path of its own there is a default.
+    // A job without a path gets the default one.
     assert!(DEFAULT_PATH.split(':').any(|dir| dir == "/bin"));
     assert_eq!(output(&mut world, Command::new("echo").arg("found")), "found\n");
 }

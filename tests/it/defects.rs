@@ -1,5 +1,4 @@
-//! The defects that were measured in the library this one replaces, one test for each: ours has
-//! none of them.
+//! One test for each defect that was measured in the library that this one replaces.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -21,12 +20,12 @@ use crate::support::{
 /// A grace period that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Prints the numbers of its four processes, which ignore SIGTERM; three of them are in sessions of
+/// Prints the pids of its four processes, which ignore SIGTERM; three of them are in sessions of
 /// their own.
 const STUBBORN: &str = "trap '' TERM; echo $$; setsid sleep 1000 & echo $!; \
      setsid sleep 1000 & echo $!; setsid sh -c 'sleep 1000 & echo $!'; echo ready; wait";
 
-/// Spawns it and gives its processes.
+/// Spawns a stubborn job, and returns it with pidfds of its processes.
 #[track_caller]
 fn stubborn(world: &mut World, grace: Duration) -> (JobId, Vec<OwnedFd>) {
     let job = world.spawn(sh(STUBBORN).grace(grace));
@@ -59,7 +58,7 @@ fn assert_whole(world: &World, tails: &[TailId], expected: &str) {
 #[test]
 fn defect_01_no_tail_loses_anything_at_the_exit_of_its_job() {
     let Some(mut world) = World::new() else { return };
-    // A last line, then the exit at once.
+    // A last line, and an exit right after it.
     for _ in 0..rounds(200) {
         let job = world.spawn(&sh("printf 'last line'"));
         let tails = [(); 2].map(|()| world.tail(job, Position::Start));
@@ -67,7 +66,7 @@ fn defect_01_no_tail_loses_anything_at_the_exit_of_its_job() {
         assert_whole(&world, &tails, "last line");
         world.reactor.remove(job).unwrap();
     }
-    // A hundred followers of a ticker.
+    // A hundred tails on a job that prints its lines slowly.
     let job =
         world.spawn(&sh("for i in 1 2 3 4 5 6 7; do echo tick $i; sleep 0.005; done; printf last"));
     let tails: Vec<TailId> = (0..100).map(|_| world.tail(job, Position::Start)).collect();
@@ -75,7 +74,7 @@ fn defect_01_no_tail_loses_anything_at_the_exit_of_its_job() {
     let ticks: String = (1..=7).map(|tick| format!("tick {tick}\n")).collect();
     assert_whole(&world, &tails, &(ticks + "last"));
     world.reactor.remove(job).unwrap();
-    // Much more than any buffer, then the exit.
+    // Much more than any buffer holds, and an exit right after it.
     let job = world.spawn(&sh("head -c 8000000 /dev/zero | tr '\\0' x; printf end"));
     let tails = [(); 3].map(|()| world.tail(job, Position::Start));
     let report = world.finish(job);
@@ -140,12 +139,12 @@ fn defect_05_a_host_that_is_too_impatient_for_the_grace_period_finds_nothing_hal
     let (job, processes) = stubborn(&mut world, LONG);
     world.reactor.stop(job).unwrap();
     world.turn(Some(Duration::from_millis(10)));
-    // As long as it lives, everything of it is there.
+    // As long as it runs, all that belongs to it is there.
     assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Stopping);
     assert!(!processes.iter().any(has_exited));
     assert!(log(&world, job).exists() && cgroup(&world, job).exists());
     assert!(matches!(world.reactor.remove(job), Err(Error::Job(JobError::NotFinished(_)))));
-    // Patience or none, it ends as a whole.
+    // Without a grace period, it is ended as a whole.
     world.reactor.stop_within(job, Duration::ZERO).unwrap();
     world.finish(job);
     assert!(processes.iter().all(is_dead) && !cgroup(&world, job).exists());
@@ -161,8 +160,8 @@ fn defect_06_finished_never_comes_before_a_killed_job_is_dead_and_its_cgroup_is_
         let (job, processes) = stubborn(&mut world, LONG);
         world.reactor.kill(job).unwrap();
         let report = world.finish(job);
-        assert!(processes.iter().all(is_dead), "it still runs");
-        assert!(!cgroup(&world, job).exists(), "its cgroup is left");
+        assert!(processes.iter().all(is_dead), "a process is still running");
+        assert!(!cgroup(&world, job).exists(), "its cgroup is left behind");
         assert_eq!((report.exit, report.cgroup_left.as_ref()), (by(Signal::KILL), None));
     }
 }
@@ -171,7 +170,7 @@ fn defect_06_finished_never_comes_before_a_killed_job_is_dead_and_its_cgroup_is_
 fn defect_07_of_many_stops_none_hangs_and_none_waits_for_the_grace_period_of_a_job_that_is_gone() {
     let Some(mut world) = World::new() else { return };
     for _ in 0..20 {
-        // An hour of grace: a stop that waited for it would not come to an end.
+        // With an hour of grace, a stop that waited for its end would time out the test.
         let job = world.spawn(Command::new("/bin/sleep").arg("1000").grace(LONG));
         for _ in 0..5 {
             world.reactor.stop(job).unwrap();
@@ -193,8 +192,8 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
         let job = world.spawn(Command::new("/bin/true").grace(Duration::ZERO));
         let number = world.reactor.status(job).unwrap().pid;
         world.finish(job);
-        // Lets the next process have the number that has just become free, unless somebody else is
-        // quicker.
+        // Makes the kernel give the pid that has just become free to the next process, unless
+        // another one is started in between.
         if fs::write(LAST, (number - 1).to_string()).is_err() {
             eprintln!("skipped: {LAST} cannot be written here");
             return;
@@ -217,13 +216,13 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
         let alive = stranger.try_wait().unwrap().is_none();
         stranger.kill().unwrap();
         stranger.wait().unwrap();
-        assert!(alive, "a stranger with the number of a finished job was killed");
+        assert!(alive, "another process with the pid of a finished job was killed");
         if same {
             return;
         }
-        eprintln!("attempt {attempt}: the number went to somebody else");
+        eprintln!("attempt {attempt}: another process got the pid");
     }
-    eprintln!("skipped: others have always been quicker to take the number");
+    eprintln!("skipped: other processes got the pid in every attempt");
 }
 
 #[test]
@@ -233,7 +232,7 @@ fn defect_09_an_exit_without_a_stop_cleans_up_and_the_output_stays_until_the_job
         let job = world.spawn(&sh("echo output"));
         world.finish(job);
         assert!(!cgroup(&world, job).exists());
-        // A stop does not take the output away either.
+        // A stop does not remove the output either.
         world.reactor.stop(job).unwrap();
         let tail = world.tail(job, Position::Start);
         world.until("the tail is at its end", |world| world.transcripts[&tail].ended);
@@ -255,10 +254,10 @@ fn defect_10_a_start_that_fails_leaves_nothing_behind() {
     let before = world.footprint();
     for _ in 0..100 {
         assert!(world.try_spawn(&Command::new("/no/such/command")).is_err());
-        assert!(world.try_spawn(&Command::new(&script)).is_err(), "it is not executable");
+        assert!(world.try_spawn(&Command::new(&script)).is_err(), "the script is not executable");
         assert!(
             world.try_spawn(Command::new("/bin/true").limits(&limit)).is_err(),
-            "the limit is refused"
+            "the limit is out of range"
         );
     }
     assert_eq!(world.footprint(), before);
@@ -281,7 +280,7 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
                 world.reactor.read(tail, &mut [0; 1]),
                 Err(Error::Tail(TailError::Unknown(_)))
             ));
-            // An event that was on its way to a closed tail goes with the next poll.
+            // The next poll drops the queued event of a closed tail.
             if index % 10 == 0 {
                 world.turn(Some(Duration::ZERO));
             }
@@ -291,22 +290,23 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
     let resident = resident_bytes();
     open_and_close(&mut world, rounds(10_000));
     let grown = resident_bytes().saturating_sub(resident);
-    assert!(grown < 128 * 1024, "the later closed tails have left {grown} bytes");
+    assert!(grown < 128 * 1024, "closed tails have leaked {grown} bytes");
     assert_eq!(world.footprint(), before);
     world.reactor.kill(job).unwrap();
     world.finish(job);
 }
 
-/// Appends after each line that it is given leave to; `how` is the redirection of the second.
+/// A script that prints three lines, the second and the third each after it has read a line, and
+/// the two ends of a pipe for its input. `how` redirects the second line.
 fn step_by_step(how: &str) -> (String, OwnedFd, OwnedFd) {
     let (input, feed) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (format!("echo A; read go; echo B {how}; read go; echo C"), input, feed)
 }
 
 #[test]
-fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_is_told() {
+fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_is_reported() {
     let Some(mut world) = World::new() else { return };
-    // Only root can start a job as somebody else.
+    // Only root can start a job as another user.
     let users = if rustix::process::geteuid().is_root() { 2 } else { 1 };
     for uid in [None, Some(65534)].into_iter().take(users) {
         let as_user = |command: &mut Command| {
@@ -330,13 +330,13 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
         assert_eq!(
             world.transcripts[&tail].truncated_at,
             [2],
-            "the truncation is told, where it was"
+            "the truncation was not reported where it happened"
         );
         assert_eq!(report.output_bytes, 4);
 
-        // Also by a tail on a log that nobody has read before: all that is known of it then is its
-        // size, which is the same again after the truncation. (The first version lost B
-        // without a word.)
+        // The same with a tail that was opened after all earlier ones were closed: all that is
+        // known of the log then is its size, which is the same again after the truncation. The
+        // first version lost B without reporting it.
         let (script, input, feed) = step_by_step(">/dev/stderr");
         let mut command = sh(&script);
         as_user(command.stdin_fd(input));
@@ -353,8 +353,8 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
         assert_whole(&world, &[tail], "A\nB\nC\n");
         assert_eq!(world.transcripts[&tail].truncated_at, [2]);
 
-        // Unhurried by anybody: whatever a tail saw of A, it gets what the log is in the end, and
-        // nothing twice.
+        // Without synchronisation: however much of A a tail has read, it gets the final content of
+        // the log, and nothing twice.
         for _ in 0..20 {
             let mut command = sh("echo A; echo B >/dev/stderr; echo C");
             as_user(&mut command);
@@ -369,7 +369,7 @@ fn defect_12_a_job_that_opens_its_own_log_may_do_so_and_what_it_does_to_the_log_
             assert_eq!(fs::read(log(&world, job)).unwrap(), b"B\nC\n");
         }
 
-        // Appending truncates nothing.
+        // Opening the log for appending truncates nothing.
         let mut command = sh("echo A; echo B >>/dev/stderr; echo C");
         as_user(&mut command);
         let job = world.spawn(&command);
@@ -396,7 +396,7 @@ fn defect_12_a_log_is_closed_to_others_and_lies_in_a_directory_that_is_as_well()
         assert!(report.exit != Exit::Code(0) && text.contains("Permission denied"), "{text}");
     }
 
-    // The directory that a reactor makes for itself is no other.
+    // The directory that a reactor makes for itself is just as private.
     let mut config = jobworker::Config::new();
     let mut reactor =
         Reactor::with_config(config.cgroup_parent(world.place.cgroup.as_ref().unwrap())).unwrap();
@@ -432,7 +432,7 @@ fn defect_14_no_descriptor_of_the_host_or_of_other_jobs_leaks_into_a_job() {
         return;
     }
     let Some(mut world) = World::new() else { return };
-    // Both kinds, those that close by themselves on exec and those that do not.
+    // Descriptors of both kinds, with FD_CLOEXEC and without.
     let open: Vec<fs::File> = (0..200).map(|_| fs::File::open("/dev/null").unwrap()).collect();
     for file in open.iter().step_by(2) {
         rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).unwrap();
@@ -445,7 +445,7 @@ fn defect_14_no_descriptor_of_the_host_or_of_other_jobs_leaks_into_a_job() {
         .collect();
     for (job, tail) in jobs {
         world.finish(job);
-        // The fourth is that with which ls reads the directory.
+        // The fourth is the one with which ls reads the directory.
         assert_whole(&world, &[tail], "0\n1\n2\n3\n");
     }
 }
@@ -455,7 +455,7 @@ fn defect_15_a_status_waits_for_nobody_and_asks_nobody() {
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(&sh("seq 20000; exec sleep 1000"));
     let tails: Vec<TailId> = (0..100).map(|_| world.tail(job, Position::Start)).collect();
-    // In the midst of a hundred readers that are behind, none of which has been served.
+    // While a hundred tails are behind and being read.
     let mut buffer = [0; 1000];
     for tail in &tails {
         while let Read::Data(_) = world.reactor.read(*tail, &mut buffer).unwrap() {
@@ -463,7 +463,7 @@ fn defect_15_a_status_waits_for_nobody_and_asks_nobody() {
             assert_eq!((status.phase, status.exit), (Phase::Running, None));
         }
     }
-    // Nothing in the world is asked, for it would tell something else by now.
+    // The status comes from memory: the system would give other answers by now.
     let status = world.reactor.status(job).unwrap();
     world.reactor.kill(job).unwrap();
     assert!(await_exit(&pidfd(status.pid), crate::support::PATIENCE));

@@ -1,4 +1,5 @@
-//! What a job costs in file descriptors: one while it runs, plus its log's while somebody reads it.
+//! How many file descriptors a job needs: one while it runs, and one for its log while somebody
+//! reads it.
 
 use std::fs;
 
@@ -23,7 +24,7 @@ fn nine_hundred_jobs_run_within_the_usual_limit_of_1024_descriptors() {
     let number = rounds(900);
     let jobs: Vec<_> = (0..number).map(|_| world.spawn(&sh("exec sleep 1000"))).collect();
     assert_eq!(open_descriptors(), before + number, "one for each job");
-    // They can be ended while they are there, signalled and killed alike.
+    // With all of them running, they can still be signalled and killed.
     for (index, job) in jobs.iter().enumerate() {
         match index % 2 {
             0 => world.reactor.signal(*job, Signal::KILL).unwrap(),
@@ -56,7 +57,7 @@ fn a_log_is_open_while_somebody_reads_it_and_no_longer() {
     assert_eq!(open_descriptors(), before + 2);
     world.reactor.close(second).unwrap();
     assert_eq!(open_descriptors(), before + 1);
-    // Whoever comes later reads it from its first byte on.
+    // A later tail reads the log from its first byte on.
     let third = world.tail(job, Position::Start);
     world.until("the line is read again", |world| world.text(third) == "line\n");
     world.reactor.kill(job).unwrap();

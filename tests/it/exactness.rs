@@ -1,5 +1,5 @@
-//! Every byte of every job reaches every tail exactly once, and the end is told exactly once,
-//! whenever the tail was opened and whoever wrote last.
+//! Every tail gets every byte of its job exactly once, and the end exactly once, whenever it was
+//! opened and whichever process wrote last.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,15 +20,15 @@ use crate::support::{PATIENCE, World, end_group, has_exited, is_dead, pidfd, rou
 enum Manner {
     /// By `read` until there is no more, on each event.
     Greedy,
-    /// By `fill_buf` and `consume`, a part of what is shown at a time.
+    /// By `fill_buf` and `consume`, a part of the bytes at a time.
     Borrowing,
     /// By `next_chunk` until there is none.
     Chunks,
-    /// A hundred bytes each turn.
+    /// By `read`, a hundred bytes per turn.
     Slow,
 }
 
-/// One tail and what it was given.
+/// One tail and what it has read.
 #[derive(Debug)]
 struct Reader {
     manner: Manner,
@@ -36,11 +36,11 @@ struct Reader {
     start: u64,
     bytes: Vec<u8>,
     ended: usize,
-    /// It was told of something and has not yet been told that there is no more.
+    /// Whether there was an event for it since it was last up to date.
     ready: bool,
 }
 
-/// Readers of all manners on one reactor, strict about the order and number of what they are told.
+/// Readers of all manners on one reactor, which check the order and number of their events.
 struct Library {
     world: World,
     events: Events,
@@ -69,7 +69,7 @@ impl Library {
         tail
     }
 
-    /// One poll, and what the readers do about it.
+    /// Polls once, and lets the readers that have an event read.
     fn turn(&mut self) {
         let busy = self.readers.values().any(|reader| reader.ready);
         let timeout = if busy { Duration::ZERO } else { PATIENCE };
@@ -103,12 +103,12 @@ impl Library {
     fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
-            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            assert!(Instant::now() < deadline, "timed out waiting until {what}");
             self.turn();
         }
     }
 
-    /// Turns until the job is finished and all readers have come to the end, and gives the report.
+    /// Runs turns until the job is finished and all readers are at the end, and returns the report.
     #[track_caller]
     fn finish(&mut self, job: JobId) -> Arc<Report> {
         self.until("the job is finished and every reader is at the end", |library| {
@@ -118,15 +118,15 @@ impl Library {
         Arc::clone(&self.reports[&job])
     }
 
-    /// Closes a tail that was told of the end, and gives what it was told.
+    /// Closes a tail that is at its end, and returns what it has read.
     #[track_caller]
     fn close(&mut self, tail: TailId) -> Reader {
         let reader = self.readers.remove(&tail).unwrap();
-        assert_eq!(reader.ended, 1, "the end is told once");
+        assert_eq!(reader.ended, 1, "the end was not reported exactly once");
         assert_eq!(
             self.world.reactor.read(tail, &mut [0; 8]).unwrap(),
             Read::Ended,
-            "and stays the end"
+            "the end is not final"
         );
         self.world.reactor.close(tail).unwrap();
         reader
@@ -163,7 +163,7 @@ impl Reader {
                     assert!(!chunk.bytes.is_empty() && !chunk.truncated, "{chunk:?}");
                     self.bytes.extend_from_slice(chunk.bytes);
                 }
-                // Whether that is the end; by now there may be more.
+                // Finds out whether that was the end; by now there may be more.
                 self.read(tail, world, 4096);
             }
             Manner::Slow => _ = self.read(tail, world, 100),
@@ -171,7 +171,7 @@ impl Reader {
         }
     }
 
-    /// Reads once; says whether there may be more.
+    /// Reads once, and returns whether there may be more.
     fn read(&mut self, tail: TailId, world: &mut World, length: usize) -> bool {
         let mut buffer = [0; 4096];
         match world.reactor.read(tail, &mut buffer[..length]).unwrap() {
@@ -183,8 +183,8 @@ impl Reader {
         self.ready
     }
 
-    /// Consumes most of what is shown at first, the rest the next time; says whether there may be
-    /// more.
+    /// Consumes two thirds of the bytes and leaves the rest for the next time. Returns whether
+    /// there may be more.
     fn borrow(&mut self, tail: TailId, world: &mut World) -> bool {
         let consumed = match world.reactor.fill_buf(tail).unwrap() {
             Fill::Data(bytes) => {
@@ -221,7 +221,7 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
         number: usize,
         first: TailId,
         midway: Option<TailId>,
-        /// How many turns it has seen.
+        /// How many turns ago it was started.
         age: usize,
     }
     let Some(mut library) = Library::new() else { return };
@@ -237,8 +237,8 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
         }
         library.turn();
         for mut one in std::mem::take(&mut running) {
-            // Mid-way is another moment for each job: after so many turns of the loop, or at its
-            // first bytes.
+            // The mid-way tail is opened at another moment for each job: after some turns, or at
+            // its first bytes.
             let due = if one.number % 2 == 0 {
                 one.age >= one.number % 7
             } else {
@@ -277,8 +277,8 @@ fn two_thousand_jobs_that_exit_right_after_their_last_line_lose_no_byte_of_it() 
     assert_eq!(library.reports.len(), jobs);
 }
 
-/// The main process leaves a child behind that writes 300 lines and the words "the end", then goes
-/// on as it says.
+/// The main process leaves a child behind that writes 300 lines and the words "the end", and then
+/// runs `then`.
 fn with_a_late_writer(then: &str, policy: EndPolicy) -> Command {
     let script = format!(
         "echo main; (i=0; while [ $i -lt 300 ]; do echo \"late $i\"; i=$((i+1)); done; printf \
@@ -289,8 +289,8 @@ fn with_a_late_writer(then: &str, policy: EndPolicy) -> Command {
     command
 }
 
-/// Runs a hundred such jobs, ten at a time, with two tails each, and gives each of them to `check`
-/// with what its tails got.
+/// Runs a hundred such jobs, ten at a time, with two tails each, and calls `check` for each of them
+/// with what its tails have read.
 fn run_late_writers(command: &Command, mut check: impl FnMut(&mut Library, JobId, &Report, &[u8])) {
     let Some(mut library) = Library::new() else { return };
     for _ in 0..10 {
@@ -359,7 +359,7 @@ fn a_job_that_leaves_the_rest_delivers_exactly_its_output_and_the_rest_writes_on
         |library, job, report, bytes| {
             assert!(!report.killed);
             let cgroup =
-                report.cgroup_left.as_deref().expect("the grandchild has a cgroup to run on in");
+                report.cgroup_left.as_deref().expect("the cgroup in which the grandchild runs on");
             assert!(everything().as_bytes().starts_with(bytes), "a gap or a repetition");
             let file = library.log(job);
             library.await_in_file(&file, everything().as_bytes());
@@ -399,7 +399,7 @@ fn what_is_written_after_a_job_that_leaves_the_rest_is_in_the_file_but_not_in_it
 #[test]
 fn twenty_tails_opened_at_different_times_and_positions_get_a_chatty_job_whole() {
     let Some(mut library) = Library::new() else { return };
-    // Twice over, so that it goes on for a while after the first bytes were seen.
+    // Two commands, so that the job goes on for a while after its first bytes.
     let job = library.world.spawn(&sh("seq 100000; seq 100001 200000"));
     let whole: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
     let manners = [Manner::Greedy, Manner::Borrowing, Manner::Slow];
@@ -427,7 +427,7 @@ fn twenty_tails_opened_at_different_times_and_positions_get_a_chatty_job_whole()
         let start = usize::try_from(reader.start).unwrap();
         assert!(
             reader.bytes == whole.as_bytes()[start..],
-            "a {:?} tail from {start} has not got all",
+            "a {:?} tail from {start} did not get every byte",
             reader.manner
         );
     }
@@ -497,7 +497,7 @@ fn a_job_without_output_has_no_log_and_says_so() {
     let status = library.world.reactor.status(job).unwrap();
     assert_eq!((status.output, status.error), (None, None));
     assert_eq!(fs::read_dir(library.world.place.logs()).unwrap().count(), 0);
-    // A job with one log for both has none for standard error alone.
+    // A job with one log for both streams has none for standard error alone.
     let job = library.world.spawn(&Command::new("/bin/true"));
     let refused = library.world.reactor.tail(
         job,

@@ -1,4 +1,4 @@
-//! The examples do what their help says, run for real as a user would.
+//! The examples do what their help says. They are run as a user would run them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -30,13 +30,16 @@ struct Ended {
     place: Place,
 }
 
-/// The program of an example. `cargo test` builds it, but not when the name of a test or a target
-/// is given.
+/// The program of an example. `cargo test` builds it, unless it is told which targets to test, as
+/// with `--test it`.
 fn program(name: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let program = test.parent()?.parent()?.join("examples").join(name);
     if !program.exists() {
-        eprintln!("skipped: {} is not there; cargo build --examples makes it", program.display());
+        eprintln!(
+            "skipped: {} does not exist; build it with cargo build --examples",
+            program.display()
+        );
         return None;
     }
     Some(program)
@@ -52,7 +55,7 @@ impl Example {
         Some(Self::start(command, place, piped))
     }
 
-    /// Starts `concurrent`; it makes its log in the place.
+    /// Starts `concurrent`, whose log is in the place.
     fn concurrent(words: &[&str], piped: bool) -> Option<Self> {
         let place = Place::new();
         place.cgroup.as_ref()?;
@@ -86,7 +89,11 @@ impl Example {
         let pipe = self.child.stdout.as_mut().unwrap();
         let (mut line, mut byte) = (Vec::new(), [0]);
         while !line.ends_with(b"\n") {
-            assert_eq!(patiently(&mut [PollFd::new(pipe, PollFlags::IN)]), 1, "no line came");
+            assert_eq!(
+                patiently(&mut [PollFd::new(pipe, PollFlags::IN)]),
+                1,
+                "no line was printed"
+            );
             assert_eq!(pipe.read(&mut byte).unwrap(), 1, "standard output was closed");
             line.extend(byte);
         }
@@ -107,7 +114,7 @@ impl Example {
         let status = self.child.wait().unwrap();
         let read = |name| fs::read(self.place.dir.path().join(name)).unwrap_or_default();
         let stderr = String::from_utf8(read("stderr")).unwrap();
-        assert!(ended, "it did not end; it said: {stderr}");
+        assert!(ended, "it did not end; it printed: {stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
         Ended { status, stdout: read("stdout"), stderr, place: self.place }
     }
@@ -118,8 +125,8 @@ fn patiently(fds: &mut [PollFd<'_>]) -> usize {
     retry_on_intr(|| poll(fds, Some(&timeout))).unwrap()
 }
 
-/// Whether this process, and so every example that it starts, ignores a signal: such as when it was
-/// started by nohup.
+/// Whether this process, and so every example that it starts, ignores a signal, as it ignores
+/// SIGHUP under nohup.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -155,7 +162,7 @@ impl Ended {
         assert!(self.stderr.contains(what), "{what:?} is not in: {}", self.stderr);
     }
 
-    /// The words after a name at the beginning of a line of standard error.
+    /// What follows a name at the beginning of each line of standard error.
     fn said_after(&self, name: &str) -> Vec<&str> {
         self.stderr
             .lines()
@@ -165,7 +172,7 @@ impl Ended {
     }
 }
 
-/// The only line of standard error that begins with this name.
+/// What follows a name at the beginning of the only line of standard error that has it.
 #[track_caller]
 fn only<'a>(ended: &'a Ended, name: &str) -> &'a str {
     let found = ended.said_after(name);
@@ -181,7 +188,7 @@ fn output_appears_byte_for_byte_and_the_status_comes_twice() {
     let expected = [b"a\x00\xff\r\nerr".as_slice(), numbers.as_bytes(), b"end"].concat();
     let ended = run.end().expect(3, &expected);
     assert_eq!(ended.said_after("Running"), ["true", "false"]);
-    // While it runs there is none.
+    // There is none while the job runs.
     assert_eq!(ended.said_after("ExitCode"), ["3"]);
     let ids = ended.said_after("ID");
     let cgroup = ended.place.cgroup.as_ref().unwrap().join(ids[0]);
@@ -192,8 +199,8 @@ fn output_appears_byte_for_byte_and_the_status_comes_twice() {
 
 #[test]
 fn output_appears_as_it_is_written() {
-    // The job goes on only when it is told that its line has arrived. What it waits for ignores the
-    // signal, from its birth.
+    // The job goes on only when a signal says that its line has arrived. The sleep that it waits
+    // for ignores that signal from the start.
     let script = "trap '' TERM; sleep 1000 & trap 'echo two; exit 4' TERM; echo one; wait";
     let Some(mut run) = Example::run(&["sh", "-c", script], true) else { return };
     assert_eq!(run.line(), "one\n");
@@ -246,14 +253,14 @@ fn a_signal_stops_all_of_a_job_that_ignores_it() {
         let ended = run.end().expect(137, b"");
         assert_eq!(only(&ended, "Stopped job"), ended.said_after("ID")[0]);
         for pid in pids {
-            assert!(!is_alive(pid), "{pid} lives");
+            assert!(!is_alive(pid), "{pid} is still running");
         }
     }
 }
 
 #[test]
 fn a_second_interrupt_kills_at_once() {
-    // It would take far longer than the test has patience, if the grace period had to pass.
+    // A wait for the end of this grace period would time out the test.
     let script = "trap '' TERM; sleep 1000 & trap 'echo told' TERM; echo ready; wait; wait";
     let Some(mut run) = Example::run(&["--grace", "100000", "sh", "-c", script], true) else {
         return;
@@ -294,7 +301,7 @@ fn a_limit_is_kept_or_refused_with_the_name_of_the_controller() {
         .split_whitespace()
         .any(|controller| controller == "cpu")
     {
-        eprintln!("skipped: the cpu controller is there");
+        eprintln!("skipped: the cpu controller is available");
         run.end();
         return;
     }
@@ -315,8 +322,7 @@ fn whoever_stops_reading_stops_the_job() {
 
 #[test]
 fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
-    // The job holds a pipe open, by which the test is told of its end without a look at standard
-    // output.
+    // The job holds a FIFO open, so that the test notices its end without reading standard output.
     let place = Place::new();
     let (Some(program), Some(parent)) = (program("run"), place.cgroup.clone()) else { return };
     let alive = place.dir.path().join("alive");
@@ -332,8 +338,8 @@ fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
         .arg(&alive);
     let mut run = Example::start(command, place, true);
     assert_eq!(run.line(), "y\n");
-    // Nothing tells of a full pipe, so the test has to look. It is full when its writing end takes
-    // no more, however few bytes lie in each of its pages.
+    // There is no event for a full pipe, so the test polls. It is full when its write end is not
+    // writable, however few bytes are in each of its pages.
     let writer =
         File::options().write(true).open(format!("/proc/{}/fd/1", run.child.id())).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -419,7 +425,7 @@ fn the_report_is_one_json_object_or_a_table() {
     );
 }
 
-/// Every flag for a limit, a value that is taken, one that is not, and the interface file.
+/// Each flag for a limit, with a value that is accepted, one that is not, and the interface file.
 const LIMIT_FLAGS: [(&str, &str, &str, &str); 21] = [
     ("--cpu-weight", "5", "0", "cpu.weight"),
     ("--cpu-weight-nice", "5", "20", "cpu.weight.nice"),
@@ -448,12 +454,12 @@ const LIMIT_FLAGS: [(&str, &str, &str, &str); 21] = [
 fn a_limit_that_cannot_be_enforced_is_named_by_its_file() {
     let available = fs::read_to_string(cgroup_mount().unwrap().join("cgroup.controllers")).unwrap();
     for (flag, good, _, file) in LIMIT_FLAGS {
-        // This one a hybrid system has: it is not for a test to enable it from the root down.
+        // A hybrid system has this controller, and a test should not enable it from the root down.
         if flag == "--hugetlb" && std::env::var_os("JOBWORKER_VM").is_none() {
             continue;
         }
         let Some(run) = Example::run(&[flag, good, "true"], false) else { return };
-        // With the controller there, most of them can be.
+        // With its controller available, most limits can be enforced.
         let controller = file.split('.').next().unwrap();
         let possible =
             controller == "cgroup" || available.split_whitespace().any(|name| name == controller);
@@ -462,7 +468,7 @@ fn a_limit_that_cannot_be_enforced_is_named_by_its_file() {
             if ended.status.success() { ended.expect(0, b"") } else { ended.expect(125, b"") };
         assert!(
             possible || !ended.status.success(),
-            "{flag} {good} was taken without its controller"
+            "{flag} {good} was accepted without its controller"
         );
         assert!(
             ended.status.success() || ended.stderr.contains(file),
@@ -507,7 +513,7 @@ fn pressure_is_drawn_on_a_terminal_of_any_size() {
         let (Some(_), Some(program)) = (place.cgroup.clone(), program("pressure")) else { return };
         let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         unlockpt(&near).unwrap();
-        // Not as the terminal of this process, which its end would then kill.
+        // Not as the controlling terminal of this process, which a hangup would then kill.
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let far =
             rustix::fs::open(ptsname(&near, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
@@ -520,14 +526,14 @@ fn pressure_is_drawn_on_a_terminal_of_any_size() {
             .stdout(far);
         command.stdin(Stdio::null()).stderr(File::create(place.dir.path().join("stderr")).unwrap());
         let child = command.spawn().unwrap();
-        // With it goes the last other descriptor of the terminal.
+        // Closes the last descriptor of the terminal besides the child's.
         drop(command);
         let mut shown = Vec::new();
-        // It ends with an error once nobody has the other side.
+        // The read ends with an error once nobody has the other side open.
         let _ = File::from(near).read_to_end(&mut shown);
         let ended = Example { child, place }.end().expect(4, b"");
         let shown = String::from_utf8_lossy(&shown);
-        // One column is too narrow for anything; it is only not to fail.
+        // One column is too narrow for anything; it just must not fail.
         let drawn = shown.contains("\x1b[") && shown.contains("a line");
         assert!(drawn || columns == 1, "{columns} columns: {shown:?}: {}", ended.stderr);
     }

@@ -1,5 +1,5 @@
-//! Fan-out and fairness: ten thousand tails cost what one costs, and a loud job does not starve a
-//! quiet one.
+//! Fan-out and fairness: ten thousand tails need no more watches and threads than one, and a loud
+//! job does not starve a quiet one.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -30,8 +30,8 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     if !alone!() {
         return;
     }
-    // Ten lines in a row, each within a pace of the one before, make the log hot: its pace must end
-    // as well.
+    // Ten lines, each written less than a pace after the last, make the log hot. Its pacing must
+    // end as well.
     let Some(mut world) = World::with(|config| {
         config.pace(Duration::from_millis(100));
     }) else {
@@ -39,7 +39,7 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     };
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let mut input = File::from(write);
-    // `cat` alone holds the reading end from here on.
+    // From here on only `cat` holds the read end.
     let job = world.spawn(Command::new("cat").stdin_fd(read));
     let mut tails: Vec<TailId> = vec![world.tail(job, Position::Start)];
     let (fds, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
@@ -62,7 +62,7 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     assert_eq!(count("/proc/self/task"), threads);
     assert_eq!((world.reactor.census().tails, world.reactor.census().watches), (TAILS, 1));
 
-    // What is left to do after the last line, such as to see that a hot log has cooled down.
+    // For the work that is left after the last line, such as finding that a hot log is quiet again.
     world.turn(Some(Duration::from_millis(500)));
     assert!(world.events.is_empty(), "{:?}", world.events);
     let outer = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
@@ -73,13 +73,13 @@ fn ten_thousand_tails_on_one_job_cost_two_descriptors_one_thread_and_no_wake_up_
     let timeout = Timespec { tv_sec: 3, tv_nsec: 0 };
     retry_on_intr(|| epoll::wait(&outer, spare_capacity(&mut ready), Some(&timeout))).unwrap();
     assert!(ready.is_empty(), "woken in silence");
-    // Once for the wait itself; the rest is the kernel's own, such as a page that has to be read.
+    // One is the wait itself; others are the kernel's own, such as for a page that has to be read.
     assert!(
         sleeps() - before <= 3,
         "slept {} times in three seconds of silence",
         sleeps() - before
     );
-    // The same with nobody but the reactor itself to wait.
+    // The same when the reactor itself waits.
     let before = sleeps();
     world.turn(Some(Duration::from_secs(1)));
     assert!(world.events.is_empty());
@@ -126,14 +126,15 @@ fn a_job_that_never_pauses_does_not_starve_a_quiet_log() {
             while world.transcripts[&quiet].bytes.len() < 5 * line {
                 let loud_before = loudness(&world);
                 world.turn(Some(Duration::from_secs(5)));
-                // No turn takes more of the loud log than the budget.
+                // No turn reads more of the loud log than its budget.
                 assert!(
                     loudness(&world) - loud_before <= WINDOW,
                     "{}",
                     loudness(&world) - loud_before
                 );
                 turns += 1;
-                // Without a pace the next turn has it; with one, the turns until the pace is over.
+                // Without pacing, one of the next turns has it; with pacing, it can take all turns
+                // until the pace is over.
                 assert!(
                     !pace.is_zero() || turns <= 3,
                     "the quiet log had to wait for {turns} turns"
@@ -142,7 +143,7 @@ fn a_job_that_never_pauses_does_not_starve_a_quiet_log() {
             }
         }
         world.until("the loud job goes on too", |world| loudness(world) > before + 10 * WINDOW);
-        // The rest of what was written until the kill is left unread: it may be a lot.
+        // What is written until the kill is left unread, because it may be a lot.
         world.reactor.close(loud).unwrap();
         world.reactor.kill(job).unwrap();
         let report = world.finish(job);

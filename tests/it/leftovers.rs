@@ -1,4 +1,4 @@
-//! After any number of jobs, starts that fail at every stage among them, the system is what it was.
+//! After any number of jobs, and of spawns that fail at every stage, nothing is left on the system.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +13,11 @@ use rustix::process::{Gid, Uid};
 
 use crate::support::{Footprint, Place, World, alone, resident_bytes, rounds, sh};
 
-/// Starts that fail, each at another stage.
+/// Spawns that fail, each at another stage.
 struct Failures {
-    /// Whose groups can be made, but hold no process; and where they lie.
+    /// A world in which groups can be made, but no process can be cloned into them.
     invalid: World,
-    /// Whose parent group was removed.
+    /// A reactor whose parent group was removed.
     orphaned: Reactor,
     /// Where it keeps its logs.
     orphaned_place: Place,
@@ -31,8 +31,8 @@ impl Failures {
         let place = Place::new();
         let parent = place.cgroup.clone()?;
         let reactor = Reactor::with_config(&place.config()).unwrap();
-        // What is made below a threaded group is "domain invalid" until it is threaded as well: it
-        // cannot be cloned into.
+        // A group below a threaded one is "domain invalid" until it is threaded as well, and no
+        // process can be cloned into it.
         fs::write(parent.join("cgroup.type"), "threaded").unwrap();
         let invalid = World::around(reactor, place);
         let mut orphaned_place = Place::new();
@@ -51,7 +51,7 @@ impl Failures {
         Some(Self { invalid, orphaned, orphaned_place, garbage, plain, controller })
     }
 
-    /// Fails at every stage that can be reached, once.
+    /// Fails once at every stage that can be made to fail.
     fn fail_everywhere(&mut self, world: &mut World) {
         let run = || Command::new("/bin/true");
         for (stage, errno, command) in [
@@ -63,7 +63,8 @@ impl Failures {
             (Stage::CurrentDirectory, 2, run().current_dir("/no/such/directory").clone()),
             (Stage::CurrentDirectory, 20, run().current_dir("/bin/true").clone()),
             (Stage::CurrentDirectory, 13, run().current_dir(world.place.logs()).uid(65534).clone()),
-            // More than the sysctl fs.nr_open allows, and more groups than the kernel takes.
+            // More descriptors than the sysctl fs.nr_open allows, and more groups than the kernel
+            // allows.
             (
                 Stage::ResourceLimits,
                 1,
@@ -87,7 +88,7 @@ impl Failures {
             matches!(error, Error::System(SystemError::Path { operation: "create cgroup", .. })),
             "{error:?}"
         );
-        // Before there is a process.
+        // These fail before there is a process.
         let error = world.try_spawn(&Command::new("")).unwrap_err();
         assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
         let error = world.try_spawn(run().arg("a\0b")).unwrap_err();
@@ -119,10 +120,10 @@ impl Failures {
     }
 }
 
-/// One of the commands of which the many jobs are.
+/// One of the commands that the jobs run.
 struct Kind {
     command: Command,
-    /// Somebody has to end it.
+    /// Whether it runs until it is ended.
     endless: bool,
 }
 
@@ -151,7 +152,7 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// Runs so many jobs, a few at a time, and removes them all.
+/// Runs this many jobs, a few at a time, and removes them all.
 fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: usize) {
     const ALIVE: usize = 16;
     let mut running: Vec<(JobId, Option<TailId>)> = Vec::new();
@@ -160,8 +161,8 @@ fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: 
             let kind = &kinds[index % kinds.len()];
             let job = world.spawn(&kind.command);
             let has_log = world.reactor.status(job).unwrap().output.is_some();
-            // One that is read to the end, one that is closed early, one that is left to the
-            // removal, unread.
+            // By turns, the tail is read to the end, it is closed early, or another one is left
+            // unread until the job is removed.
             let tail = has_log.then(|| world.tail(job, Position::Start));
             if let (Some(tail), 1) = (tail, index % 3) {
                 world.reactor.close(tail).unwrap();
@@ -184,7 +185,7 @@ fn run_jobs(world: &mut World, failures: &mut Failures, kinds: &[Kind], number: 
             let report = world.finish(job);
             assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
             world.reactor.remove(job).unwrap();
-            // What the test itself remembers is not what it counts.
+            // The memory that the test itself uses must not be counted.
             world.exited.remove(&job);
             world.finished.remove(&job);
             if let Some(tail) = tail {
@@ -202,7 +203,7 @@ fn five_thousand_jobs_and_failing_starts_of_every_stage_leave_nothing_behind() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: the stages that change the user are root's");
+        eprintln!("skipped: only root can reach the stages that change the user");
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -216,8 +217,8 @@ fn five_thousand_jobs_and_failing_starts_of_every_stage_leave_nothing_behind() {
     assert_eq!(world.footprint(), before);
     failures.assert_nothing_is_left();
     let grown = resident_bytes().saturating_sub(resident);
-    assert!(grown < 1024 * 1024, "the later jobs have left {grown} bytes");
-    eprintln!("the jobs after the first fifth have left {grown} bytes of memory");
+    assert!(grown < 1024 * 1024, "the later jobs have leaked {grown} bytes");
+    eprintln!("the jobs after the first fifth have grown the resident set by {grown} bytes");
 }
 
 #[test]
@@ -226,11 +227,10 @@ fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: it takes root to give privileges up");
+        eprintln!("skipped: only root can give up privileges");
         return;
     }
-    // To the kernel the ids belong to the thread: this one gives up its own, and the rest of the
-    // process keeps them.
+    // To the kernel, ids belong to a thread: this one gives up its own, and the others keep theirs.
     let unprivileged = std::thread::spawn(|| {
         let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
         rustix::thread::set_thread_groups(&[]).unwrap();
@@ -259,7 +259,7 @@ fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
             }
         }
         assert_eq!(world.footprint(), before);
-        // What needs no privilege works.
+        // A job that needs no privilege can be run.
         let (text, _) = world.run(Command::new("/usr/bin/id").arg("-u").uid(user.as_raw()));
         assert_eq!(text, "65534\n");
         assert_eq!(world.footprint(), before);

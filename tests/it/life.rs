@@ -1,5 +1,5 @@
-//! The life of a job: its events come once and in order, whatever ends it ends all of it, and
-//! nothing outlives it.
+//! The life of a job: its events come once and in order, whatever ends it ends all its processes,
+//! and nothing outlives it.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,10 +20,10 @@ use crate::support::{
     members, pidfd, sh,
 };
 
-/// A grace period that no test waits for: whatever has ended before it was not killed at its end.
+/// A grace period that no test waits for: a job that has ended was not killed at the end of it.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A process that lives until somebody ends it.
+/// A process that runs until it is ended.
 fn sleeper() -> Command {
     let mut command = Command::new("/bin/sleep");
     command.arg("1000").grace(LONG);
@@ -34,7 +34,8 @@ fn by(signal: Signal) -> Exit {
     Exit::Signal { signal, core_dumped: false }
 }
 
-/// Spawns a command and turns until it has printed the line `ready`; gives what came before that.
+/// Spawns a command, waits until it has printed the line `ready`, and returns what else it has
+/// printed.
 #[track_caller]
 fn spawn_until_ready(world: &mut World, command: &Command) -> (JobId, String) {
     let job = world.spawn(command);
@@ -70,19 +71,20 @@ fn finished_of_a_one_process_job_comes_in_the_same_turn_as_its_exit() {
             world.until("the main process is gone", |world| world.exited.contains_key(&job));
             assert!(
                 world.finished.contains_key(&job),
-                "{script:?} is finished later than it exits"
+                "{script:?} finished in a later turn than it exited"
             );
             assert!(!cgroup(&world, job).exists());
         }
     }
 }
 
-/// Ignores SIGTERM, as do its children: one in the background, one in a session of its own, and one
-/// that is in a session of its own and an orphan. Prints the numbers of all.
+/// Ignores SIGTERM, as do its descendants: one in the background, one in a session of its own, one
+/// that is in a session of its own and an orphan, and one that is only an orphan. Prints the pids
+/// of all five.
 const STUBBORN: &str = "trap '' TERM; echo $$; sleep 1000 & echo $!; setsid sleep 1000 & echo $!; \
      setsid sh -c 'sleep 1000 & echo $!'; (sleep 1000 & echo $!); echo ready; wait; wait";
 
-/// A stubborn job and its processes.
+/// Spawns a stubborn job, and returns it with pidfds of its processes.
 #[track_caller]
 fn stubborn(world: &mut World, command: &Command) -> (JobId, Vec<OwnedFd>) {
     let (job, pids) = spawn_until_ready(world, command);
@@ -101,7 +103,7 @@ fn a_job_that_forks_setsids_and_ignores_the_stop_signal_is_gone_after_the_grace_
         world.reactor.stop(job).unwrap();
         let report = world.finish(job);
         assert!(asked.elapsed() >= grace, "the grace period was cut short");
-        assert!(processes.iter().all(is_dead), "a process lives on after Finished");
+        assert!(processes.iter().all(is_dead), "a process is still running after Finished");
         assert!(!cgroup(&world, job).exists());
         assert_eq!(
             (report.exit, report.stopped_by, report.killed),
@@ -156,7 +158,7 @@ fn a_stop_signals_every_process_of_the_job_and_is_over_as_soon_as_they_are() {
     let Some(mut world) = World::new() else { return };
     let script = STUBBORN.replace("trap '' TERM;", "");
     for policy in [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest] {
-        // An hour of grace: only the signal itself can end them in the time of a test.
+        // With an hour of grace, only the signal itself can end them in the time of a test.
         let (job, processes) = stubborn(&mut world, sh(&script).grace(LONG).end_policy(policy));
         world.reactor.stop(job).unwrap();
         let report = world.finish(job);
@@ -164,7 +166,7 @@ fn a_stop_signals_every_process_of_the_job_and_is_over_as_soon_as_they_are() {
         assert_eq!((report.exit, report.stopped_by), (by(Signal::TERM), Some(StopCause::Stop)));
         assert!(
             !report.killed || policy == EndPolicy::KillRest,
-            "{policy:?} has killed what would have gone"
+            "{policy:?} has killed processes that would have exited"
         );
     }
 }
@@ -187,7 +189,7 @@ fn a_stop_of_a_job_that_waits_for_all_gives_the_ones_left_behind_their_grace_per
         (report.exit, report.stopped_by, report.killed),
         (Exit::Code(3), Some(StopCause::Stop), false)
     );
-    // The shell may have a word to say about the sleep that was ended as well.
+    // The shell may print a message about the sleep, which the signal has ended as well.
     let text = world.text(tail);
     assert!(text.starts_with("ready\n") && text.ends_with("last words\n"), "{text}");
 }
@@ -223,7 +225,7 @@ fn stopping_twice_during_exit_and_after_the_end_is_harmless() {
 }
 
 #[test]
-fn a_job_that_nobody_stopped_says_so_and_a_kill_of_what_it_left_behind_is_told() {
+fn a_job_that_nobody_stopped_says_so_and_a_kill_of_what_it_left_behind_is_reported() {
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(&sh("sleep 1000 & exit 0"));
     let report = world.finish(job);
@@ -245,7 +247,7 @@ fn a_signal_goes_to_every_process_or_to_the_main_one_alone() {
     world.reactor.signal_main(job, Signal::USR1).unwrap();
     world.until("the main process was signalled", |world| world.text(tail).contains("main\n"));
     world.reactor.signal(job, Signal::USR1).unwrap();
-    // The signal ends the sleep of either shell: an untrapped one ends it, and the loop goes on.
+    // The signal also ends the sleep of each shell, which does not trap it, and the loops go on.
     world.until("both were signalled", |world| {
         let text = world.text(tail);
         text.matches("main\n").count() == 2 && text.matches("child\n").count() == 1
@@ -279,7 +281,7 @@ fn a_stopped_job_can_be_stopped_for_good() {
     let Some(mut world) = World::new() else { return };
     let (job, _) = spawn_until_ready(&mut world, sh("echo ready; exec sleep 1000").grace(LONG));
     world.reactor.signal(job, Signal::STOP).unwrap();
-    // The kernel tells the parent, which we are, that it has stopped.
+    // The kernel reports to the parent, which is this process, that the job has stopped.
     let main = pidfd(pid(&world, job));
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
     assert!(waitid(WaitId::PidFd(main.as_fd()), options).unwrap().unwrap().stopped());
@@ -315,12 +317,12 @@ fn a_time_limit_stops_a_job_and_is_named_in_the_report() {
     assert_eq!(report.stopped_by, Some(StopCause::TimeLimit));
     assert_eq!((report.exit, report.killed), (by(Signal::TERM), false));
     assert!(report.wall >= limit, "{:?}", report.wall);
-    // One that does not go by itself. How far it comes until then is left to the machine.
+    // One that ignores the stop signal. How far it gets until then depends on the machine.
     let job = world.spawn(sh(STUBBORN).time_limit(limit).grace(limit));
     let report = world.finish(job);
     assert_eq!(report.stopped_by, Some(StopCause::TimeLimit));
     assert!(report.problems.is_empty() && !cgroup(&world, job).exists());
-    // One whose main process is gone by then, as a rule.
+    // One whose main process has usually exited by then.
     let job = world.spawn(
         sh("sleep 1000 & exit 1").time_limit(limit).grace(LONG).end_policy(EndPolicy::WaitAll),
     );
@@ -346,7 +348,7 @@ fn the_report_tells_code_signal_time_and_use() {
         let job = world.spawn(&sh(&format!("kill -{} $$", signal.as_raw())));
         assert_eq!(world.finish(job).exit, by(signal), "no core is dumped by {signal}");
     }
-    // Some work that is measurable: a loop in user mode, and children that were waited for.
+    // Measurable work: a loop in user mode, and children that were waited for.
     let script =
         "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; /bin/true; /bin/true; echo done";
     let job = world.spawn(&sh(script));
@@ -406,7 +408,7 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     let tail = world.tail(old, Position::Start);
     world.finish(old);
     world.reactor.remove(old).unwrap();
-    // It takes the slot of the old one.
+    // It uses the slot of the old one.
     let new = world.spawn(&sleeper());
     let stale = |result: Result<(), Error>| {
         assert!(matches!(result, Err(Error::Job(JobError::Unknown(id))) if id == old));
@@ -426,8 +428,12 @@ fn the_id_of_a_removed_job_is_stale_and_never_another_jobs() {
     assert_eq!(world.reactor.find(old.uuid()), None);
     assert_eq!(world.reactor.find(new.uuid()), Some(new));
     world.turn(Some(Duration::ZERO));
-    assert_eq!(world.reactor.status(new).unwrap().phase, Phase::Running, "it was not meant");
-    // A job of another reactor is no job of this one.
+    assert_eq!(
+        world.reactor.status(new).unwrap().phase,
+        Phase::Running,
+        "a stale id has reached the new job"
+    );
+    // A job of one reactor is unknown to another.
     let Some(mut other) = World::new() else { return };
     stale(other.reactor.kill(old));
     assert!(matches!(other.reactor.kill(new), Err(Error::Job(JobError::Unknown(_)))));
@@ -467,12 +473,12 @@ fn a_running_job_cannot_be_removed_and_a_finished_one_is_readable_until_it_is() 
                 world.reactor.read(tail, &mut [0; 8]),
                 Err(Error::Tail(TailError::Unknown(_)))
             ),
-            "the job is removed"
+            "a tail has outlived its job"
         );
     }
     let turns = world.transcripts[&open].events;
     world.turn(Some(Duration::ZERO));
-    assert_eq!(world.transcripts[&open].events, turns, "an event of a tail that is closed");
+    assert_eq!(world.transcripts[&open].events, turns, "an event for a closed tail");
     let census = world.reactor.census();
     assert_eq!((census.jobs, census.tails, census.watches), (0, 0, 0));
 }
@@ -505,7 +511,8 @@ fn left(place: &Place, job: JobId, main: &OwnedFd) -> Left {
     }
 }
 
-/// One job of each kind: stubborn, with a child, finished, being stopped; and one that is detached.
+/// One job of each kind: stubborn, with a child, waiting for all, finished, being stopped; and one
+/// that is detached.
 fn one_of_each(world: &mut World) -> (Vec<(JobId, OwnedFd)>, (JobId, OwnedFd)) {
     let mut jobs = Vec::new();
     for script in [STUBBORN, "sleep 1000 & echo ready; wait"] {
@@ -528,7 +535,8 @@ fn one_of_each(world: &mut World) -> (Vec<(JobId, OwnedFd)>, (JobId, OwnedFd)) {
     (jobs, detached)
 }
 
-/// Nothing is left of the attached jobs, everything of the detached one; then ends that one.
+/// Checks that nothing is left of the attached jobs and everything of the detached one, and ends
+/// that one.
 #[track_caller]
 fn assert_only_the_detached_one_is_left(
     place: &Place,
@@ -543,7 +551,7 @@ fn assert_only_the_detached_one_is_left(
     let groups = directories(place.cgroup.as_deref().unwrap());
     assert_eq!(groups.len(), 1);
     end_group(&groups[0]);
-    // Its reactor is gone, and we are its parent.
+    // Its reactor is gone, so this process, its parent, has to reap it.
     waitid(WaitId::PidFd(main.as_fd()), WaitIdOptions::EXITED).unwrap();
 }
 
@@ -562,7 +570,7 @@ fn a_panic_of_the_host_ends_every_job_that_is_not_detached_and_removes_cgroup_an
     drop(reactor);
     let mut told = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        // The place of this world is removed by the unwinding, so it is another one.
+        // Unwinding removes the place of this world, so it is not the one that the reactor uses.
         let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), Place::new());
         told = Some(one_of_each(&mut world));
         resume_unwind(Box::new("the host panics"));
@@ -572,7 +580,7 @@ fn a_panic_of_the_host_ends_every_job_that_is_not_detached_and_removes_cgroup_an
     assert_only_the_detached_one_is_left(&place, &jobs, &detached);
 }
 
-/// The job's own cgroup, in a shell script.
+/// Sets `g` to the path of the job's own cgroup, in a shell script.
 fn own_group(mount: &Path) -> String {
     format!("g={}$(sed -n 's/^0:://p' /proc/self/cgroup)", mount.display())
 }
@@ -587,7 +595,7 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
          exec setsid sleep 1000' - $g & read line; exit 2",
         own_group(&mount)
     );
-    // It ends by itself, or is stopped while its members are all below its own group.
+    // It ends by itself, or is stopped while its children are in groups below its own.
     for stop in [false, true] {
         let (input, feed) = rustix::pipe::pipe().unwrap();
         let job = world.spawn(sh(&script).stdin_fd(input).grace(LONG));
@@ -612,8 +620,8 @@ fn the_groups_that_a_job_makes_inside_of_its_own_are_emptied_and_removed_with_it
 #[test]
 fn groups_nested_deeper_than_a_path_can_name_are_emptied_and_removed() {
     let Some(mut world) = World::new() else { return };
-    // Exits by itself only once the signal has reached its child. That speaks up itself: before it
-    // is another program, it has the shell's trap.
+    // Exits by itself only once the signal has reached its child. The child reports itself ready,
+    // because until it has executed a program it has the shell's trap.
     let script = "trap : TERM; sh -c 'echo $$; echo ready; exec sleep 1000' & \
                   until wait; do :; done; exit 7";
     let (job, child) = spawn_until_ready(&mut world, sh(script).grace(LONG));
@@ -653,7 +661,8 @@ fn a_main_process_that_moves_itself_to_another_cgroup_is_still_ended() {
         assert!(report.killed == kill && report.problems.is_empty(), "{report:?}");
         assert_eq!(report.exit, by(if kill { Signal::KILL } else { Signal::TERM }));
         assert!(!cgroup(&world, job).exists());
-        // What a privileged job takes out of its group is out of reach, but for the main process.
+        // A process that a privileged job moves out of its group is out of reach, except for the
+        // main process.
         assert_eq!(members(&other).len(), 1);
         end_group(&other);
         fs::create_dir(&other).unwrap();
@@ -672,7 +681,7 @@ fn a_cgroup_that_somebody_removes_or_freezes_does_not_hang_the_end_of_a_job() {
         processes.iter().all(is_dead) && report.killed && report.problems.is_empty(),
         "{report:?}"
     );
-    // The group of a job that has exited unseen can be removed by anybody.
+    // Anybody can remove the group of a job whose exit the reactor has not seen yet.
     let job = world.spawn(&sh("exit 6"));
     await_main(&world, job);
     fs::remove_dir(cgroup(&world, job)).unwrap();
@@ -687,8 +696,8 @@ fn a_host_that_ignores_the_death_of_children_runs_jobs_like_any_other() {
         return;
     }
     let Some(mut world) = World::new() else { return };
-    // The kernel reaps the children of such a host by itself. Since Linux 6.15 their status can be
-    // had all the same.
+    // The kernel reaps the children of such a host by itself. Since Linux 6.15 their status is
+    // available all the same.
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let known = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
@@ -721,7 +730,7 @@ fn the_environment_descriptors_and_signals_of_the_host_are_not_seen_by_a_job() {
     ) {
         return;
     }
-    // What the test is about is there.
+    // The host has what the job must not see.
     assert_eq!(std::env::var("HOST_SECRET").as_deref(), Ok("secret"));
     let of_host = fs::read_to_string("/proc/thread-self/status").unwrap();
     let set = |status: &str, name: &str| {
@@ -744,7 +753,7 @@ fn the_environment_descriptors_and_signals_of_the_host_are_not_seen_by_a_job() {
     for name in ["SigBlk:", "SigIgn:", "SigCgt:", "SigPnd:", "ShdPnd:"] {
         assert_eq!(set(&status, name), 0, "{name} {status}");
     }
-    // The fourth is that with which ls reads the directory.
+    // The fourth is the one with which ls reads the directory.
     let (list, _) = world.run(Command::new("/bin/ls").arg("/proc/self/fd"));
     assert_eq!(list, "0\n1\n2\n3\n");
     // A blocked SIGTERM would not end it.
@@ -799,12 +808,12 @@ fn removing_a_job_before_its_last_events_were_taken_withdraws_them() {
     ));
 }
 
-/// The clock once started when the spawn had returned, and so missed the start of the program.
+/// The clock used to start when the spawn returned, and so missed the start of the program.
 #[test]
 fn the_time_of_a_job_runs_from_the_spawn_on() {
     let Some(mut world) = World::new() else { return };
-    // Whoever is interrupted between two looks at the clock tries again; the clock that starts late
-    // is late each time.
+    // The test may be preempted between two readings of the clock, so it tries again; a clock that
+    // starts late is late each time.
     let includes_the_start = (0..100).any(|_| {
         let before = Instant::now();
         let job = world.spawn(&sh("exit 0"));
@@ -813,5 +822,5 @@ fn the_time_of_a_job_runs_from_the_spawn_on() {
         world.finish(job);
         elapsed * 10 >= took * 9
     });
-    assert!(includes_the_start, "the start of the program is not in the time of the job");
+    assert!(includes_the_start, "the time of the job does not include the start of the program");
 }

@@ -1,4 +1,4 @@
-//! Limits where the controllers are there: written, read back, and in force before the job's first
+//! Limits whose controllers are available: written, read back, and in force before the job's first
 //! instruction.
 
 use std::fs;

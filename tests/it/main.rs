@@ -18,7 +18,7 @@ mod poll;
 mod process_group;
 mod resources;
 mod smoke;
-// Of the examples, whose unit tests nothing else runs.
+// A part of the examples, whose unit tests nothing else runs.
 #[path = "../../examples/common/status.rs"]
 mod status;
 mod tails;

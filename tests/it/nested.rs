@@ -1,6 +1,6 @@
-//! The nested contract: the reactor's one descriptor is readable exactly when `poll(.., ZERO)` has
-//! work, for every kind of outer loop. Each scenario is driven by the outer loop alone: a lost
-//! wake-up is a wait in vain, a busy loop is a number of turns or readiness in silence.
+//! A reactor in another event loop: its one descriptor is readable exactly when `poll(.., ZERO)`
+//! has work, for every kind of outer loop. Each scenario is driven by the outer loop alone: a lost
+//! wake-up shows as a timeout, a busy loop as too many turns or as readiness without work.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use crate::support::{PATIENCE, World, append, sh};
 
-/// Long enough for whatever was left undone to show itself: every timer of the reactor is shorter.
+/// Long enough for work that was left undone to show: every timer of the reactor is shorter.
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// The loop of a host, in which the reactor is one descriptor among others.
@@ -22,12 +22,12 @@ pub(crate) enum Outer {
     Level(OwnedFd),
     Edge(OwnedFd),
     Mio(mio::Poll, mio::Events),
-    /// poll(2), which holds nothing between two waits: the descriptor is asked for at the first of
-    /// them, not before.
+    /// poll(2), which registers nothing between two waits: the descriptor is asked for at the first
+    /// wait, not before.
     Poll,
 }
 
-/// Which outer loops there are.
+/// The kinds of outer loops.
 pub(crate) const KINDS: [&str; 4] =
     ["level-triggered epoll", "edge-triggered epoll", "mio", "poll(2)"];
 
@@ -54,11 +54,12 @@ impl Outer {
         }
     }
 
-    /// Waits until the reactor's descriptor is readable; `false` when it was not in all that time.
+    /// Waits until the reactor's descriptor is readable, and returns `false` when the timeout has
+    /// passed.
     fn wait(&mut self, world: &World, timeout: Duration) -> bool {
         loop {
             match self.try_wait(world, timeout) {
-                // The process was stopped and continued: the wait begins anew.
+                // The process was stopped and continued, so the wait starts again.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other.unwrap(),
             }
@@ -85,12 +86,12 @@ impl Outer {
     }
 }
 
-/// A world in somebody else's loop.
+/// A world in an outer loop.
 pub(crate) struct Nested {
     pub(crate) world: World,
     outer: Outer,
     kind: &'static str,
-    /// How often the outer loop was told that there is work.
+    /// How often the descriptor became readable.
     wake_ups: usize,
 }
 
@@ -102,13 +103,13 @@ impl Nested {
         Some(Self { world, outer, kind, wake_ups: 0 })
     }
 
-    /// Turns, each on the word of the outer loop alone, until a condition holds.
+    /// Runs turns, each only once the descriptor is readable, until a condition holds.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut World) -> bool) {
         while !condition(&mut self.world) {
             assert!(
                 self.outer.wait(&self.world, PATIENCE),
-                "{}: lost wake-up: waited in vain until {what}",
+                "{}: lost wake-up: timed out waiting until {what}",
                 self.kind
             );
             self.wake_ups += 1;
@@ -116,7 +117,7 @@ impl Nested {
         }
     }
 
-    /// Turns, at least once, until there is an event.
+    /// Runs turns, at least one, until there is an event.
     #[track_caller]
     fn event(&mut self, what: &str) {
         self.world.events = Events::with_capacity(self.world.events.capacity());
@@ -128,7 +129,8 @@ impl Nested {
         self.until("the job is finished", |world| world.finished.contains_key(&job));
     }
 
-    /// Lets what is due be done, until nothing is; then there must be no readiness.
+    /// Runs turns while there is internal work, and checks that the descriptor is not readable
+    /// afterwards.
     #[track_caller]
     fn silent(&mut self) {
         let mut housekeeping = 0;
@@ -146,13 +148,13 @@ impl Nested {
     }
 }
 
-/// Plays a scenario in each kind of outer loop.
+/// Runs a scenario in each kind of outer loop.
 pub(crate) fn in_every_loop(change: impl Fn(&mut Config), scenario: impl Fn(&mut Nested)) {
     for kind in KINDS {
         let Some(mut nested) = Nested::inside(kind, &change) else { return };
         scenario(&mut nested);
         nested.silent();
-        // What was silent must not be deaf.
+        // A descriptor that was not readable must still become readable.
         let waker = nested.world.reactor.waker();
         thread::spawn(move || waker.wake().unwrap()).join().unwrap();
         let woken = nested.world.woken;
@@ -212,8 +214,7 @@ fn a_hot_log_is_followed_to_its_end_with_and_without_pacing() {
                     "{}: other bytes than were written",
                     nested.kind
                 );
-                // A line can cost one wake-up that brings it and one that finds the log quiet
-                // again.
+                // A line can cost one wake-up that reads it and one that finds the log quiet again.
                 assert!(
                     nested.wake_ups < 2 * LINES + 100,
                     "{}: {} wake-ups",
@@ -235,7 +236,7 @@ fn a_hot_log_that_goes_quiet_is_silent_but_not_forgotten() {
             let path = file_with(&nested.world, "");
             let tail = nested.world.tail_file(&path, Position::Start);
             for round in 1..=3 {
-                // Each within a pace of the one before: enough to make it hot.
+                // Each less than a pace after the last, which makes the log hot.
                 for line in 1..=6 {
                     append(&path, "line\n");
                     nested.until("the line is there", |world| {
@@ -253,7 +254,7 @@ fn a_hot_log_that_goes_quiet_is_silent_but_not_forgotten() {
 }
 
 #[test]
-fn a_grace_period_that_ends_is_told() {
+fn a_grace_period_that_ends_is_reported() {
     in_every_loop(
         |_| {},
         |nested| {
@@ -261,7 +262,7 @@ fn a_grace_period_that_ends_is_told() {
                 nested.world.spawn(&sh("trap '' TERM; echo ready; while :; do sleep 100; done"));
             let tail = nested.world.tail(job, Position::Start);
             nested.until("the job ignores the signal", |world| bytes(world, tail) > 0);
-            // Outside of poll, in the middle of the host's own work.
+            // Outside of `poll`, as from the host's own code.
             nested.world.reactor.stop_within(job, Duration::from_millis(30)).unwrap();
             nested.finish(job);
             assert!(nested.world.finished[&job].killed);
@@ -272,7 +273,7 @@ fn a_grace_period_that_ends_is_told() {
 }
 
 #[test]
-fn a_time_limit_that_ends_is_told() {
+fn a_time_limit_that_ends_is_reported() {
     in_every_loop(
         |_| {},
         |nested| {
@@ -301,7 +302,7 @@ fn a_stop_outside_of_poll_is_followed_by_the_end() {
 }
 
 #[test]
-fn events_that_found_no_room_are_told_of_at_once() {
+fn events_that_found_no_room_are_reported_at_once() {
     in_every_loop(
         |_| {},
         |nested| {
@@ -327,7 +328,7 @@ fn a_tail_that_becomes_up_to_date_outside_of_poll_hears_of_the_next_line() {
         |_| {},
         |nested| {
             let path = file_with(&nested.world, "old\n");
-            // Not one that the world reads by itself.
+            // A tail that the world does not read by itself.
             let tail = nested.world.reactor.tail_file(&path, Position::Start, Token(7)).unwrap();
             let mut buffer = [0; 64];
             for round in 0..20 {
@@ -337,7 +338,7 @@ fn a_tail_that_becomes_up_to_date_outside_of_poll_hears_of_the_next_line() {
                     Read::Data(4),
                     "round {round}"
                 );
-                // Written before the reactor knows that somebody wants to hear of it, or after.
+                // Written before the reactor knows that the tail waits, or after.
                 if round % 2 == 0 {
                     append(&path, "new\n");
                 }
@@ -356,7 +357,7 @@ fn a_tail_that_becomes_up_to_date_outside_of_poll_hears_of_the_next_line() {
 }
 
 #[test]
-fn a_tail_opened_outside_of_poll_is_told_of() {
+fn a_tail_opened_outside_of_poll_is_reported() {
     in_every_loop(
         |_| {},
         |nested| {
@@ -390,7 +391,7 @@ fn a_closed_tail_leaves_no_readiness_behind() {
 }
 
 #[test]
-fn work_from_before_the_descriptor_was_asked_for_is_told_of() {
+fn work_from_before_the_descriptor_was_asked_for_is_reported() {
     for kind in KINDS {
         for what in ["a tail", "a time limit"] {
             let Some(mut world) = World::new() else { return };

@@ -1,4 +1,4 @@
-//! `poll` itself: how long it waits, what ends the wait, and how events come out of it.
+//! `poll` itself: how long it waits, what ends the wait, and which events it returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use rustix::thread::gettid;
 
 use crate::support::{PATIENCE, World, alone, append, sh};
 
-/// Waits until there are events, and gives them in short: what happened, and whose token it has.
+/// Polls once, and returns the events in short: what happened, and the token.
 fn happenings(
     reactor: &mut Reactor,
     events: &mut Events,
@@ -31,8 +31,8 @@ fn happenings(
 #[test]
 fn a_timeout_of_zero_does_not_wait() {
     let Some(mut world) = World::new() else { return };
-    // The best of many: a busy machine delays some of them, but not all. The shortest wait that
-    // epoll knows is 1 ms.
+    // The best of many, because a busy machine delays some of them, but not all. The shortest
+    // timeout of epoll_wait is 1 ms.
     let best = (0..1000).map(|_| {
         let before = Instant::now();
         world.turn(Some(Duration::ZERO));
@@ -61,8 +61,8 @@ fn a_poll_never_returns_before_its_timeout_without_an_event() {
 fn a_timeout_below_a_millisecond_is_not_rounded_up() {
     let Some(mut world) = World::new() else { return };
     let timeout = Duration::from_micros(50);
-    // A busy machine delays some of them, but not all; some end early by themselves, when the
-    // process was stopped.
+    // A busy machine delays some of them, but not all. Even with rounding a few would be quick,
+    // where the process was preempted until the timeout had passed, so one is not enough.
     let quick = (0..400).filter(|_| {
         let before = Instant::now();
         world.turn(Some(timeout));
@@ -89,8 +89,8 @@ fn a_timeout_too_long_for_any_clock_is_no_timeout() {
     }
 }
 
-/// Polls while another thread interrupts that again and again, as long as it takes, and at most for
-/// `PATIENCE`; says whether a signal has arrived.
+/// Polls while another thread keeps interrupting that with signals, for at most `PATIENCE`, and
+/// returns whether a signal has arrived.
 fn poll_under_fire(
     world: &mut World,
     timeout: Option<Duration>,
@@ -112,7 +112,7 @@ fn poll_under_fire(
                 // The kernel prefers the thread that is named, if that can take the signal.
                 kill_process(polling, rustix::process::Signal::USR1).unwrap();
                 shots += 1;
-                // The pause is the interval of the fire, not a wait for anything.
+                // The interval between signals, not a wait for anything.
                 thread::sleep(Duration::from_millis(3));
                 if shots >= 20 && handled.load(Ordering::Acquire) {
                     meanwhile.take().into_iter().for_each(|meanwhile| meanwhile());
@@ -125,7 +125,7 @@ fn poll_under_fire(
     over.store(true, Ordering::Release);
     let gave_up = fire.join().unwrap();
     signal_hook::low_level::unregister(registered);
-    assert!(!gave_up, "the interruptions made the poll last for ever");
+    assert!(!gave_up, "the interruptions kept the poll from ending");
     handled.load(Ordering::Acquire)
 }
 
@@ -136,7 +136,7 @@ fn a_signal_to_the_host_neither_ends_nor_prolongs_a_poll() {
     }
     let Some(mut world) = World::new() else { return };
     for timeout in [Duration::from_millis(100), Duration::from_micros(100_300)] {
-        // A busy machine may not let the other thread run in all that time.
+        // Tried again, because a busy machine may not run the other thread in all that time.
         let interrupted = (0..100).any(|_| {
             let before = Instant::now();
             let interrupted = poll_under_fire(&mut world, Some(timeout), || {});
@@ -156,8 +156,8 @@ fn housekeeping_without_an_event_does_not_prolong_a_poll() {
     let Some(mut world) = World::new() else { return };
     let path = world.place.dir.path().join("file.log");
     fs::write(&path, "").unwrap();
-    // A tail that waits for a byte far away, in a file that grows all the time: work, but never an
-    // event.
+    // A tail that waits for a distant offset in a file that grows all the time causes work, but
+    // never an event.
     world.tail_file(&path, Position::Offset(u64::MAX));
     let over = Arc::new(AtomicBool::new(false));
     let writer = {
@@ -179,7 +179,7 @@ fn housekeeping_without_an_event_does_not_prolong_a_poll() {
         assert!(world.events.is_empty(), "{:?}", world.events);
     }
     over.store(true, Ordering::Release);
-    assert!(!writer.join().unwrap(), "the writes made the poll last for ever");
+    assert!(!writer.join().unwrap(), "the writes kept the poll from ending");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn an_interruption_does_not_start_the_time_anew() {
     let Some(mut world) = World::new() else { return };
     let path = world.place.dir.path().join("file.log");
     fs::write(&path, "").unwrap();
-    // A tail that waits for a byte far away: growth is work, but no event.
+    // A tail that waits for a distant offset: growth causes work, but no event.
     world.tail_file(&path, Position::Offset(u64::MAX));
     let timeout = Duration::from_millis(100);
     let mut waited = || {
@@ -206,7 +206,8 @@ fn an_interruption_does_not_start_the_time_anew() {
         assert!(waited >= timeout);
         waited
     };
-    // Begun anew, it is 160 ms at best. A busy machine delays some of the polls, but not all.
+    // A timeout that started again would take at least 160 ms. A busy machine delays some of the
+    // polls, but not all.
     assert_eq!((0..50).filter(|_| waited() < timeout.mul_f32(1.5)).take(3).count(), 3);
 }
 
@@ -239,7 +240,7 @@ fn no_wake_is_lost_between_two_polls() {
         }
     });
     for round in 1..=2000 {
-        // The wake comes before, during or after the poll has begun.
+        // The wake comes before the poll or during it.
         to_thread.send(()).unwrap();
         world.until("it was woken", |world| world.woken == round);
     }
@@ -266,7 +267,7 @@ fn what_has_no_room_comes_with_the_next_poll_oldest_first() {
     let mut events = Events::with_capacity(3);
     let mut all = Vec::new();
     for expected in [3, 3, 3, 1] {
-        // Without a timeout: what is left over must not wait for anything.
+        // Without a timeout, because queued events must be returned without waiting.
         let some = happenings(&mut world.reactor, &mut events, None);
         assert_eq!(some.len(), expected);
         all.extend(some);
@@ -296,7 +297,7 @@ fn events_have_room_for_one_at_least() {
 #[test]
 fn the_events_of_a_job_come_in_the_documented_order() {
     let Some(mut world) = World::new() else { return };
-    // The rest writes once the main process is reaped.
+    // The child writes once the main process is reaped.
     let mut command =
         sh("echo first; (while kill -0 $$ 2>/dev/null; do sleep 0.01; done; echo last) &");
     command.end_policy(EndPolicy::WaitAll);
@@ -313,7 +314,7 @@ fn the_events_of_a_job_come_in_the_documented_order() {
     assert_eq!(seen.iter().filter(|event| *event == "exited 1").count(), 1, "{seen:?}");
     let exited = seen.iter().position(|event| event == "exited 1").unwrap();
     let last_readable = seen.iter().rposition(|event| event == "readable 2").unwrap();
-    // What is written after the exit of the main process is told of between the two.
+    // Output that follows the exit of the main process is reported between `Exited` and `Finished`.
     assert!(exited < last_readable, "{seen:?}");
     assert!(
         happenings(&mut world.reactor, &mut events, Some(Duration::from_millis(50))).is_empty()

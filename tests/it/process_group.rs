@@ -22,7 +22,7 @@ fn grouped() -> World {
     World::around(Reactor::with_config(&config).unwrap(), place)
 }
 
-/// Turns until a tail has so many lines, and gives them as numbers.
+/// Runs turns until a tail has this many lines, and returns those that are numbers.
 #[track_caller]
 fn numbers(world: &mut World, tail: TailId, lines: usize) -> Vec<u32> {
     world.until("the job has printed its numbers", |world| {
@@ -56,7 +56,7 @@ fn what_the_main_process_leaves_in_its_group_is_killed_at_the_end() {
         let report = world.finish(job);
         let rest = numbers(&mut world, tail, 2);
         assert_eq!(rest.len(), 2);
-        assert!(rest.iter().all(|pid| !is_alive(*pid)), "{rest:?} live on");
+        assert!(rest.iter().all(|pid| !is_alive(*pid)), "{rest:?} are still running");
         assert!(report.killed);
         assert!(report.problems.is_empty(), "{:?}", report.problems);
     }
@@ -65,7 +65,7 @@ fn what_the_main_process_leaves_in_its_group_is_killed_at_the_end() {
 #[test]
 fn a_job_that_waits_for_all_lasts_until_the_last_of_its_group_is_gone() {
     let mut world = grouped();
-    // The rest writes only once the main process is gone, if not reaped.
+    // The child writes only once the main process is a zombie.
     let script = "main=$$; (until grep -q '^State:.Z' /proc/$main/status; do sleep 0.01; done; \
         echo late) & echo early";
     let job = world.spawn(sh(script).end_policy(EndPolicy::WaitAll));
@@ -83,7 +83,7 @@ fn the_number_of_the_group_stays_taken_until_the_job_is_finished() {
     let pid = world.reactor.status(job).unwrap().pid;
     let tail = world.tail(job, Position::Start);
     world.until("the main process is gone", |world| world.exited.contains_key(&job));
-    // As a zombie it keeps its number, and so that of the group, from anybody else.
+    // A zombie keeps its pid, and so the id of its group, from being used again.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(stat.contains(") Z "), "{stat}");
     let rest = numbers(&mut world, tail, 1);
@@ -104,7 +104,7 @@ fn a_stop_reaches_every_process_of_the_group() {
     let report = world.finish(job);
     assert_eq!(report.exit, Exit::Signal { signal: Signal::TERM, core_dumped: false });
     assert_eq!(report.stopped_by, Some(StopCause::Stop));
-    assert!(rest.iter().all(|pid| !is_alive(*pid)), "{rest:?} live on");
+    assert!(rest.iter().all(|pid| !is_alive(*pid)), "{rest:?} are still running");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_group_that_ignores_the_stop_signal_is_killed_after_the_grace_period() {
     assert!(!is_alive(rest[0]));
 }
 
-/// A process that is nobody's job any more, killed on drop.
+/// A process that no longer belongs to a job. It is killed on drop.
 struct Stray(u32);
 
 impl Drop for Stray {
@@ -163,7 +163,7 @@ fn dropping_the_reactor_kills_the_groups() {
     let pids = numbers(&mut world, tail, 2);
     assert_eq!(pids[0], world.reactor.status(job).unwrap().pid);
     drop(world);
-    assert!(pids.iter().all(|pid| !is_alive(*pid)), "{pids:?} live on");
+    assert!(pids.iter().all(|pid| !is_alive(*pid)), "{pids:?} are still running");
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_user_without_any_privilege_or_cgroup_can_run_jobs() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can become somebody else");
+        eprintln!("skipped: only root can change its user");
         return;
     }
-    // This thread alone, which is the one that the jobs are started by.
+    // Only this thread, which is the one that starts the jobs.
     set_thread_groups(&[]).unwrap();
     let nobody = 65_534;
     let (gid, uid) =
@@ -184,7 +184,7 @@ fn a_user_without_any_privilege_or_cgroup_can_run_jobs() {
     set_thread_res_uid(uid, uid, uid).unwrap();
 
     let place = Place::new();
-    assert_eq!(place.cgroup, None, "nobody has a cgroup tree here");
+    assert_eq!(place.cgroup, None, "the user nobody has no cgroup tree here");
     let mut config = place.config();
     config.containment(Containment::ProcessGroup);
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);

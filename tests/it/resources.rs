@@ -1,9 +1,8 @@
-//! Resource control: limits have the effect that they promise, and what a job uses, lacks and waits
-//! for is told.
+//! Resource control: limits take effect, and what a job uses and what it stalls for is reported.
 //!
-//! What needs controllers, pressure or a disk runs in the virtual machine of `tests/vm`; elsewhere
-//! it says that it is skipped. Ratios are measured over seconds on one processor and hold on a slow
-//! machine as well.
+//! Tests that need controllers, pressure or a disk run in the virtual machine of `tests/vm`;
+//! elsewhere they print that they are skipped. Ratios are measured over seconds on one processor,
+//! and hold on a slow machine as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,14 +47,14 @@ fn cpu_time(world: &World, job: JobId) -> Duration {
     cpu.user + cpu.system
 }
 
-/// How much of a figure two jobs collect over the same seconds.
+/// By how much a figure of each job grows over the same interval.
 fn over(
     world: &mut World,
     time: Duration,
     jobs: &[JobId],
     figure: impl Fn(&World, JobId) -> f64,
 ) -> Vec<f64> {
-    // The first second is for what has to settle.
+    // The first second is not measured, so that the jobs can settle.
     world.turn_for(Duration::from_secs(1));
     let before: Vec<f64> = jobs.iter().map(|job| figure(world, *job)).collect();
     world.turn_for(time);
@@ -168,13 +167,13 @@ fn a_kill_for_a_limit_above_the_job_is_told_apart() {
     if !world.has_controllers(&["memory"]) {
         return;
     }
-    // The group above the job's has the limit; the job asks for one that it does not meet.
+    // The limit is on the group above the job's; the job's own limit is not reached.
     let mut limits = Limits::new();
     limits.memory_high(ByteSize::from_bytes(1 << 30));
     world.run(sh("true").limits(&limits));
     let above = world.place.cgroup.clone().unwrap();
     fs::write(above.join("memory.max"), "33554432").unwrap();
-    // Each of two that are killed at the same time, and one that comes later.
+    // Two that are killed at the same time, and one later.
     let hungry = sh("exec dd if=/dev/zero of=/dev/null bs=64M count=1").limits(&limits).clone();
     let pair = [world.spawn(&hungry), world.spawn(&hungry)];
     for job in pair {
@@ -195,7 +194,7 @@ fn a_kill_because_the_system_is_out_of_memory_is_told_apart() {
         skip_outside_vm("only a virtual machine may run out of memory");
         return;
     }
-    // By whom the kernel is to begin: not by another test.
+    // Makes the kernel choose a process of this job first, not one of another test.
     let mut script = "echo 1000 > /proc/self/oom_score_adj; ".to_owned();
     for _ in 0..3 {
         script += "dd if=/dev/zero of=/dev/null bs=1000M count=1 & ";
@@ -216,7 +215,7 @@ fn accounting_that_is_asked_for_enables_the_controllers_that_are_there() {
     assert_eq!(
         read("cgroup.subtree_control").trim(),
         "",
-        "nothing is enabled that nobody asked for"
+        "a controller is enabled that nobody asked for"
     );
     let (_, report) = world.run(sh("true").accounting(true));
     let stats = report.stats.as_ref().unwrap();
@@ -240,8 +239,8 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
     if !world.has_controllers(&["cpu", "memory"]) {
         return;
     }
-    // The job's group is to be below one that has a process: the kernel forbids that to some
-    // controllers, and others would make it a group that can hold no further jobs.
+    // The job's group would be below one that has a process. The kernel forbids that for some
+    // controllers, and others would make that group one that can hold no further jobs.
     let above = world.place.cgroup.clone().unwrap();
     let inside = world.spawn(&sh("exec sleep 1000"));
     let pid = world.reactor.status(inside).unwrap().pid;
@@ -267,7 +266,7 @@ fn a_controller_that_the_hosts_own_processes_block_is_explained_and_left_as_it_w
             ("", "domain")
         );
     }
-    // What needs no controller still runs.
+    // Jobs that need no controller still run.
     world.run(&sh("true"));
     world.run(sh("true").accounting(true));
     kill_all(&mut world, &[inside]);
@@ -294,9 +293,9 @@ fn a_job_above_its_memory_mark_is_slowed_down_and_lives() {
     });
     let stats = world.reactor.stats(job).unwrap();
     assert!(stats.memory.unwrap().high_events > 0, "{stats:?}");
-    // The kernel counts for its triggers apart from what the files tell.
+    // The kernel accounts for triggers apart from what the files show, so less is expected here.
     assert!(stats.memory_pressure.unwrap().some.total >= Duration::from_millis(50), "{stats:?}");
-    assert!(world.exited.is_empty(), "the job lives");
+    assert!(world.exited.is_empty(), "the job has exited");
     kill_all(&mut world, &[job]);
     assert_eq!(world.finished[&job].oom, None);
 }
@@ -381,7 +380,7 @@ fn hold_cost_model() -> Held {
     COST_MODEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The cost model of the disk, switched on for as long as this lives.
+/// The cost model of the disk, switched on until this is dropped.
 struct CostModel(Device, #[expect(dead_code, reason = "held until the model is off")] Held);
 
 impl CostModel {
@@ -435,11 +434,12 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
     kill_all(&mut world, &jobs);
 }
 
-/// Jobs that stall for a resource, and what to kill in the end.
+/// Spawns jobs that stall for a resource. Where that is not possible, prints why and returns
+/// `None`.
 fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
     let mut limits = Limits::new();
     Some(match resource {
-        // That takes no controller: each of the two waits while the other one runs.
+        // This needs no controller: each of the two processes waits while the other one runs.
         Stallable::Cpu => {
             vec![world.spawn(&sh(
                 "taskset -p 1 $$ > /dev/null; while :; do :; done & while :; do :; done",
@@ -468,8 +468,8 @@ fn stalling(world: &mut World, resource: Stallable) -> Option<Vec<JobId>> {
     })
 }
 
-/// Without CAP_SYS_RESOURCE, of which not even every root user has the real one, only multiples of
-/// two seconds are to be had.
+/// Without CAP_SYS_RESOURCE in the initial user namespace, which not every root user has, only
+/// multiples of two seconds are allowed.
 fn window() -> Duration {
     let privileged =
         std::env::var_os("JOBWORKER_VM").is_some() && rustix::process::geteuid().is_root();
@@ -491,23 +491,23 @@ fn stalls_for_each_resource_come_as_events() {
         let Some(mut world) = World::new() else { return };
         let Some(jobs) = stalling(&mut world, resource) else { continue };
         world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
-        world.until("the stall is told", |world| {
+        world.until("the stall is reported", |world| {
             world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource))
         });
-        // The job may end at any moment: its trigger goes with it.
+        // A job may end at any time, and its trigger is released with it.
         kill_all(&mut world, &jobs);
     }
 }
 
 #[test]
-fn stalls_are_told_inside_of_a_raw_epoll_of_mio_and_of_poll() {
+fn stalls_are_reported_inside_of_a_raw_epoll_of_mio_and_of_poll() {
     for resource in [Stallable::Cpu, Stallable::Memory, Stallable::Io] {
         in_every_loop(
             |_| {},
             |nested| {
                 let Some(jobs) = stalling(&mut nested.world, resource) else { return };
                 nested.world.reactor.watch_pressure(jobs[0], resource, stall()).unwrap();
-                nested.until("the stall is told", |world| {
+                nested.until("the stall is reported", |world| {
                     world.resource_events.iter().any(|event| is_pressure(event, jobs[0], resource))
                 });
                 for job in jobs {
@@ -520,21 +520,21 @@ fn stalls_are_told_inside_of_a_raw_epoll_of_mio_and_of_poll() {
 }
 
 #[test]
-fn a_stall_is_told_once_per_window_however_often_a_nested_reactor_is_polled() {
+fn a_stall_is_reported_once_per_window_however_often_a_nested_reactor_is_polled() {
     let Some(mut nested) = Nested::inside(KINDS[0], |_| {}) else { return };
     let job = stalling(&mut nested.world, Stallable::Cpu).unwrap()[0];
     let noise = nested.world.spawn(&sh("while :; do echo tick; sleep 0.02; done"));
     let tail = nested.world.tail(noise, Position::Start);
     let armed = Instant::now();
     nested.world.reactor.watch_pressure(job, Stallable::Cpu, stall()).unwrap();
-    nested.until("the stall was told three times", |world| {
+    nested.until("the stall was reported three times", |world| {
         let told = world
             .resource_events
             .iter()
             .filter(|event| is_pressure(event, job, Stallable::Cpu))
             .count();
         let windows = armed.elapsed().as_secs_f64() / window().as_secs_f64();
-        assert!(told as f64 <= windows + 1.0, "told {told} times in {windows:.1} windows");
+        assert!(told as f64 <= windows + 1.0, "reported {told} times in {windows:.1} windows");
         told >= 3
     });
     assert!(!nested.world.transcripts[&tail].bytes.is_empty(), "nothing else has woken the loop");
@@ -549,7 +549,7 @@ fn stalls_of_the_whole_system_come_as_events() {
     let Some(mut world) = World::new() else { return };
     let Some(jobs) = stalling(&mut world, Stallable::Cpu) else { return };
     world.reactor.watch_system_pressure(Stallable::Cpu, stall(), Token(7)).unwrap();
-    world.until("the stall is told", |world| {
+    world.until("the stall is reported", |world| {
         world
             .resource_events
             .iter()
@@ -569,7 +569,7 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
         Stall::some(Duration::ZERO, second),
         Stall::full(second * 2, second),
         Stall::some(second, second * 11),
-        // By root, Linux has taken windows of less than 500 ms since 6.5.
+        // Since 6.5, Linux accepts windows of less than 500 ms from root.
         Stall::some(Duration::from_nanos(1), Duration::from_nanos(1)),
     ];
     for stall in bad {
@@ -594,7 +594,7 @@ fn a_trigger_that_the_kernel_refuses_is_a_clear_error() {
 }
 
 #[test]
-fn freezing_and_thawing_are_told_when_they_are_done() {
+fn freezing_and_thawing_are_reported_when_they_are_done() {
     let Some(mut world) = World::new() else { return };
     let job = world.spawn(&sh("while :; do echo tick; sleep 0.01; done"));
     let tail = world.tail(job, Position::Start);
@@ -645,7 +645,7 @@ fn a_spawn_into_a_frozen_group_is_refused_instead_of_hanging() {
 fn a_limit_that_the_host_cannot_enforce_is_its_typed_error_and_leaves_nothing() {
     let Some(mut world) = World::new() else { return };
     let above = world.place.cgroup.clone().unwrap();
-    // The engine enables for the jobs what any group above them has.
+    // The reactor enables for the jobs what is available in any group above them.
     let of = |path: &Path| fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
     let available: String = above.ancestors().map(|path| of(path) + " ").collect();
     const DISK: Device = Device::new(259, 0);
@@ -697,7 +697,7 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
     if !world.has_controllers(&["cpu", "cpuset", "memory", "io", "pids", "hugetlb"]) {
         return;
     }
-    // Whether there is an io.weight depends on it.
+    // Whether there is an io.weight depends on the cost model.
     let _held = hold_cost_model();
     const SIZE: ByteSize = ByteSize::from_bytes(1 << 30);
     let ms = Duration::from_millis;
@@ -723,15 +723,15 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
     for (file, value) in limits.iter() {
         assert_eq!(found.get(file), Some(value), "{file}");
     }
-    // Whatever page sizes the machine has.
+    // There is one file for each size of huge pages that the machine has.
     let sizes = fs::read_dir("/sys/kernel/mm/hugepages").unwrap().count();
     assert_eq!(found.iter().filter(|(file, _)| file.starts_with("hugetlb.")).count(), sizes);
-    // Given back to the same job, and to another one.
+    // They can be set again on the same job, and on another one.
     world.reactor.set_limits(job, &found).unwrap();
     assert_eq!(world.reactor.limits(job).unwrap(), found);
     let same = world.spawn(sh("sleep 1000").limits(&found));
     assert_eq!(world.reactor.limits(same).unwrap(), found);
-    // Those that exclude others, or that a kernel may lack.
+    // Limits that exclude others, or that a kernel may lack.
     let changes: [(&str, Set); 5] = [
         ("io.latency", |limits| {
             limits.io_latency(self::disk().unwrap(), Duration::from_millis(20))
@@ -761,7 +761,7 @@ fn every_limit_is_taken_and_reads_back_and_a_file_that_is_not_there_is_its_typed
             ),
         }
     }
-    // An idle job has no weight; one that is not gets another's.
+    // An idle job has no weight, and gets one again when it is no longer idle.
     world.reactor.set_limits(job, &found).unwrap();
     let idle = |found: &Limits| found.get("cpu.idle").cloned();
     let now = world.reactor.limits(job).unwrap();
@@ -790,7 +790,7 @@ fn prepared_groups_are_given_out_and_the_rest_removed() {
     let job = world.spawn(&sh("sleep 1000"));
     assert!(
         ready.contains(&world.reactor.status(job).unwrap().cgroup.unwrap()),
-        "the job is in a prepared group"
+        "the job is not in a prepared group"
     );
     assert_eq!(directories(&above).len(), 3);
     world.reactor.prepare(&limits, 3).unwrap();
@@ -806,7 +806,7 @@ fn prepared_groups_are_given_out_and_the_rest_removed() {
 fn groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not() {
     const HOST: &str = "JOBWORKER_TEST_DEAD_HOST";
     if let Some(cgroup) = std::env::var_os(HOST) {
-        // The host that dies: it leaves a job behind, for its destructors never run.
+        // The host that dies. It leaves its jobs behind, because its destructors never run.
         let place = Place::new();
         let mut reactor = Reactor::with_config(place.config().cgroup_parent(cgroup)).unwrap();
         reactor.spawn(&sh("sleep 1000"), Token(0)).unwrap();
@@ -830,13 +830,13 @@ fn groups_of_a_dead_host_are_swept_and_those_of_a_living_one_are_not() {
         .env(HOST, &above)
         .status()
         .unwrap();
-    assert!(!status.success(), "the host was to die");
-    // Its group of the placement probe is gone already.
+    assert!(!status.success(), "the host has not died");
+    // The group of its placement test is gone already.
     assert_eq!(directories(&above).len(), 3);
     let swept = world.reactor.sweep().unwrap();
     assert_eq!(swept.len(), 1, "{swept:?}");
     let left = directories(&above);
-    assert_eq!(left.len(), 2, "the living job's and the detached one's");
+    assert_eq!(left.len(), 2, "those of the running job and of the detached one");
     assert!(left.contains(&world.reactor.status(own).unwrap().cgroup.unwrap()));
     // Once its processes are gone, the group of the detached job is swept as well.
     let detached = left.iter().find(|path| !path.ends_with(own.to_string())).unwrap();
@@ -890,8 +890,7 @@ fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_
         let cgroup = reactor.status(job).unwrap().cgroup.unwrap();
         cgroup.parent().unwrap().to_owned()
     };
-    // Root may make groups at the root of the tree, and does so unless it was given a place of its
-    // own.
+    // Root may make groups at the root of the tree, and does so unless a group was delegated to it.
     let is_root = rustix::process::geteuid().is_root();
     assert_eq!(parent_of_a_job(), if is_root { cgroup_mount().unwrap() } else { own.clone() });
     // As systemd does for Delegate=yes.
@@ -901,7 +900,7 @@ fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_
     move_to(&before);
 }
 
-/// Moves this process to another cgroup, and gives the one that it was in.
+/// Moves this process to another cgroup, and returns the one that it was in.
 fn move_to(cgroup: &Path) -> PathBuf {
     let table = fs::read_to_string("/proc/self/cgroup").unwrap();
     let before = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();

@@ -1,4 +1,4 @@
-//! The main job, end to end: a program runs in its own cgroup and its tails get every byte.
+//! The basics, end to end: a program runs in its own cgroup, and its tails get every byte.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -96,7 +96,7 @@ fn one_job_can_be_waited_for_without_losing_an_event_of_another() {
     assert_eq!(report.exit, Exit::Code(7));
     // Once it is finished, there is nothing to wait for.
     assert_eq!(world.reactor.wait(job).unwrap().exit, Exit::Code(7));
-    // Whatever happened meanwhile comes with the next poll, its own events included.
+    // The events that occurred meanwhile, its own included, are returned by the next poll.
     world.finish(other);
     world.finish(job);
     assert_eq!(world.text(tail), "other\n");

@@ -1,6 +1,6 @@
-//! The tests' vocabulary: a [`World`] with a reactor, a cgroup and a directory of its own, which
-//! checks on every event that the promises about order and number hold, and on drop that nothing is
-//! left.
+//! The vocabulary of the tests: a [`World`] with a reactor, a cgroup and a directory of its own. It
+//! checks the order and number of the events of each job, and when it is dropped, that no process
+//! is left in its cgroup.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,12 +22,12 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
-/// How long a test waits for what must happen. Generous: it bounds a failure, it does not measure.
+/// How long a test waits for something that must happen. It is generous, because it only bounds a
+/// failure and measures nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a test does what it does many times: in the VM of tests/vm, which emulates its
-/// processor, a tenth as often. There it is about another kernel; the full number is run on the
-/// host.
+/// How many rounds a test runs: a tenth as many in the VM of tests/vm, whose processor is emulated.
+/// The VM is there to test another kernel; the full number runs on the host.
 pub(crate) fn rounds(number: usize) -> usize {
     if std::env::var_os("JOBWORKER_VM").is_some() { number / 10 } else { number }
 }
@@ -39,7 +39,7 @@ pub(crate) fn sh(script: &str) -> Command {
     command
 }
 
-/// Everything one tail was given.
+/// Everything that one tail has read.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Transcript {
     pub(crate) bytes: Vec<u8>,
@@ -47,12 +47,12 @@ pub(crate) struct Transcript {
     pub(crate) truncated_at: Vec<usize>,
     /// Whether it has reported the end of the log.
     pub(crate) ended: bool,
-    /// How many `Readable` events came for it.
+    /// How many `Readable` events there were for it.
     pub(crate) events: usize,
 }
 
-/// What a reactor and its process hold of the system; equal before and after whatever leaves
-/// nothing behind.
+/// The system resources that a reactor and its process hold. They are the same before and after an
+/// operation that leaves nothing behind.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(crate) struct Footprint {
     pub(crate) census: Census,
@@ -72,13 +72,13 @@ pub(crate) struct World {
     /// How often `poll` has returned.
     pub(crate) turns: usize,
     pub(crate) woken: usize,
-    /// Events of resources: pressure, want of memory, freezing.
+    /// Events about resources: pressure, out of memory, freezing.
     pub(crate) resource_events: Vec<Event>,
     pub(crate) place: Place,
 }
 
-/// A cgroup and a directory that are removed on drop; a field after the reactor, so that it goes
-/// first.
+/// A cgroup and a directory, which are removed on drop. In a [`World`] this field comes after the
+/// reactor, so that the reactor is dropped first.
 pub(crate) struct Place {
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) dir: TempDir,
@@ -90,7 +90,7 @@ impl Place {
         self.dir.path().join("logs")
     }
 
-    /// A directory, and a cgroup if this system has a tree to make it in.
+    /// A directory, and a cgroup if one can be made on this system.
     pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new().prefix("jobworker-test-").tempdir().unwrap();
@@ -122,7 +122,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(cgroup) = &self.cgroup else { return };
-        // Only groups that nobody is in can be removed: a job that was left behind makes this fail.
+        // Only empty groups can be removed, so a job that was left behind makes this fail.
         for left in directories(cgroup) {
             let _ = fs::remove_dir(left);
         }
@@ -140,8 +140,8 @@ pub(crate) fn cgroup_mount() -> Option<PathBuf> {
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
-/// Where a test may make its cgroup, best first: at the root of the tree, else beside or below its
-/// own, which is what was delegated to a user that is not root.
+/// Where a test may make its cgroup, in order of preference: at the root of the tree, beside its
+/// own, or below its own. The last two are for a user to whom a part of the tree was delegated.
 fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
     let table = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = table
@@ -154,13 +154,13 @@ fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Prints why a test is skipped because of something that only the VM of tests/vm has; there it
-/// fails instead.
+/// Prints why a test is skipped, for lack of something that the VM of tests/vm has. There it panics
+/// instead.
 #[track_caller]
 pub(crate) fn skip_outside_vm(reason: &str) {
     assert!(
         std::env::var_os("JOBWORKER_VM").is_none(),
-        "nothing of this kind is skipped in the VM: {reason}"
+        "this must not be skipped in the VM: {reason}"
     );
     eprintln!("skipped: {reason}");
 }
@@ -172,13 +172,13 @@ pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
 }
 
 impl World {
-    /// A world with the default configuration, or `None`, with the reason printed, where there is
-    /// no cgroup tree.
+    /// A world with the default configuration. Where no cgroup can be made, prints why the test is
+    /// skipped and returns `None`.
     pub(crate) fn new() -> Option<Self> {
         Self::with(|_| {})
     }
 
-    /// A world whose configuration is changed first.
+    /// Like [`new`](Self::new), with a configuration that `change` has changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Option<Self> {
         let place = Place::new();
         if place.cgroup.is_none() {
@@ -206,8 +206,8 @@ impl World {
         }
     }
 
-    /// Whether jobs of this world can have these controllers; if not, the test is to be skipped,
-    /// and it was said why.
+    /// Whether these controllers are available to the jobs of this world. If not, prints why the
+    /// test is skipped.
     #[track_caller]
     pub(crate) fn has_controllers(&self, names: &[&str]) -> bool {
         let cgroup = self.place.cgroup.as_ref().expect("a world with a cgroup");
@@ -216,7 +216,7 @@ impl World {
             names.iter().all(|name| available.split_whitespace().any(|other| other == *name));
         if !has_all {
             skip_outside_vm(&format!(
-                "{names:?} are needed, and only these controllers are available: {available:?}"
+                "the controllers {names:?} are needed, only these are available: {available:?}"
             ));
         }
         has_all
@@ -231,7 +231,7 @@ impl World {
         self.try_spawn(command).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Opens a tail that this world reads whenever it is ready.
+    /// Opens a tail that this world reads whenever it is readable.
     #[track_caller]
     pub(crate) fn tail(&mut self, job: JobId, options: impl Into<TailOptions>) -> TailId {
         let tail =
@@ -240,7 +240,7 @@ impl World {
         tail
     }
 
-    /// Opens a tail on any file, which this world reads whenever it is ready.
+    /// Opens a tail on any file, which this world reads whenever it is readable.
     #[track_caller]
     pub(crate) fn tail_file(
         &mut self,
@@ -255,8 +255,8 @@ impl World {
         tail
     }
 
-    /// One poll; reads every tail of this world that is ready, and checks the order of every job's
-    /// events.
+    /// Polls once, reads every tail of this world that is readable, and checks the order of each
+    /// job's events.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>) {
         self.reactor.poll(&mut self.events, timeout).unwrap_or_else(|error| panic!("{error}"));
         self.turns += 1;
@@ -315,18 +315,18 @@ impl World {
         }
     }
 
-    /// Turns until a condition holds; fails when it takes too long.
+    /// Runs turns until a condition holds, and panics when that takes too long.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain until {what}");
+            assert!(!left.is_zero(), "timed out waiting until {what}");
             self.turn(Some(left));
         }
     }
 
-    /// Turns until a length of time is over, for what has to be measured over one.
+    /// Runs turns for a length of time, for what is measured over an interval.
     pub(crate) fn turn_for(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while let Some(left) =
@@ -336,15 +336,15 @@ impl World {
         }
     }
 
-    /// Turns until a job is finished and every tail that this world has on it has drained, and
-    /// gives the report.
+    /// Runs turns until a job is finished, and returns its report. By then every tail that this
+    /// world has on the job has been read to its end.
     #[track_caller]
     pub(crate) fn finish(&mut self, job: JobId) -> Arc<Report> {
         self.until("the job is finished", |world| world.finished.contains_key(&job));
         Arc::clone(&self.finished[&job])
     }
 
-    /// Runs a command to its end and gives its whole output and the report.
+    /// Runs a command to its end, and returns its whole output and its report.
     #[track_caller]
     pub(crate) fn run(&mut self, command: &Command) -> (String, Arc<Report>) {
         let job = self.spawn(command);
@@ -356,12 +356,12 @@ impl World {
         (text, report)
     }
 
-    /// What a tail was given so far.
+    /// What a tail has read so far.
     pub(crate) fn text(&self, tail: TailId) -> String {
         String::from_utf8_lossy(&self.transcripts[&tail].bytes).into_owned()
     }
 
-    /// What is held of the system now.
+    /// The system resources that are held now.
     pub(crate) fn footprint(&self) -> Footprint {
         Footprint {
             census: self.reactor.census(),
@@ -373,12 +373,12 @@ impl World {
     }
 }
 
-/// Runs the calling test in a process of its own, for what can only be counted where nobody else
-/// runs: `true` there.
+/// Runs the calling test again in a process of its own, and returns `true` there: resources such as
+/// descriptors can only be counted where no other test runs.
 ///
-/// `if !alone!() { return; }` at the beginning of a test. With arguments the process is started
-/// through that command, such as `alone!("env", "NAME=value")`, which can give it what it could not
-/// safely give itself.
+/// Use it as `if !alone!() { return; }` at the beginning of a test. With arguments, the process is
+/// started through that command, as in `alone!("env", "NAME=value")`, for what it could not safely
+/// change itself.
 macro_rules! alone {
     ($($through:expr),*) => {{
         fn here() {}
@@ -387,7 +387,7 @@ macro_rules! alone {
 }
 pub(crate) use alone;
 
-/// See [`alone`]; `here` is the path of a function inside of the test.
+/// See [`alone`]; `here` is the path of a function inside the test.
 pub(crate) fn run_alone(here: &str, through: &[&str]) -> bool {
     const MARK: &str = "JOBWORKER_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
@@ -403,11 +403,11 @@ pub(crate) fn run_alone(here: &str, through: &[&str]) -> bool {
         .env(MARK, "1")
         .status()
         .unwrap();
-    assert!(status.success(), "{name} has failed in a process of its own");
+    assert!(status.success(), "{name} failed in a process of its own");
     false
 }
 
-/// Appends to a file, as a program would that knows nothing of its readers.
+/// Appends to a file, like a program that knows nothing of its readers.
 #[track_caller]
 pub(crate) fn append(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
@@ -419,7 +419,7 @@ pub(crate) fn append(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
 pub(crate) fn wait_for_exit(pidfd: impl AsFd) {
     let timeout = PATIENCE.try_into().unwrap();
     let wait = || rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
-    assert_eq!(retry_on_intr(wait).unwrap(), 1, "the process does not exit");
+    assert_eq!(retry_on_intr(wait).unwrap(), 1, "the process did not exit");
 }
 
 /// How many children this process has, zombies included.
@@ -430,7 +430,7 @@ pub(crate) fn children() -> usize {
     lists.map(|list| list.split_whitespace().count()).sum()
 }
 
-/// Whether a process with this number exists and is not a zombie.
+/// Whether a process with this pid exists and is not a zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')')
@@ -439,15 +439,16 @@ pub(crate) fn is_alive(pid: u32) -> bool {
         .is_some_and(|state| state != "Z")
 }
 
-/// A pidfd of a living process or a zombie: unlike its number it stays that process's.
+/// A pidfd of a running process or a zombie. Unlike the pid, it never refers to another process.
 #[track_caller]
 pub(crate) fn pidfd(pid: u32) -> OwnedFd {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     pidfd_open(pid, PidfdFlags::empty()).unwrap_or_else(|error| panic!("process {pid:?}: {error}"))
 }
 
-/// Whether a process has come to its end. A dying one leaves its cgroup, all files closed, some
-/// instructions before its pidfd says so; one that was not killed lives far longer than the wait.
+/// Whether a process has exited. A dying process closes its files and leaves its cgroup shortly
+/// before its pidfd becomes readable, so this waits; one that was not killed runs far longer than
+/// that.
 pub(crate) fn is_dead(process: &OwnedFd) -> bool {
     await_exit(process, PATIENCE)
 }
@@ -457,13 +458,13 @@ pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     await_exit(pidfd, Duration::ZERO)
 }
 
-/// Waits until the process behind a pidfd has exited; says whether it has.
+/// Waits until the process behind a pidfd has exited, and returns whether it has.
 pub(crate) fn await_exit(pidfd: &OwnedFd, timeout: Duration) -> bool {
     let timeout = Timespec::try_from(timeout).unwrap();
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)).unwrap() == 1
 }
 
-/// The numbers of the processes in a cgroup.
+/// The pids of the processes in a cgroup.
 pub(crate) fn members(cgroup: &Path) -> Vec<u32> {
     let list = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     list.lines().map(|line| line.parse().unwrap()).collect()
@@ -477,7 +478,7 @@ pub(crate) fn end_group(cgroup: &Path) {
     let pidfds: Vec<OwnedFd> = pids.into_iter().map(pidfd).collect();
     fs::write(cgroup.join("cgroup.kill"), "1").unwrap();
     for pidfd in &pidfds {
-        assert!(await_exit(pidfd, PATIENCE), "a killed process lives on");
+        assert!(await_exit(pidfd, PATIENCE), "a killed process is still running");
     }
     fs::remove_dir(cgroup)
         .unwrap_or_else(|error| panic!("cannot remove {}: {error}", cgroup.display()));

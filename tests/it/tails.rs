@@ -1,5 +1,5 @@
-//! Tails: where they begin, what they are given, and that it is every byte exactly once, or the
-//! word that some are gone.
+//! Tails: where they begin, and that they get every byte exactly once, or a report that bytes are
+//! gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -23,7 +23,7 @@ use crate::support::{PATIENCE, Place, World, alone, append, sh, wait_for_exit};
 const MORE: &str =
     "the rest is longer than all that came before it, by so much that any offset is inside of it\n";
 
-/// A job that writes what it is told to: `cat`, with the other end of its input.
+/// A job that writes what the test sends it: `cat`, and the write end of its standard input.
 fn typist(world: &mut World) -> (JobId, File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let job = world.spawn(Command::new("cat").stdin_fd(read));
@@ -40,7 +40,7 @@ fn bytes(world: &World, tail: TailId) -> usize {
     world.transcripts[&tail].bytes.len()
 }
 
-/// Bytes of which no piece looks like another.
+/// Bytes in which no sequence repeats.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let byte = |_| {
@@ -52,7 +52,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(byte).collect()
 }
 
-/// Positions in `text`, each with what a tail from there is given.
+/// Positions in `text`, each with what a tail from there reads.
 fn positions(text: &str) -> Vec<(Position, &str)> {
     let after = |newlines: usize| {
         let mut starts =
@@ -90,7 +90,7 @@ fn a_tail_begins_where_it_was_told_to_on_a_running_job() {
             (world.tail(job, TailOptions::new(position).snapshot()), position, rest)
         })
         .collect();
-    // These wait until the log has come so far.
+    // These wait until the log has grown to their offset.
     let far = world.tail(job, Position::Offset(30));
     let farther = world.tail(job, Position::Offset(1_000_000));
     world.until("every snapshot has ended", |world| {
@@ -129,7 +129,7 @@ fn a_tail_begins_where_it_was_told_to_on_a_finished_job() {
             }
         }
     }
-    // Nothing grows any more, so nothing is watched.
+    // The log no longer grows, so it is not watched.
     assert_eq!(world.reactor.census().watches, 0);
 }
 
@@ -189,14 +189,14 @@ fn a_file_is_followed_under_another_name_and_without_any() {
     expect(&mut world, "1");
     let renamed = path.with_extension("1");
     fs::rename(&path, &renamed).unwrap();
-    // Another file of the same name is another file.
+    // A new file of the same name is not followed.
     fs::write(&path, "other").unwrap();
     writer.write_all(b"2").unwrap();
     expect(&mut world, "12");
     fs::remove_file(&renamed).unwrap();
     writer.write_all(b"3").unwrap();
     expect(&mut world, "123");
-    // A second tail by the name is on the other file.
+    // A tail that is opened by the name now is on the new file.
     let other = world.tail_file(&path, Position::Start);
     world.until("the other tail has its bytes", |world| bytes(world, other) == 5);
     writer.write_all(b"4").unwrap();
@@ -280,7 +280,7 @@ fn the_log_of_a_job_can_be_followed_as_a_file_beyond_the_end_of_the_job() {
 
 #[test]
 fn fill_buf_shows_the_same_bytes_until_they_are_consumed() {
-    // Behind the window the bytes come from the file, inside of it from memory.
+    // Bytes behind the window come from the file, those inside it from memory.
     for window in [16, 64 * 1024] {
         let Some(mut world) = World::with(|config| {
             config.window_bytes(window);
@@ -305,8 +305,8 @@ fn fill_buf_shows_the_same_bytes_until_they_are_consumed() {
             assert!(
                 matches!(world.reactor.fill_buf(tail).unwrap(), Fill::Data(again) if again == shown)
             );
-            // After another tail has used the memory for what is behind the window, it may be more,
-            // but not other bytes.
+            // After another tail has used the buffer for bytes behind the window, there may be more
+            // bytes, but not different ones.
             assert!(matches!(world.reactor.fill_buf(other).unwrap(), Fill::Data(_)));
             let again = match world.reactor.fill_buf(tail).unwrap() {
                 Fill::Data(bytes) => bytes.to_vec(),
@@ -331,7 +331,7 @@ fn no_more_is_consumed_than_was_shown() {
     let Some(mut world) = World::new() else { return };
     let path = file_with(&world, "0123456789");
     let tail = world.reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
-    // Nothing was shown yet.
+    // Nothing was returned by `fill_buf` yet.
     world.reactor.consume(tail, 5).unwrap();
     assert_eq!(world.reactor.position(tail).unwrap(), 0);
     assert_eq!(world.reactor.fill_buf(tail).unwrap(), Fill::Data(b"0123456789"));
@@ -343,7 +343,7 @@ fn no_more_is_consumed_than_was_shown() {
     assert_eq!(world.reactor.fill_buf(tail).unwrap(), Fill::UpToDate);
     world.reactor.consume(tail, usize::MAX).unwrap();
     assert_eq!(world.reactor.position(tail).unwrap(), 10);
-    // A read takes what was shown with it.
+    // After a read, nothing that `fill_buf` has returned is left to consume.
     world.until("there is more", |world| !world.events.is_empty());
     assert_eq!(world.reactor.fill_buf(tail).unwrap(), Fill::Data(b"more"));
     assert_eq!(world.reactor.read(tail, &mut [0; 1]).unwrap(), Read::Data(1));
@@ -408,7 +408,7 @@ fn a_closed_tail_is_gone_at_once_with_its_events() {
     // Both have an event in the queue now.
     world.reactor.close(closed).unwrap();
     assert_eq!(world.reactor.census().tails, 1);
-    // The slot may be used again, but not the name.
+    // The slot may be used again, but not the id.
     let next = world.tail_file(&path, Position::End);
     let mut told = Vec::new();
     for _ in 0..3 {
@@ -520,13 +520,13 @@ fn the_last_lines_of_a_long_log_are_found() {
     assert!(world.text(tail) == format!("{expected}end"));
 }
 
-/// Truncates a file from outside to `length` bytes.
+/// Truncates a file to `length` bytes, as another process would.
 fn truncate(path: &Path, length: u64) {
     OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
 }
 
 #[test]
-fn a_truncation_is_told_to_every_tail_that_is_caught_up() {
+fn a_truncation_is_reported_to_every_tail_that_is_caught_up() {
     let Some(mut world) = World::new() else { return };
     for (length, regrow) in
         [(0, ""), (40, ""), (0, "short"), (0, MORE), (40, MORE), (0, &MORE.repeat(50))]
@@ -536,7 +536,7 @@ fn a_truncation_is_told_to_every_tail_that_is_caught_up() {
             (world.tail_file(&path, Position::Start), world.tail_file(&path, Position::End));
         world.until("the tail has caught up", |world| bytes(world, start) == 100);
         world.turn(Some(Duration::ZERO));
-        // Both between two looks.
+        // Both between two reads.
         truncate(&path, length);
         append(&path, regrow);
         let expected =
@@ -551,7 +551,7 @@ fn a_truncation_is_told_to_every_tail_that_is_caught_up() {
         assert_eq!(world.transcripts[&end].bytes, expected, "{what}");
         assert_eq!(world.transcripts[&start].truncated_at, [100], "{what}");
         assert_eq!(world.transcripts[&end].truncated_at, [0], "{what}");
-        // And the tails go on as ever.
+        // The tails go on as before.
         append(&path, "!");
         world.until(&what, |world| bytes(world, end) == expected.len() + 1);
         for tail in [start, end] {
@@ -561,14 +561,14 @@ fn a_truncation_is_told_to_every_tail_that_is_caught_up() {
 }
 
 #[test]
-fn a_truncation_before_the_first_look_is_told() {
+fn a_truncation_before_the_first_read_is_reported() {
     let Some(mut world) = World::new() else { return };
     for regrow in ["", "short", MORE] {
         let path = file_with(&world, noise(64));
         let end = world.tail_file(&path, Position::End);
         truncate(&path, 0);
         append(&path, regrow);
-        world.until("the tail has heard of it and has the new bytes", |world| {
+        world.until("the tail has reported it and has the new bytes", |world| {
             world.transcripts[&end].truncated_at == [0] && bytes(world, end) == regrow.len()
         });
         assert_eq!(world.text(end), regrow);
@@ -593,7 +593,7 @@ fn a_tail_that_is_behind_is_told_of_a_truncation_and_given_no_zeros() {
             assert_eq!(world.reactor.read(behind, &mut [0; 10]).unwrap(), Read::Data(10));
             truncate(&path, 0);
             append(&path, regrow);
-            world.until("the other has heard of it", |world| {
+            world.until("the other tail has reported it", |world| {
                 world.transcripts[&caught_up].truncated_at.len() == 1
             });
             assert_eq!(world.reactor.read(behind, &mut [0; 10]).unwrap(), Read::Truncated);
@@ -604,7 +604,7 @@ fn a_tail_that_is_behind_is_told_of_a_truncation_and_given_no_zeros() {
                 bytes(world, behind) == regrow.len() && bytes(world, caught_up) == 80 + regrow.len()
             });
             assert_eq!(world.text(behind), regrow, "window of {window}");
-            assert_eq!(world.transcripts[&behind].truncated_at.len(), 0, "told twice");
+            assert_eq!(world.transcripts[&behind].truncated_at.len(), 0, "reported twice");
             world.reactor.close(behind).unwrap();
             world.reactor.close(caught_up).unwrap();
         }
@@ -623,7 +623,7 @@ fn a_tail_that_reads_the_file_itself_is_told_that_it_was_cut_off() {
     world.drain(tail);
     world.until("it has what is there now", |world| bytes(world, tail) == 50);
     assert_eq!(world.transcripts[&tail].bytes, noise(50));
-    // The same by the borrowing way.
+    // The same with `fill_buf`.
     world.reactor.close(tail).unwrap();
     let path = file_with(&world, noise(1000));
     let tail = world.reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
@@ -677,7 +677,7 @@ fn a_log_that_its_job_has_replaced_or_removed_is_an_error_and_no_other_file_is_r
     let cases: [(&str, Naming); 5] = [
         ("replaced", |log, secret| fs::rename(secret, log).unwrap()),
         ("replaced", |log, _| symlink("/etc/passwd", log).unwrap()),
-        // Opening a pipe for reading waits for a writer, unless one is careful.
+        // Opening a FIFO for reading blocks until there is a writer, unless O_NONBLOCK is given.
         ("replaced", |log, _| {
             rustix::fs::mknodat(CWD, log, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         }),
@@ -760,7 +760,7 @@ fn the_loop_of_the_guide_reads_on_behind_a_truncation() {
         let (mut output, mut truncated_at) = (Vec::new(), Vec::new());
         let report = 'running: loop {
             reactor.poll(&mut events, Some(PATIENCE)).unwrap();
-            assert!(!events.is_empty(), "waited in vain after {} bytes", output.len());
+            assert!(!events.is_empty(), "timed out after {} bytes", output.len());
             for event in &events {
                 match event {
                     Event::Readable { tail, .. } => {
@@ -776,12 +776,12 @@ fn the_loop_of_the_guide_reads_on_behind_a_truncation() {
                 }
             }
             match output.len() {
-                // It has the first part: the job may truncate its log.
+                // The first part is read, so the job may truncate its log.
                 100 if !asked => {
                     asked = true;
                     input.as_mut().unwrap().write_all(b"go\n").unwrap();
                 }
-                // It has the second one, for which no end of the job has woken it.
+                // The second part is read, although the job has not ended yet.
                 105 => input = None,
                 _ => {}
             }
@@ -792,7 +792,7 @@ fn the_loop_of_the_guide_reads_on_behind_a_truncation() {
     }
 }
 
-/// Sets a sysctl for as long as it lives; only one of them lives at a time, whatever the number of
+/// Sets a sysctl until it is dropped. A lock on the file lets only one exist at a time, across all
 /// test processes.
 struct Sysctl {
     file: File,
@@ -829,7 +829,8 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
     if !alone!() {
         return;
     }
-    // An instance keeps the limit that it was made with, so the limit is low for a moment only.
+    // An inotify instance keeps the limit that it was made with, so the limit is low only for a
+    // moment.
     let Some(lowered) = Sysctl::set("/proc/sys/fs/inotify/max_queued_events", "16") else { return };
     let world = World::new();
     let mut witness = Inotify::init().unwrap();
@@ -844,7 +845,7 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
         witness.watches().add(path, WatchMask::MODIFY).unwrap();
         tails.push(world.tail_file(path, Position::End));
     }
-    // A job that waits for a process whose end only a watch on its cgroup tells of.
+    // A job that waits for a process whose end only the watch on its cgroup reports.
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let mut command = sh("exec 3<&0; cat <&3 >/dev/null & exit");
     let job = world.spawn(command.end_policy(EndPolicy::WaitAll).stdin_fd(read));
@@ -866,7 +867,7 @@ fn no_byte_and_no_job_is_lost_when_the_kernel_drops_events() {
     });
     assert!(tails.iter().all(|tail| world.text(*tail) == "one\ntwo\nthree\n"));
     world.finish(job);
-    // And it goes on as before.
+    // Everything goes on as before.
     append(&paths[39], "four\n");
     world.until("the tail has the line", |world| bytes(world, tails[39]) == 19);
 
@@ -893,8 +894,8 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
         return;
     }
     if std::env::var_os(MARK).is_none() {
-        // The limit of a user namespace of its own disturbs nobody; a thread cannot enter one
-        // alone.
+        // The limit of a user namespace of its own disturbs nobody. A thread cannot enter one
+        // alone, so this takes a new process.
         let inside = std::process::Command::new("unshare")
             .args(["--user", "--map-root-user"])
             .arg(std::env::current_exe().unwrap())
@@ -918,7 +919,7 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     }
     let place = Place::new();
     let mut config = place.config();
-    // Whether or not cgroups can be made in here.
+    // So that it does not matter whether cgroups can be made in here.
     config.containment(Containment::ProcessGroup);
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
     fs::write("/proc/sys/user/max_inotify_watches", "2").unwrap();
@@ -940,7 +941,7 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     world.until("they have their bytes", |world| {
         [snapshot, second].iter().all(|tail| bytes(world, *tail) == 6)
     });
-    // A job runs to its end, but cannot be followed.
+    // A job runs to its end, but cannot be followed meanwhile.
     let job = world.spawn(&sh("echo hi; sleep 0.01 & exit"));
     let error = world.reactor.tail(job, Position::Start, Token(0)).unwrap_err();
     assert!(error.to_string().contains("fs.inotify.max_user_watches"), "{error}");
@@ -949,7 +950,7 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     world.until("the finished job is read", |world| world.transcripts[&tail].ended);
     assert_eq!(world.text(tail), "hi\n");
     world.reactor.remove(job).unwrap();
-    // With room again, it works again.
+    // Once a watch is free again, another file can be followed.
     world.reactor.close(tails[0]).unwrap();
     let tail = world.tail_file(&paths[2], Position::End);
     append(&paths[2], "more\n");
@@ -985,7 +986,7 @@ fn an_interface_file_of_a_cgroup_is_not_followed_as_a_log() {
     let events = world.reactor.status(job).unwrap().cgroup.unwrap().join("cgroup.events");
     let error = world.reactor.tail_file(&events, Position::Start, Token(0)).unwrap_err();
     assert!(error.to_string().contains("interface file of a cgroup"), "{error}");
-    // Whose watch it would have been.
+    // Following the file would have taken over the reactor's own watch on it.
     world.reactor.freeze(job).unwrap();
     world.reactor.kill(job).unwrap();
     world.finish(job);

@@ -1,4 +1,4 @@
-//! Other threads of the host: what a reactor does on one thread is not felt on another.
+//! Other threads of the host: what a reactor does on one thread does not disturb another.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ fn count_interruptions(stop: &OwnedFd, ready: &mpsc::Sender<()>, interruptions: 
     }
 }
 
-/// Runs jobs while another thread blocks in epoll_wait, and says how often that was interrupted.
+/// Runs jobs while another thread blocks in epoll_wait, and returns how often that was interrupted.
 fn interruptions_while_jobs_run(world: &mut World) -> usize {
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let interruptions = AtomicUsize::new(0);
@@ -47,7 +47,7 @@ fn interruptions_while_jobs_run(world: &mut World) -> usize {
         let (sender, ready) = mpsc::channel();
         scope.spawn(move || count_interruptions(stop, &sender, interruptions));
         ready.recv().unwrap();
-        // Many at a time, so that some exit while the next is being started.
+        // Many at a time, so that some exit while the next ones are being started.
         for _ in 0..rounds(JOBS) / BATCH {
             let jobs: Vec<_> = (0..BATCH).map(|_| world.spawn(&sh("exit 0"))).collect();
             for job in jobs {
@@ -101,14 +101,14 @@ fn a_signal_that_the_host_blocks_stays_blocked_while_jobs_are_started() {
     assert!(!ran.load(Ordering::Relaxed), "the handler was run");
 }
 
-/// A terminal's stop key reaches the whole process group of the host, a child that has not left it
-/// yet included. While the child has not executed its program, its parent waits for it.
+/// A terminal's stop key reaches the whole process group of the host, including a child that has
+/// not left it yet. While the child has not executed its program, its parent waits for it.
 #[test]
 fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started() {
     if !alone!() {
         return;
     }
-    // A group of its own, which the flood of signals does not leave.
+    // A process group of its own, so that the signals reach nothing else.
     setpgid(None, None).unwrap();
     let caught = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTSTP, Arc::clone(&caught)).unwrap();
@@ -124,7 +124,8 @@ fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started()
                 if now != seen {
                     (seen, since) = (now, Instant::now());
                 } else if since.elapsed() > STUCK {
-                    // Nobody else can help the thread that waits for a stopped child.
+                    // The thread that starts the child waits for it, so only this one can continue
+                    // it.
                     stopped += continue_children();
                     since = Instant::now();
                 }
@@ -144,7 +145,7 @@ fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started()
     assert_eq!(stopped, 0, "children were stopped before they executed their program");
 }
 
-/// Lets every stopped child of this process run again, and says how many there were.
+/// Continues every stopped child of this process, and returns how many there were.
 fn continue_children() -> usize {
     let mut stopped = 0;
     for task in fs::read_dir("/proc/self/task").unwrap().flatten() {

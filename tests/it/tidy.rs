@@ -1,5 +1,5 @@
-//! The project's own rules, as far as a test can see them: the order of the rooms, the openings of
-//! the files, and what does not belong in them.
+//! The project's own rules, as far as a test can check them: the order of the rooms, how files
+//! open, and what must not be in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 10] =
     ["id", "error", "command", "event", "sys", "cgroup", "log", "driver", "job", "reactor"];
 
-/// Every Rust file of the project below these directories, the ones of its fuzz targets included.
+/// Every Rust file below these directories of the project.
 fn files(directories: &[&str]) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut left: Vec<PathBuf> =
         directories.iter().map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).collect();
     while let Some(directory) = left.pop() {
-        // Some do not exist, or are not part of the package.
+        // A directory that is not part of the package may be missing.
         for entry in fs::read_dir(directory).into_iter().flatten() {
             let path = entry.unwrap().path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -40,7 +40,7 @@ fn code(path: &Path, text: &str) -> String {
         path.display()
     );
     let without_comment = |line: &str| match line.split_once("//") {
-        // Not the slashes of an address.
+        // The slashes of a URL do not begin a comment.
         Some((before, _)) if !before.ends_with(':') => before.to_owned(),
         _ => line.to_owned(),
     };
@@ -83,7 +83,7 @@ fn a_room_uses_only_rooms_above_it_and_those_by_their_doors() {
         }
         for used in names_after(&code, "crate::") {
             let used_place = ROOMS.iter().position(|other| *other == used);
-            // A name of the root, as in `crate::Error`, hides what is used.
+            // A name from the crate root, as in `crate::Error`, hides which room is used.
             let used_place =
                 used_place.unwrap_or_else(|| panic!("{name} uses crate::{used}, which is no room"));
             assert!(used_place <= place, "{name} uses {used}, which is not above {own}");
@@ -122,7 +122,7 @@ fn an_inherent_impl_is_in_the_room_of_its_type() {
             if header.contains(" for ") {
                 continue;
             }
-            // Past the generics of the impl itself.
+            // Skips the generics of the impl itself.
             let rest = header.trim_start_matches("impl");
             let mut depth = 0;
             let end = rest.find(|character| {
@@ -154,8 +154,8 @@ fn mio_and_inotify_are_named_in_the_driver_alone() {
         let room = room(&path);
         let in_driver = room.as_deref() == Some("driver");
         assert!(in_driver || !names_after(&code, "use ").any(|name| name == "inotify"));
-        // A public trait of mio is implemented for the reactor, and only unsafe code can get the
-        // descriptor of its `Poll`.
+        // The reactor implements a public trait of mio, and only unsafe code can get the descriptor
+        // of its `Poll`.
         let excepted = path.ends_with("reactor/nested.rs") || path.ends_with("sys/calls.rs");
         let allowed = in_driver || excepted;
         let named = words(&code).any(|word| word == "mio");
@@ -184,7 +184,7 @@ fn no_line_is_longer_than_100_columns() {
 
 #[test]
 fn nothing_is_left_to_be_done() {
-    // In two parts, so that this file does not find itself.
+    // Each in two parts, so that this file does not find itself.
     let marks = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
