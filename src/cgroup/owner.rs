@@ -185,10 +185,10 @@ mod tests {
         assert!(!here.is_dead(&here));
         assert!(
             Owner { start: here.start + 1, ..here.clone() }.is_dead(&here),
-            "the number was used again"
+            "the pid was used again"
         );
         assert!(Owner { boot: "another".to_owned(), ..here.clone() }.is_dead(&here));
         let elsewhere = Owner { pid_namespace: "pid:[1]".to_owned(), start: 0, ..here.clone() };
-        assert!(!elsewhere.is_dead(&here), "nobody here can tell");
+        assert!(!elsewhere.is_dead(&here), "pids of another namespace say nothing here");
     }
 }

@@ -330,7 +330,7 @@ mod tests {
     fn a_page_size_stands_for_one_part_of_a_name() {
         let part = |file| LimitFile::find(file).and_then(|row| row.part(file));
         assert_eq!(part("hugetlb.64KB.max"), Some("64KB"));
-        // What is reserved is another limit.
+        // Reserved huge pages have a limit of their own.
         for file in ["hugetlb.2MB.rsvd.max", "hugetlb.2MB.current", "hugetlb..max", "hugetlb.max"] {
             assert_eq!((part(file), LimitFile::find(file)), (None, None), "{file}");
         }

@@ -402,7 +402,7 @@ mod tests {
         );
     }
 
-    /// What the kernel shows in each file of the table, where it is not what it shows by default.
+    /// Something that the kernel may show, for each file of the table.
     const SHOWN: [(&str, &str); 21] = [
         ("cpu.idle", "1\n"),
         ("cpu.weight", "7\n"),
@@ -459,7 +459,7 @@ mod tests {
         let shown = |limits: &mut Limits, file: &str, content: &str| {
             assert!(limits.put_shown(LimitFile::find(file).unwrap(), file, content));
         };
-        // 0 in older kernels, 1 in newer ones, which take neither.
+        // Older kernels show 0 and newer ones 1, and neither can be written.
         for (idle, weight, is_there) in
             [("1\n", "0\n", false), ("1\n", "1\n", false), ("0\n", "1\n", true)]
         {

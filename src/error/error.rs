@@ -137,7 +137,7 @@ mod tests {
         io::Error::from_raw_os_error(errno.raw_os_error())
     }
 
-    /// One error of each subject that has a cause, by that cause.
+    /// One error of each subject that has a cause, with this cause.
     fn caused(errno: Errno) -> [Error; 7] {
         let (path, operation) = (PathBuf::from("/some/path"), "open");
         [
@@ -170,7 +170,7 @@ mod tests {
         for errno in [Errno::MFILE, Errno::ACCESS, Errno::BUSY, Errno::IO] {
             for error in caused(errno) {
                 assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{error}");
-                // What a host prints that walks the chain, as anyhow's `{:#}` does.
+                // What a host prints when it walks the chain of sources, as anyhow's `{:#}` does.
                 let mut text = error.to_string();
                 let mut next = error.source();
                 while let Some(source) = next {
@@ -201,7 +201,8 @@ mod tests {
         let [missing, ..] = kinds(Errno::NOENT);
         assert_eq!(missing, ErrorKind::NotFound);
         assert_eq!(kinds(Errno::ACCESS), [ErrorKind::PermissionDenied; 7]);
-        // In the child, E2BIG is about arguments; of clone3 it is about the kernel's version.
+        // E2BIG is about the arguments when exec fails, and about the kernel's version when clone3
+        // does.
         let [arguments, clone, ..] = kinds(Errno::TOOBIG);
         assert_eq!((arguments, clone), (ErrorKind::InvalidInput, ErrorKind::Unsupported));
         let [.., path, _] = kinds(Errno::NOSPC);

@@ -294,7 +294,7 @@ mod tests {
     fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
         let directory = Arc::new(LogDirectory::temporary(random_uuid().unwrap()).unwrap());
         let logs = directory.path("");
-        // Contained by process group: needs no cgroup.
+        // Containment by process group needs no cgroup.
         let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory).unwrap();
         let launched = launcher.launch(Command::new("sleep").arg("1000")).unwrap();
         let process = format!("/proc/{}", launched.process().pid());

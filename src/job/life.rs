@@ -217,7 +217,7 @@ mod tests {
         inputs
     }
 
-    /// Every state, input and policy.
+    /// Calls `check` for every state, input and policy.
     fn all(mut check: impl FnMut(State, Input, EndPolicy, State, Action)) {
         let now = Instant::now();
         for policy in POLICIES {
@@ -309,7 +309,7 @@ mod tests {
         let limit = now + Duration::from_secs(3);
         let running = State::Running { limit: Some(limit) };
         assert_eq!(running.deadline(), Some(Deadline::TimeLimit(limit)));
-        // A time limit goes on for what lingers, but not for what is stopped or killed.
+        // A time limit goes on while processes linger, but not once the job is stopped or killed.
         let (lingering, _) = next(running, Input::Exit, EndPolicy::WaitAll);
         assert_eq!(lingering.deadline(), Some(Deadline::TimeLimit(limit)));
         let grace = Grace::Until(now);

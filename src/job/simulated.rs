@@ -1,10 +1,10 @@
 //! Owns [`SimulatedSystem`], a [`System`] in memory.
 //!
-//! Invariant: it does by itself only what a kernel does at once. When a killed process dies, when a
-//! freeze is done and when a notice arrives is up to the caller. It panics at the call, or the
-//! event, that breaks a promise which holds whatever happens: what is released twice, reaped while
-//! it is watched, reported twice, or finished while processes are left. Compiled only for the
-//! fuzzer and for tests; knows nothing of what they expect of a particular job.
+//! Invariant: it does by itself only what a kernel does at once. The caller decides when a killed
+//! process dies, when a freeze is done and when a notice arrives. It panics at the call or event
+//! that breaks a promise about every job: that nothing is released twice, reaped while it is
+//! watched, reported twice, or finished while processes are left. Compiled only for the fuzzer and
+//! for tests. Knows nothing of what they expect of a particular job.
 
 // A broken promise has to stop the fuzzer.
 #![allow(clippy::expect_used, clippy::panic)]
@@ -65,10 +65,10 @@ pub enum SystemCall {
 }
 
 impl SystemCall {
-    /// The errors that it can give.
+    /// The errors that it can return.
     pub(crate) fn errors(self) -> &'static [Errno] {
         match self {
-            // The limits of epoll and of inotify, and memory.
+            // The limits of epoll and inotify, and out of memory.
             Self::WatchExit | Self::WatchFile => &[Errno::NOSPC, Errno::NOMEM],
             // Somebody else has reaped the process, or a seccomp filter forbids the call.
             Self::Wait => &[Errno::CHILD, Errno::PERM],
@@ -92,15 +92,15 @@ impl SystemCall {
 pub enum Meddling {
     /// Nothing.
     Nothing,
-    /// Every process that was sent a deadly signal dies.
+    /// Every process that was sent a fatal signal dies.
     Deaths,
-    /// Every process exits that can.
+    /// Every process that can exit does so.
     Exits,
-    /// The call fails, with this one of the errors that it can give.
+    /// The call fails, with one of the errors that it can return, by index.
     Fail(u8),
 }
 
-/// What a job is to be.
+/// The properties of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// What becomes of processes that the main one leaves behind.
@@ -136,7 +136,7 @@ impl Default for Plan {
     }
 }
 
-/// What is held of the system, but for what a report has said to be left.
+/// What is held of the system, except for what a report has named as left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Descriptors of processes.
@@ -155,11 +155,11 @@ pub struct Held {
     pub logs: usize,
 }
 
-/// How far a process has come.
+/// The state of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Running,
-    /// A deadly signal was delivered.
+    /// A fatal signal was delivered.
     Doomed(Exit),
     /// It has exited, and its parent has not waited for it.
     Zombie(Exit),
@@ -170,10 +170,10 @@ enum Life {
 struct ProcessState {
     job: usize,
     life: Life,
-    /// Whether its group counts it as one of its own.
+    /// Whether its group still counts it.
     member: bool,
     stubborn: bool,
-    /// Signals that a frozen process will act on when it is thawed.
+    /// The signal on which a frozen process will act when it is thawed.
     pending: Option<Signal>,
 }
 
@@ -183,18 +183,18 @@ impl ProcessState {
     }
 }
 
-/// A job as the system knows it; its group is named by the same index.
+/// A job as the system knows it. Its group has the same index.
 #[derive(Debug)]
 struct JobState {
     id: JobId,
     plan: Plan,
     main: usize,
     logs: [Option<Key>; 2],
-    /// What was written to cgroup.freeze, and whether the kernel has done so.
+    /// What was last written to cgroup.freeze, and what the kernel has done.
     freeze: bool,
     frozen: bool,
     removed: bool,
-    /// How often all processes were to be killed.
+    /// How often a kill of all processes was requested.
     kills: usize,
     oom_kills: u64,
     oom_own: u64,
@@ -221,7 +221,7 @@ struct Watch {
 #[derive(Debug)]
 struct LogState {
     job: usize,
-    /// Where it ends, or that this could not be found out.
+    /// Where it ends, once it was finished; `Some(None)` if that could not be determined.
     end: Option<Option<u64>>,
 }
 
@@ -247,12 +247,12 @@ pub(crate) struct SimulatedGroup {
     cgroup: bool,
 }
 
-/// A job that was started and belongs to nobody yet.
+/// A job that was launched and is not adopted yet.
 #[derive(Debug)]
 pub(crate) struct SimulatedLaunch {
     pub(super) job: usize,
     process: Option<SimulatedProcess>,
-    /// Where launches go that were dropped.
+    /// Collects the launches that were dropped.
     dropped: Rc<RefCell<Vec<usize>>>,
 }
 
@@ -267,9 +267,10 @@ impl Drop for SimulatedLaunch {
 /// A system in memory.
 #[derive(Debug)]
 pub struct SimulatedSystem {
-    /// What happens within the next calls, one entry for each.
+    /// What happens during the next calls, one entry for each.
     pub script: VecDeque<Meddling>,
-    /// The calls that were made and the jobs they concerned, for who scripts one of them to fail.
+    /// The calls that were made and the jobs that they concerned, so that a test can script each of
+    /// them to fail.
     pub calls: Vec<(SystemCall, usize)>,
     /// How many calls have failed.
     pub failures: u64,
@@ -280,11 +281,11 @@ pub struct SimulatedSystem {
     jobs: Vec<JobState>,
     registrations: Slots<Registered>,
     watches: Vec<Watch>,
-    /// The sources of all watches that there ever were.
+    /// The sources of all watches that were ever made.
     past: Vec<Source>,
     logs: Slots<LogState>,
     queue: VecDeque<Event>,
-    /// How often the limits above all jobs were met, now and when somebody asked last.
+    /// How often the limits above all jobs were exceeded: now, and when that was last read.
     met_above: u64,
     known_above: u64,
     process_handles: Rc<()>,
@@ -315,7 +316,7 @@ impl SimulatedSystem {
         }
     }
 
-    /// Counts a call and lets it fail if the script says so.
+    /// Records a call, and does what the script says about it.
     fn called(&mut self, call: SystemCall, job: usize) -> io::Result<()> {
         self.calls.push((call, job));
         match self.script.pop_front() {
@@ -368,7 +369,7 @@ impl SimulatedSystem {
         SimulatedLaunch { job, process, dropped: Rc::clone(&self.dropped) }
     }
 
-    /// Takes back what was made for launches that were dropped.
+    /// Rolls back the launches that were dropped.
     pub(super) fn roll_back(&mut self) {
         for job in self.dropped.take() {
             let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
@@ -390,12 +391,12 @@ impl SimulatedSystem {
         self.jobs[job].id
     }
 
-    /// The sources of all watches that there ever were.
+    /// The sources of all watches that were ever made.
     pub(super) fn past(&self) -> &[Source] {
         &self.past
     }
 
-    /// Loses what was to be told of files.
+    /// Loses the pending notices about files.
     pub(super) fn lose_changes(&mut self) {
         for watch in &mut self.watches {
             watch.changed = false;
@@ -410,13 +411,13 @@ impl SimulatedSystem {
         self.queue.pop_front()
     }
 
-    /// How many jobs were launched; they are named by their index, in order.
+    /// How many jobs were launched. A job is named by its index, in order.
     #[must_use]
     pub fn jobs(&self) -> usize {
         self.jobs.len()
     }
 
-    /// How many processes there ever were; they are named by their index, in order.
+    /// How many processes there ever were. A process is named by its index, in order.
     #[must_use]
     pub fn processes(&self) -> usize {
         self.processes.len()
@@ -449,7 +450,8 @@ impl SimulatedSystem {
         }
     }
 
-    /// Whether any process is in the group of a job, but an exited leader of a process group.
+    /// Whether any process is in the group of a job, apart from an exited leader of a process
+    /// group.
     #[must_use]
     pub fn is_populated(&self, job: usize) -> bool {
         let cgroup = self.jobs[job].plan.cgroup;
@@ -458,7 +460,7 @@ impl SimulatedSystem {
             .any(|process| process.job == job && process.member && (cgroup || process.is_alive()))
     }
 
-    /// Whether any process is alive whose exit is watched for a job. It may have left the group.
+    /// Whether any process whose exit is watched for a job is alive. It may have left the group.
     #[must_use]
     pub fn awaits_living(&self, job: usize) -> bool {
         let mut processes = self
@@ -468,13 +470,13 @@ impl SimulatedSystem {
         processes.any(|process| self.is_alive(process))
     }
 
-    /// How often all processes of a job were to be killed.
+    /// How often a kill of all processes of a job was requested.
     #[must_use]
     pub fn kills(&self, job: usize) -> usize {
         self.jobs[job].kills
     }
 
-    /// The final report of a job, once that was emitted.
+    /// The final report of a job, once it was emitted.
     #[must_use]
     pub fn report(&self, job: usize) -> Option<&Arc<Report>> {
         self.jobs[job].report.as_ref()
@@ -503,7 +505,7 @@ impl SimulatedSystem {
         }
     }
 
-    /// A process forks, if it can; says whether it did.
+    /// A process forks, if it can. Returns whether it did.
     pub fn fork(&mut self, process: usize, stubborn: bool) -> bool {
         if !self.acts(process) {
             return false;
@@ -514,8 +516,8 @@ impl SimulatedSystem {
         true
     }
 
-    /// A process exits, if it can. `late`: its group learns of it later, by [`leave`](Self::leave),
-    /// as since Linux 6.19.
+    /// A process exits, if it can. With `late`, it leaves its group later, by
+    /// [`leave`](Self::leave), as it does since Linux 6.19.
     pub fn exit(&mut self, process: usize, code: u8, late: bool) -> bool {
         let acts = self.acts(process);
         if acts {
@@ -524,14 +526,14 @@ impl SimulatedSystem {
         acts
     }
 
-    /// A process that was sent a deadly signal dies of it.
+    /// A process that was sent a fatal signal dies of it.
     pub fn die(&mut self, process: usize, late: bool) -> bool {
         let Life::Doomed(exit) = self.processes[process].life else { return false };
         self.end(process, exit, late);
         true
     }
 
-    /// The group of a process that has exited learns of it.
+    /// A process that has exited leaves its group.
     pub fn leave(&mut self, process: usize) -> bool {
         let leaves = !self.is_alive(process) && self.processes[process].member;
         if leaves {
@@ -549,7 +551,7 @@ impl SimulatedSystem {
         escapes
     }
 
-    /// A process is killed because memory ran out.
+    /// A process is killed because it ran out of memory.
     pub fn out_of_memory(&mut self, process: usize, cause: OomCause) -> bool {
         let ProcessState { job, member, .. } = self.processes[process];
         let state = &mut self.jobs[job];
@@ -590,7 +592,7 @@ impl SimulatedSystem {
         true
     }
 
-    /// The processes of a job stall; says whether anybody has asked to be told.
+    /// The processes of a job stall. Returns whether that is watched.
     pub fn stall(&mut self, job: usize) -> bool {
         let triggers: Vec<Key> = self
             .registrations
@@ -627,7 +629,7 @@ impl SimulatedSystem {
         process.life == Life::Running && !frozen
     }
 
-    /// Says whether the process was alive.
+    /// Returns whether the process was alive.
     fn deliver_signal(&mut self, process: usize, signal: Signal) -> bool {
         let frozen =
             self.processes[process].member && self.jobs[self.processes[process].job].frozen;
@@ -647,7 +649,7 @@ impl SimulatedSystem {
     fn end(&mut self, process: usize, exit: Exit, late: bool) {
         let is_main = self.jobs[self.processes[process].job].main == process;
         let state = &mut self.processes[process];
-        // Whoever was left behind is reaped by init.
+        // A process that is not the main one is reaped at once, as by init.
         state.life = if is_main { Life::Zombie(exit) } else { Life::Reaped(exit) };
         if !late && state.member {
             self.leave_group(process);
@@ -670,7 +672,7 @@ impl SimulatedSystem {
         }
     }
 
-    /// An interface file changes: whoever watches it will be told.
+    /// An interface file changes, which its watches will report.
     fn change(&mut self, job: usize, file: JobSource) {
         for watch in &mut self.watches {
             if watch.job == job && matches!(watch.source, Source::Job(_, source) if source == file)
@@ -700,7 +702,7 @@ impl SimulatedSystem {
         ready.chain(changed.map(|watch| Notice::Changed(watch.source))).collect()
     }
 
-    /// Forgets that a notice is pending.
+    /// Marks a notice as delivered.
     pub(super) fn taken(&mut self, notice: Notice) {
         match notice {
             Notice::Ready { registration, .. } => {
@@ -719,7 +721,7 @@ impl SimulatedSystem {
 
     fn deregister(&mut self, registration: Registration) {
         let registered = self.registrations.remove(registration.0);
-        assert!(registered.is_some(), "a registration was taken back twice");
+        assert!(registered.is_some(), "a registration was removed twice");
     }
 
     fn check_exited(&mut self, job: usize, exit: Exit) {
@@ -732,28 +734,28 @@ impl SimulatedSystem {
         assert_eq!(before, None, "Exited was reported twice");
     }
 
-    /// Checks what holds at every job's end.
+    /// Checks what holds at the end of every job.
     fn check_finished(&mut self, job: usize, report: &Arc<Report>) {
         let (populated, state) = (self.is_populated(job), &self.jobs[job]);
         let excused = !report.problems.is_empty();
-        assert_eq!(state.exited, Some(report.exit), "Exited does not come once and first");
+        assert_eq!(state.exited, Some(report.exit), "Finished without an Exited that agrees");
         let left = state.plan.end == EndPolicy::LeaveRest && report.stopped_by.is_none();
         assert!(!populated || left || excused, "finished while populated: {report:?}");
         let reaped = matches!(self.processes[state.main].life, Life::Reaped(_));
         assert!(reaped || excused, "the main process was not reaped: {report:?}");
         let in_place = state.plan.cgroup && !state.removed;
         assert_eq!(report.cgroup_left.is_some(), in_place, "{report:?}");
-        // What is left may have ended since.
+        // What was left may have exited since.
         let kept = populated || left || excused;
         assert!(!in_place || kept, "an empty cgroup was left: {report:?}");
         assert_eq!(report.killed, state.kills > 0, "{report:?}");
         let registered = self.registrations.iter().any(|(_, registered)| registered.job == job);
         let watched = self.watches.iter().any(|watch| watch.job == job);
-        assert!(!registered && !watched, "a finished job holds something");
+        assert!(!registered && !watched, "a finished job still holds something");
         let ends = state.logs.map(|log| {
             let log = self.logs.get(log?).expect("the logs of a job that was not removed");
             let end = log.end.expect("the logs are finished before the job");
-            assert!(end.is_some() || excused, "nothing is known of the end of a log");
+            assert!(end.is_some() || excused, "the end of a log is not known");
             end
         });
         let bytes = ends.map(Option::unwrap_or_default);
@@ -795,7 +797,7 @@ impl System for SimulatedSystem {
                     Event::Thawed { .. } => state.frozen,
                     _ => false,
                 };
-                assert!(!wrong, "{event:?} is not so");
+                assert!(!wrong, "{event:?} is not true");
             }
             other => panic!("no event of a job: {other:?}"),
         }
@@ -862,7 +864,7 @@ impl System for SimulatedSystem {
         };
         if let Err(error) = called {
             if Errno::from_io_error(&error) == Some(Errno::CHILD) {
-                // Nobody can take the status of what is alive.
+                // Nobody can reap a process that is alive.
                 let Some(exit) = exit else { return Ok(None) };
                 self.processes[process.index].life = Life::Reaped(exit);
             }
@@ -876,7 +878,7 @@ impl System for SimulatedSystem {
                     .registrations
                     .iter()
                     .any(|(_, registered)| registered.process == Some(process.index));
-                assert!(!watched, "a process is reaped that would be reported once more");
+                assert!(!watched, "a process is reaped while its exit is watched");
                 self.processes[process.index].life = Life::Reaped(exit);
             }
             Reap::Block => panic!("a call that blocks"),
@@ -997,7 +999,7 @@ impl System for SimulatedSystem {
 
     fn unwatch_file(&mut self, source: Source) {
         let place = self.watches.iter().position(|watch| watch.source == source);
-        self.watches.swap_remove(place.expect("a watch is taken back once"));
+        self.watches.swap_remove(place.expect("a watch is removed once"));
     }
 
     fn watch_pressure(

@@ -1,8 +1,8 @@
-//! Owns the fuzzer's door to the jobs: [`JobEngine`], the real [`Registry`] over
+//! Owns [`JobEngine`], through which the fuzzer drives the jobs: the real [`Registry`] over
 //! [`SimulatedSystem`].
 //!
 //! Invariant: everything but the system is the code that a reactor runs, driven as a reactor drives
-//! it. Compiled only for the fuzzer and for tests; knows nothing of what they expect.
+//! it. Compiled only for the fuzzer and for tests. Knows nothing of what they expect.
 
 // A broken promise has to stop the fuzzer.
 #![allow(clippy::expect_used, clippy::panic)]
@@ -44,11 +44,11 @@ impl JobEngine {
         &mut self.system
     }
 
-    /// Starts a job. Its index is the number of jobs before it, whether or not it is adopted.
-    /// `exited`: its main process has exited before it is adopted.
+    /// Starts a job. Its index is the number of jobs before it, whether or not it is adopted. With
+    /// `exited`, its main process exits before the job is adopted.
     ///
     /// # Errors
-    /// What the system refused.
+    /// When a call of the system fails.
     pub fn spawn(&mut self, plan: Plan, token: usize, exited: bool) -> Result<JobId> {
         let launched = self.system.launch(plan);
         if exited {
@@ -63,7 +63,7 @@ impl JobEngine {
         self.system.id(job)
     }
 
-    /// How far a job has come; `None` for one that was removed or never adopted.
+    /// The phase of a job, or `None` for one that was removed or never adopted.
     #[must_use]
     pub fn phase(&self, job: usize) -> Option<Phase> {
         self.registry.get(self.id(job)).ok().map(Job::phase)
@@ -72,7 +72,7 @@ impl JobEngine {
     /// Stops a job, within this time if one is given.
     ///
     /// # Errors
-    /// There is no such job.
+    /// When there is no such job.
     pub fn stop(&mut self, job: usize, grace: Option<Duration>) -> Result<()> {
         let system = &mut self.system;
         self.registry.with(system.id(job), |job| job.stop(grace, system))
@@ -81,13 +81,13 @@ impl JobEngine {
     /// Kills a job.
     ///
     /// # Errors
-    /// There is no such job.
+    /// When there is no such job.
     pub fn kill(&mut self, job: usize) -> Result<()> {
         let system = &mut self.system;
         self.registry.with(system.id(job), |job| job.kill(StopCause::Kill, system))
     }
 
-    /// Kills all jobs, as a reactor does that is dropped.
+    /// Kills all jobs, as dropping a reactor does.
     pub fn kill_all(&mut self) {
         self.registry.kill_attached(&mut self.system);
     }
@@ -101,7 +101,7 @@ impl JobEngine {
     /// Sends a signal to every process of a job.
     ///
     /// # Errors
-    /// There is no such job, or the system refused.
+    /// When there is no such job, or a call of the system fails.
     pub fn signal(&mut self, job: usize, signal: Signal) -> Result<()> {
         self.registry.get(self.id(job))?.signal(signal, &mut self.system)
     }
@@ -109,7 +109,7 @@ impl JobEngine {
     /// Sends a signal to the main process of a job.
     ///
     /// # Errors
-    /// There is no such job, its main process has exited, or the system refused.
+    /// When there is no such job, its main process has exited, or a call of the system fails.
     pub fn signal_main(&mut self, job: usize, signal: Signal) -> Result<()> {
         self.registry.get(self.id(job))?.signal_main(signal, &mut self.system)
     }
@@ -117,26 +117,26 @@ impl JobEngine {
     /// Starts to freeze or to thaw a job.
     ///
     /// # Errors
-    /// There is no such job, it is finished or has no cgroup, or the system refused.
+    /// When there is no such job, it is finished or has no cgroup, or a call of the system fails.
     pub fn freeze(&mut self, job: usize, freeze: bool) -> Result<()> {
         let system = &mut self.system;
         self.registry.with(system.id(job), |job| job.freeze(freeze, system))?
     }
 
-    /// Makes stalls of a job events.
+    /// Starts to report stalls of a job as events.
     ///
     /// # Errors
-    /// There is no such job, it is finished or has no cgroup, or the system refused.
+    /// When there is no such job, it is finished or has no cgroup, or a call of the system fails.
     pub fn watch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
         let stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
         let system = &mut self.system;
         self.registry.with(system.id(job), |job| job.watch_pressure(resource, stall, system))?
     }
 
-    /// Ends the events for stalls of a job.
+    /// Stops reporting stalls of a job as events.
     ///
     /// # Errors
-    /// There is no such job.
+    /// When there is no such job.
     pub fn unwatch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
         let system = &mut self.system;
         self.registry.with(system.id(job), |job| job.unwatch_pressure(resource, system))
@@ -145,7 +145,7 @@ impl JobEngine {
     /// Removes a job.
     ///
     /// # Errors
-    /// There is no such job, it is not finished, or the system refused to remove its log.
+    /// When there is no such job, it is not finished, or its log cannot be removed.
     pub fn remove(&mut self, job: usize) -> Result<()> {
         self.registry.remove(self.id(job), &mut self.system)
     }
@@ -156,10 +156,10 @@ impl JobEngine {
         self.system.notices().len()
     }
 
-    /// Delivers one of the pending notices; says whether there was any.
+    /// Delivers one of the pending notices. Returns whether there was any.
     ///
     /// # Panics
-    /// A promise was broken.
+    /// When a promise is broken.
     pub fn deliver(&mut self, which: usize) -> bool {
         let notices = self.system.notices();
         if notices.is_empty() {
@@ -178,8 +178,8 @@ impl JobEngine {
         true
     }
 
-    /// Delivers a notice about a file that is, or was, watched: it may have been on its way when
-    /// the watch was taken back.
+    /// Delivers a notice about a file that is, or was, watched: it may have been queued when the
+    /// watch was removed.
     pub fn deliver_late(&mut self, which: usize) -> bool {
         let past = self.system.past();
         if past.is_empty() {
@@ -191,26 +191,27 @@ impl JobEngine {
         true
     }
 
-    /// The queue of inotify overflows: what was to be told of files is lost, but for that.
+    /// The queue of inotify overflows: the pending notices about files are lost, and only the
+    /// overflow is reported.
     pub fn overflow(&mut self) {
         self.system.lose_changes();
         self.registry.everything_changed(&mut self.system);
     }
 
-    /// Time goes by.
+    /// Advances the clock, and handles the deadlines that have passed.
     pub fn advance(&mut self, time: Duration) {
         self.system.advance(time);
         self.registry.deadlines_passed(self.system.now(), &mut self.system);
     }
 
-    /// Time goes by until the next deadline; says whether there is one.
+    /// Advances the clock to the next deadline. Returns whether there was one.
     pub fn advance_to_deadline(&mut self) -> bool {
         let Some(at) = self.registry.next_deadline() else { return false };
         self.advance(at.saturating_duration_since(self.system.now()));
         true
     }
 
-    /// When the next deadline is, from now on.
+    /// The time left until the next deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let at = self.registry.next_deadline();
@@ -222,8 +223,8 @@ impl JobEngine {
         self.system.take_event()
     }
 
-    /// The kernel does what it still has to: those who were sent a deadly signal die, groups learn
-    /// of it, and freezes are done. Says whether there was anything to do.
+    /// Runs the pending work of the kernel: processes that were sent a fatal signal die and leave
+    /// their groups, and freezes are done. Returns whether there was any.
     pub fn run_kernel(&mut self) -> bool {
         let mut busy = false;
         for process in 0..self.system.processes() {
@@ -235,10 +236,10 @@ impl JobEngine {
         busy
     }
 
-    /// The kernel does what it still has to, and every notice arrives. Time stands still.
+    /// Runs the pending work of the kernel and delivers every notice, without advancing the clock.
     ///
     /// # Panics
-    /// There is no end of it, or a promise was broken.
+    /// When there is no end to it, or a promise is broken.
     pub fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "a busy loop");

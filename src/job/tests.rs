@@ -1,7 +1,7 @@
 //! Tests of jobs over the [simulated system](crate::job::simulator): every order of what can happen
 //! to a job, and every failure of every call.
 //!
-//! What holds for every job is checked by the simulator itself; here is what is expected of a
+//! The simulator itself checks what holds for every job; these tests check what is expected of a
 //! particular one. Knows nothing of a real system.
 
 use std::fmt::Write;
@@ -18,25 +18,26 @@ const GRACE: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 
-/// What can happen to a job. The kernel's notices arrive by `Deliver` and `Settle` alone.
+/// What can happen to a job. The kernel's notices arrive only by `Deliver`, `Spurious` and
+/// `Settle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// The main process starts another one.
     Fork,
     /// The main process exits with code 3.
     Exit,
-    /// All others exit.
+    /// All its other processes exit.
     RestExit,
     Stop,
     StopWithin(Duration),
     Kill,
-    /// Time goes by until the next deadline: the time limit, or the end of the grace period.
+    /// Time passes until the next deadline: the time limit, or the end of the grace period.
     Deadline,
     Oom(OomCause),
     Freeze,
     Thaw,
     Stall,
-    /// The kernel does what was asked of it: who was killed dies, who was frozen stands still.
+    /// The kernel does what was asked of it: killed processes die, and frozen ones stop.
     Kernel,
     /// One notice arrives.
     Deliver,
@@ -52,7 +53,7 @@ enum Step {
 /// An engine with what it has reported.
 struct World {
     engine: JobEngine,
-    /// By job.
+    /// The events of each job, in order.
     events: Vec<String>,
     reports: Vec<Option<String>>,
     problems: Vec<Vec<String>>,
@@ -189,7 +190,8 @@ impl World {
         }
     }
 
-    /// A job that is not finished has something left to wait for, if all notices have arrived.
+    /// Checks that a job that is not finished has something left to wait for, once all notices have
+    /// arrived.
     fn check_nothing_lost(&mut self) {
         self.step(0, Step::Settle);
         for job in 0..self.events.len() {
@@ -201,7 +203,7 @@ impl World {
         }
     }
 
-    /// Ends what runs still, removes everything, and checks that nothing is held.
+    /// Ends what still runs, removes everything, and checks that nothing is held.
     fn end(&mut self) {
         self.check_nothing_lost();
         for job in 0..self.events.len() {
@@ -215,13 +217,13 @@ impl World {
                 assert_eq!(self.engine.phase(job), None);
             }
         }
-        assert_eq!(self.engine.pending(), 0, "a notice about nothing");
+        assert_eq!(self.engine.pending(), 0, "a notice is left");
         assert_eq!(self.engine.system().held(), Held::default());
         assert_eq!(self.engine.attached(), 0);
     }
 }
 
-/// What a report says, but for times and problems.
+/// What a report says, except for times and problems.
 fn summary(report: &Report) -> String {
     let mut text = report.exit.to_string();
     if let Some(cause) = report.stopped_by {
@@ -285,10 +287,10 @@ fn what_is_reported_follows_from_the_order_of_what_happens() {
             "exit code 3, finished",
             "exit code 3, stopped by Kill, killed",
         ),
-        // It is killed, which takes its time.
+        // It is killed, which is not done at once.
         (LeaveRest, &[Fork, Kill, Settle], "SIGKILL, finished", "SIGKILL, stopped by Kill, killed"),
         (KillRest, &[Kill, Stop, Kernel], "", ""),
-        // Its time is over.
+        // Its time limit has passed.
         (KillRest, &[Deadline, Settle], "SIGTERM, finished", "SIGTERM, stopped by TimeLimit"),
         (
             WaitAll,
@@ -296,7 +298,7 @@ fn what_is_reported_follows_from_the_order_of_what_happens() {
             "exit code 3, finished",
             "exit code 3, stopped by TimeLimit",
         ),
-        // Memory runs out.
+        // It runs out of memory.
         (
             WaitAll,
             &[Fork, Oom(OomCause::Job), Settle, Exit, Settle],
@@ -391,7 +393,7 @@ fn a_job_whose_process_has_exited_before_it_is_adopted_ends() {
 
 #[test]
 fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
-    // As since Linux 6.19.
+    // As happens since Linux 6.19.
     for end in POLICIES {
         let mut world = World::new(&[Plan { end, ..Plan::default() }]);
         let main = world.engine.system().main(0);
@@ -405,7 +407,7 @@ fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
     }
 }
 
-/// Steps that follow each other in every order.
+/// The steps that are tried in every order.
 const ALPHABET: [Step; 14] = [
     Step::Fork,
     Step::Exit,
@@ -426,7 +428,7 @@ const ALPHABET: [Step; 14] = [
 #[test]
 fn every_order_of_what_can_happen_ends_as_promised() {
     for end in POLICIES {
-        // A process group takes part in less.
+        // Fewer steps concern a process group.
         for (cgroup, depth) in [(true, 4), (false, 3)] {
             let plan = Plan {
                 end,
@@ -476,7 +478,7 @@ fn try_order(plan: Plan, steps: &[Step]) {
     assert!(events.ends_with("finished"), "{events} after {steps:?}");
 }
 
-/// Jobs, and what happens to the first of them while the second runs beside it.
+/// A job, and what happens to it while another one runs beside it.
 type Scenario = (Plan, &'static [Step]);
 
 fn scenarios() -> Vec<Scenario> {
@@ -512,7 +514,7 @@ fn scenarios() -> Vec<Scenario> {
     scenarios
 }
 
-/// Runs a scenario to the end of everything; something happens within the call with this index.
+/// Runs a scenario until everything is removed. `meddling` happens within the call with its index.
 fn run((plan, steps): Scenario, meddling: Option<(usize, Meddling)>) -> World {
     let mut world = World::new(&[]);
     if let Some((call, meddling)) = meddling {
@@ -565,7 +567,7 @@ fn every_call_may_fail_once_with_every_errno() {
             for (errno, name) in call.errors().iter().enumerate() {
                 let errno = u8::try_from(errno).unwrap();
                 let failure = format!("{call:?} of job {job} fails with {name} in {scenario:?}");
-                // The test's name for what failed, should something panic below.
+                // A panic during the run must name the failure that caused it.
                 let failed = std::panic::catch_unwind(|| {
                     run(scenario, Some((index, Meddling::Fail(errno))))
                 });
@@ -592,5 +594,5 @@ fn every_call_may_fail_once_with_every_errno() {
             }
         }
     }
-    assert_eq!(failed_calls.len(), 15, "a call that no scenario makes: {failed_calls:?}");
+    assert_eq!(failed_calls.len(), 15, "some call is made by no scenario: {failed_calls:?}");
 }

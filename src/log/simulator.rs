@@ -1,10 +1,10 @@
-//! Owns the fuzzer's door to the logs and tails: [`Engine`], the real [`Logs`] over [`Machine`], a
-//! kernel in memory.
+//! Owns [`Engine`], through which the fuzzer drives the logs and tails: the real [`Logs`] over
+//! [`Machine`], a kernel in memory.
 //!
-//! Invariant: everything but the kernel is the code that a reactor runs. A file is known by its
-//! generation and size alone, for what it holds follows from [`byte`]. Compiled only for the
-//! fuzzer, and for the tests at its foot, which are what the fuzzer has found; knows nothing of
-//! what the fuzzer expects.
+//! Invariant: everything but the kernel is the code that a reactor runs. A file is described by its
+//! generation and size alone, because its content follows from [`byte`]. Compiled only for the
+//! fuzzer, and for the tests at its foot, most of which are for failures that the fuzzer has found.
+//! Knows nothing of what the fuzzer expects.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,8 +24,8 @@ use crate::log::queue::Queue;
 use crate::log::read::{Fill, Read, ReadError};
 use crate::log::window::PAGE;
 
-/// What a file holds at this offset. No two generations that follow each other have the same byte
-/// anywhere, so that every truncation shows in every byte.
+/// The byte that a file holds at this offset. Consecutive generations differ at every offset, so
+/// that a truncation shows in every byte.
 #[must_use]
 pub fn byte(generation: u64, offset: u64) -> u8 {
     if offset % 11 == generation * 5 % 11 {
@@ -41,14 +41,14 @@ pub fn byte(generation: u64, offset: u64) -> u8 {
 pub enum Interference {
     /// Nothing.
     Nothing,
-    /// A writer appends so much.
+    /// A writer appends this many bytes.
     Append(u64),
-    /// A writer truncates the file and writes so much.
+    /// A writer truncates the file and writes this many bytes.
     Rewrite(u64),
-    /// A writer truncates the file and writes so much while a read is under way, which has the
-    /// pages of before and the size of after. For any other call it is as `Rewrite`.
+    /// A writer truncates the file and writes this many bytes during a read, which gets the old
+    /// pages and the new size. For any other call it is the same as `Rewrite`.
     Overtake(u64),
-    /// The job gives the name of the file to another one.
+    /// The job gives the name of the file to another file.
     Replace,
     /// The job removes the name of the file.
     Unlink,
@@ -56,7 +56,7 @@ pub enum Interference {
     Fail(i32),
 }
 
-/// What the name of a file leads to.
+/// What the name of a file refers to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Name {
     /// To the file that was made.
@@ -92,13 +92,13 @@ pub struct Content {
     pub generation: u64,
     /// How many bytes it holds.
     pub size: u64,
-    /// Sizes of the generations before.
+    /// The sizes of the earlier generations.
     pub past: Vec<u64>,
-    /// What its name leads to.
+    /// What its name refers to.
     pub name: Name,
     open: Arc<AtomicUsize>,
     watch: Option<(Key, bool)>,
-    /// An event is queued: many are merged into one.
+    /// Whether an event is queued. Several are merged into one.
     hint: bool,
 }
 
@@ -121,13 +121,14 @@ impl Content {
         self.watch.is_some_and(|(_, armed)| armed)
     }
 
-    /// A writer appends so much.
+    /// A writer appends this many bytes.
     pub fn append(&mut self, amount: u64) {
         self.size += amount;
         self.hint |= amount > 0 && self.is_armed();
     }
 
-    /// A writer truncates the file and writes so much. Truncating an empty file is nothing.
+    /// A writer truncates the file and writes this many bytes. Truncating an empty file changes
+    /// nothing.
     pub fn rewrite(&mut self, amount: u64) {
         if self.size > 0 {
             self.past.push(self.size);
@@ -162,9 +163,9 @@ impl Drop for Descriptor {
 pub struct Machine {
     /// The files, which need not be open.
     pub files: Vec<Content>,
-    /// What happens within the next calls, one entry for each.
+    /// What happens during the next calls, one entry for each.
     pub script: VecDeque<Interference>,
-    /// The calls that were made, for who scripts one of them to fail.
+    /// The calls that were made, so that a test can script each of them to fail.
     pub calls: Vec<Call>,
     /// How many calls have failed.
     pub failures: u64,
@@ -302,7 +303,7 @@ impl Engine {
         &mut self.machine
     }
 
-    /// A job is started, and this file is its log.
+    /// Starts a job whose log is this file.
     pub fn create(&mut self, file: usize) {
         self.of_jobs[file] = Some(self.logs.create(&mut self.machine, file));
     }
@@ -310,7 +311,7 @@ impl Engine {
     /// Opens a tail on the job whose log this file is.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn open(&mut self, file: usize, options: TailOptions, token: usize) -> io::Result<TailId> {
         let (log, token) = (self.log(file), Token(token));
         self.logs.open_tail(&mut self.machine, log, options, token, &mut self.queue)
@@ -319,7 +320,7 @@ impl Engine {
     /// Opens a tail on this file.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn open_file(
         &mut self,
         file: usize,
@@ -330,59 +331,60 @@ impl Engine {
         self.logs.open_file(&mut self.machine, file, options, token, &mut self.queue)
     }
 
-    /// Where a tail stands.
+    /// The position of a tail.
     #[must_use]
     pub fn position(&self, tail: TailId) -> Option<u64> {
         self.logs.position(tail)
     }
 
-    /// Reads as `Reactor::read`.
+    /// Like `Reactor::read`.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> io::Result<Read> {
         self.logs.read(&mut self.machine, tail, buffer, &mut self.queue).map_err(into_error)
     }
 
-    /// Shows as `Reactor::fill_buf`.
+    /// Like `Reactor::fill_buf`.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn fill_buf(&mut self, tail: TailId) -> io::Result<Fill<'_>> {
         let filled = self.logs.fill(&mut self.machine, tail, &mut self.queue);
         filled.map(|filled| self.logs.show(filled)).map_err(into_error)
     }
 
-    /// Consumes as `Reactor::consume`.
+    /// Like `Reactor::consume`.
     pub fn consume(&mut self, tail: TailId, amount: usize) {
         let _ = self.logs.consume(tail, amount);
     }
 
-    /// Closes a tail.
+    /// Closes a tail, and returns whether it was open.
     pub fn close(&mut self, tail: TailId) -> bool {
         self.logs.close(&mut self.machine, tail).is_some()
     }
 
-    /// The job of this log is finished.
+    /// Finishes the job of this log.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn finish(&mut self, file: usize) -> io::Result<u64> {
         let log = self.log(file);
         self.logs.finish(&mut self.machine, log, &mut self.queue)
     }
 
-    /// The job of this log is removed.
+    /// Removes the job of this log.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// When a call of the kernel fails.
     pub fn remove(&mut self, file: usize, keep: bool) -> io::Result<()> {
         let log = self.log(file);
         self.of_jobs[file] = None;
         self.logs.remove(&mut self.machine, log, keep)
     }
 
-    /// What other threads are told of the log of this job: start, end, truncations and final end.
+    /// What is published to other threads about the log of this job: start, end, truncations and
+    /// final end.
     #[must_use]
     pub fn published(&self, file: usize) -> (u64, u64, u32, Option<u64>) {
         let Known { start, end, truncations, final_end, .. } =
@@ -390,7 +392,7 @@ impl Engine {
         (start, end, truncations, final_end)
     }
 
-    /// Whether other threads are given the open file of the log of this job.
+    /// Whether the open file of the log of this job is published to other threads.
     #[must_use]
     pub fn publishes_file(&self, file: usize) -> bool {
         self.logs.published(self.log(file)).file().is_some()
@@ -401,7 +403,7 @@ impl Engine {
         log
     }
 
-    /// Tells of what is queued for this file.
+    /// Delivers the queued event of this file, and returns whether there was one.
     pub fn deliver(&mut self, file: usize) -> bool {
         let content = &mut self.machine.files[file];
         let told = std::mem::take(&mut content.hint);
@@ -411,7 +413,7 @@ impl Engine {
         told
     }
 
-    /// The kernel's queue is lost, and it says so.
+    /// The queue of the kernel overflows, and the kernel reports it.
     pub fn overflow(&mut self) {
         for content in &mut self.machine.files {
             content.hint = false;
@@ -419,7 +421,7 @@ impl Engine {
         self.logs.everything_changed();
     }
 
-    /// The kernel removes the watch of this file and says so.
+    /// The kernel removes the watch of this file, and reports it.
     pub fn lose_watch(&mut self, file: usize) {
         let content = &mut self.machine.files[file];
         content.hint = false;
@@ -428,7 +430,7 @@ impl Engine {
         }
     }
 
-    /// One turn; `wait`: so long that the pace timer fires if it is set.
+    /// Runs one turn. With `wait`, it takes so long that the pace timer fires, if that is set.
     pub fn turn(&mut self, wait: bool) {
         let now = self.now;
         let at = self.logs.pace_at(|| now);
@@ -439,7 +441,7 @@ impl Engine {
         self.logs.visit_due(&mut self.machine, self.now, &mut self.queue);
     }
 
-    /// Time goes by.
+    /// Advances the clock.
     pub fn sleep(&mut self, time: Duration) {
         self.now += time;
     }
@@ -450,12 +452,12 @@ impl Engine {
         self.logs.has_work() || self.logs.pace_at(|| now).is_some()
     }
 
-    /// The tails of the queue, oldest first; those closed since included.
+    /// The tails for which [`emit`](Self::emit) would return an event, in no particular order.
     pub fn queued(&self) -> impl Iterator<Item = TailId> {
         self.logs.queued(&self.queue)
     }
 
-    /// Takes the next event of the queue as a poll gives it to the host: the token it has.
+    /// Takes the next event out of the queue, as a poll returns it to the host: its tail and token.
     pub fn emit(&mut self) -> Option<(TailId, usize)> {
         let mut events = Events::with_capacity(1);
         self.logs.emit(&mut self.queue, &mut events, |_| true);
@@ -505,7 +507,7 @@ mod tests {
         offsets.map(|offset| byte(generation, offset)).collect()
     }
 
-    /// Reads to the end of what there is: the bytes, and what was said instead of more.
+    /// Reads all that is there, and returns the bytes and the result that came instead of more.
     fn drain(engine: &mut Engine, tail: TailId) -> (Vec<u8>, io::Result<Read>) {
         let (mut bytes, mut buffer) = (Vec::new(), [0; 7]);
         loop {
@@ -526,8 +528,8 @@ mod tests {
         engine.machine().script = VecDeque::from([Interference::Fail(5)]);
     }
 
-    /// The last tail of a batch filled the host's buffer, and the empty batch stayed: the next poll
-    /// did not wait, and found nothing.
+    /// The last tail of a batch filled the host's buffer, and the used-up batch stayed in the
+    /// queue, so the next poll did not wait and returned no event.
     #[test]
     fn nothing_is_left_in_the_queue_when_the_last_event_has_just_fitted() {
         let mut engine = engine(0);
@@ -552,7 +554,7 @@ mod tests {
             engine.turn(true);
             assert_eq!(up_to_date(&mut engine, tail).len(), 5);
         }
-        // It is up to date, so there is nothing to hear of.
+        // The tail is up to date, so there is nothing to report.
         assert_eq!((engine.queued().count(), engine.emit()), (0, None));
     }
 
@@ -659,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncation_that_a_failed_open_has_noticed_is_told_to_those_who_wait() {
+    fn a_truncation_that_a_failed_open_has_noticed_is_reported_to_waiting_tails() {
         let mut engine = engine(50);
         let tail = follow(&mut engine, Position::End);
         engine.turn(true);
@@ -691,7 +693,9 @@ mod tests {
         let (bytes, answer) = drain(&mut engine, tail);
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..40), Read::Ended));
     }
-    /// A mutant left the watch armed, and every further write woke the reactor for nobody.
+
+    /// Mutation testing: no test failed when the watch stayed armed, so that every further write
+    /// woke the reactor for nobody.
     #[test]
     fn a_watch_that_nobody_waits_for_is_disarmed_by_its_next_event() {
         let mut engine = engine(0);
@@ -712,7 +716,7 @@ mod tests {
         assert_eq!(up_to_date(&mut engine, tail), data(0, 5..15));
     }
 
-    /// A mutant announced it, and the host read nothing.
+    /// Mutation testing: no test failed when this growth was announced, and the host read nothing.
     #[test]
     fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {
         let mut engine = engine(5);
@@ -757,8 +761,8 @@ mod tests {
         assert_eq!((bytes, answer.unwrap()), (data(0, 0..21), Read::Ended));
     }
 
-    /// The fuzzer found that the end of before was believed: the tail was told of a truncation that
-    /// was older than itself.
+    /// The fuzzer found that the earlier end was still assumed, so that the tail reported a
+    /// truncation that was older than itself.
     #[test]
     fn a_log_that_shrank_while_nobody_read_it_is_what_it_is_now() {
         for size in [0, 20] {
@@ -774,7 +778,7 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_the_log_of_a_job_as_a_file_outlives_the_job() {
+    fn a_tail_that_follows_the_log_of_a_job_as_a_file_outlives_the_job() {
         let mut engine = engine(5);
         let snapshot = *TailOptions::new(Position::Start).snapshot();
         let of_job = [follow(&mut engine, Position::Start), engine.open(0, snapshot, 1).unwrap()];
@@ -845,7 +849,7 @@ mod tests {
         }
     }
 
-    /// What a call can fail with.
+    /// The errors with which a call can fail.
     fn errnos(call: Call) -> &'static [Errno] {
         match call {
             Call::Open => {
@@ -857,17 +861,17 @@ mod tests {
         }
     }
 
-    /// A host that goes on after each failure, and remembers them all.
+    /// A host that goes on after each failure, and records them all.
     struct Host {
         engine: Engine,
-        /// The errno of each failure, and from where the host has it.
+        /// The errno of each failure, and the operation that returned it.
         errors: Vec<(i32, &'static str)>,
     }
 
     impl Host {
         fn note(&mut self, error: &io::Error, from: &'static str) {
             self.errors.push((error.raw_os_error().unwrap(), from));
-            assert!(self.errors.len() < 20, "no way to go on: {:?}", self.errors);
+            assert!(self.errors.len() < 20, "the host cannot go on: {:?}", self.errors);
         }
 
         fn open(&mut self, mut open: impl FnMut(&mut Engine) -> io::Result<TailId>) -> TailId {
@@ -879,7 +883,7 @@ mod tests {
             }
         }
 
-        /// Reads, and shows by turns, to the end of what there is.
+        /// Reads all that is there, by `read` and `fill_buf` in alternation.
         fn drain(&mut self, tail: TailId) -> (Vec<u8>, Read) {
             let (mut bytes, mut buffer) = (Vec::new(), [0; 7]);
             loop {
@@ -929,7 +933,7 @@ mod tests {
         }
     }
 
-    /// The lives of three jobs with every kind of tail; the call number `failing` fails.
+    /// Runs three jobs with every kind of tail. The call with the index in `failing` fails.
     fn live(failing: Option<(usize, Errno)>) -> (Vec<Call>, Vec<(i32, &'static str)>) {
         let mut host = Host { engine: Engine::new(3, 32), errors: Vec::new() };
         if let Some((number, errno)) = failing {
@@ -942,7 +946,7 @@ mod tests {
         host.engine.machine().files[0].append(200);
         host.engine.machine().files[1].append(5);
         host.engine.machine().files[2].append(7);
-        // One tail each on its own log, and a crowd.
+        // One log with a single tail, and one with several.
         let other = host.open(|engine| engine.open(1, start(Position::Start), 0));
         let behind = host.open(|engine| engine.open(0, start(Position::Start), 1));
         let lines = host.open(|engine| engine.open(0, start(Position::LastLines(2)), 2));
@@ -960,13 +964,13 @@ mod tests {
             }
         };
         collect(&mut host, Read::UpToDate);
-        // Single lines, then so many that the logs are paced, then so much that nobody keeps up.
+        // Single lines, then so many that the logs are paced, then more than a window holds.
         for amount in [3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 3, 100, 0] {
             host.grow(amount);
             collect(&mut host, Read::UpToDate);
             host.engine.sleep(Duration::from_micros(if amount == 0 { 1000 } else { 1 }));
         }
-        // What nobody has noticed when the jobs finish.
+        // Growth that was not noticed before the jobs finish.
         for file in [0, 1] {
             host.engine.machine().files[file].append(50);
         }
@@ -989,7 +993,7 @@ mod tests {
         host.engine.deliver(0);
         host.engine.turn(true);
         let (mut bytes, _) = host.drain(file);
-        // After a failure the next visit is due, and finds the rest.
+        // After a failure, the next turn finds the rest.
         host.engine.turn(true);
         bytes.extend(host.drain(file).0);
         assert_eq!(bytes.len(), 3, "{failing:?}");
@@ -1015,7 +1019,7 @@ mod tests {
                 assert_eq!(again[..=number], calls[..=number]);
                 let is_told = errors.iter().all(|(told, _)| *told == errno.raw_os_error());
                 assert!(is_told && !errors.is_empty(), "{errno} of {call:?}: {errors:?}");
-                // It comes from the call that it belongs to.
+                // It is returned by the operation that made the call.
                 let callers: &[&str] = match call {
                     Call::Open => &["open"],
                     Call::Len => &["finish"],

@@ -244,8 +244,8 @@ mod tests {
         assert_eq!(window.from(0), None);
     }
 
-    /// A window of twice `keep` was moved at every refill once it was full: 64 KiB for each line of
-    /// a log.
+    /// A window of twice `keep` bytes used to be moved at every refill once it was full: 64 KiB for
+    /// each line of a log.
     #[test]
     fn a_window_moves_no_more_bytes_than_it_reads() {
         let (log, mut window, mut moves) = ([7; 1000], Window::new(0, 32), 0);
@@ -287,7 +287,7 @@ mod tests {
         );
     }
 
-    /// A read that takes the pages of `before` and the size of `after`.
+    /// A read that gets the pages of `before` and the size of `after`.
     fn racing(before: &[u8], after: &[u8], buffer: &mut [u8], offset: u64) -> usize {
         let offset = usize::try_from(offset).unwrap();
         let length = after.len().saturating_sub(offset).min(buffer.len());

@@ -837,7 +837,7 @@ mod tests {
     use super::*;
     use crate::event::Exit;
 
-    /// Needs no cgroup.
+    /// A reactor that needs no cgroup.
     fn reactor() -> Reactor {
         let mut config = Config::new();
         config.containment(Containment::ProcessGroup);

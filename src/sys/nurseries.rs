@@ -89,7 +89,7 @@ mod tests {
         words.iter().map(|word| CString::new(*word).unwrap()).collect()
     }
 
-    /// Runs `sh -c "exit code"`, or fails to because the shell is at a path that does not exist.
+    /// Runs `sh -c "exit {code}"`, with `program` as the path of the shell.
     fn run(nurseries: &Nurseries, program: &str, code: i32) -> Result<Exit, Failure> {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let programs = strings(&[program]);

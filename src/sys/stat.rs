@@ -58,7 +58,7 @@ impl Stat {
 mod tests {
     use super::*;
 
-    /// The fields after the name, each with its number as its value, but for the state.
+    /// The fields after the name. Except for the state, the value of each is its number.
     const REST: &str =
         "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32\n";
 
@@ -89,7 +89,7 @@ mod tests {
         let own = Stat::of_self().unwrap();
         let by_number = Stat::of(std::process::id()).unwrap().expect("this process");
         assert_eq!(own.start_time, by_number.start_time);
-        // Numbers are below 2^22; see PID_MAX_LIMIT in linux/threads.h.
+        // Pids are below 2^22; see PID_MAX_LIMIT in linux/threads.h.
         assert_eq!(Stat::of(1 << 22).unwrap(), None);
     }
 }
