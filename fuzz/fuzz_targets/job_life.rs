@@ -1,9 +1,10 @@
 //! Drives jobs over a simulated system through arbitrary sequences of what host, jobs, kernel and
-//! failures can do, and holds what is reported against a plain model.
+//! failures can do, and checks what is reported against a plain model.
 //!
 //! The simulator itself checks what holds for every job: Exited once, Finished once and last, never
 //! while populated, nothing held afterwards. The model knows why a job ends, when its deadlines
-//! are, what must be reported of freezes and of memory that ran out, and that no wake-up is lost.
+//! are, and what must be reported about freezes and about running out of memory. It also checks
+//! that no wake-up is lost.
 
 #![no_main]
 
@@ -25,7 +26,7 @@ struct Input {
 }
 
 impl<'a> Arbitrary<'a> for Input {
-    /// Every byte counts: a derived list ends at each element with a probability of one half.
+    /// Uses every byte: a derived list ends at each element with a probability of one half.
     fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         let tells_exit = bytes.arbitrary()?;
         let mut operations = Vec::new();
@@ -91,15 +92,16 @@ struct Job {
     finished: bool,
     stopped_by: Option<StopCause>,
     time_limit: Option<Duration>,
-    /// It was told to stop, and the grace period is over at this time if ever.
+    /// Set once it was asked to stop, with the time at which the grace period ends, if it does.
     stopping: Option<Option<Duration>>,
-    /// What the last event about a freeze must be in the end, and what it was.
+    /// What the last event about a freeze must be in the end, and what it has been so far.
     freeze: Option<bool>,
     last_freeze: Option<bool>,
-    /// How many processes were killed because memory ran out, and of how many that was reported.
+    /// How many processes were killed because it ran out of memory, and how many of them were
+    /// reported.
     oom_kills: u64,
     oom_reported: u64,
-    /// Whether the job's own limit was met since the last report.
+    /// Whether the job's own limit was exceeded since the last report.
     oom_own: bool,
 }
 
@@ -130,7 +132,7 @@ impl World {
         self.engine.system().failures
     }
 
-    /// Everything of the job was to be killed, or will be: it has no deadline any more.
+    /// Whether a kill of the whole job was requested, or will be. It has no deadline any more.
     fn is_killed(&mut self, job: usize) -> bool {
         let cleared = self.jobs[job].exited && self.jobs[job].plan.end == EndPolicy::KillRest;
         cleared || self.engine.system().kills(job) > 0
@@ -180,7 +182,8 @@ impl World {
         (!self.jobs.is_empty()).then(|| usize::from(job) % self.jobs.len())
     }
 
-    /// Whether the host may ask something of this job; if not, the engine must say so.
+    /// Checks the result of a request: one about an unknown job must be refused, and any other
+    /// error must have a reason.
     fn expect(&mut self, job: usize, asked: jobworker::Result<()>, failures: u64) {
         let unknown = matches!(&asked, Err(error) if JobEngine::is_unknown(error));
         assert_eq!(unknown, !self.jobs[job].known, "{asked:?}");
@@ -191,11 +194,11 @@ impl World {
                 || error.kind() == jobworker::ErrorKind::State
                 || (error.kind() == jobworker::ErrorKind::Unsupported
                     && !self.jobs[job].plan.cgroup),
-            "{error:?} out of nothing"
+            "{error:?} without a reason"
         );
     }
 
-    /// The job is to end, by a stop signal if there is a grace period.
+    /// The host asks the job to end, by a stop signal if there is a grace period.
     fn request(&mut self, job: usize, cause: StopCause, grace: Option<Duration>, sooner: bool) {
         if !self.jobs[job].is_live() {
             return;
@@ -209,7 +212,7 @@ impl World {
             _ if killed => {}
             None => {
                 job.stopping = Some(until);
-                // The stop thaws without a word.
+                // The stop thaws the job without an event.
                 if job.freeze == Some(true) {
                     job.freeze = None;
                     job.last_freeze = None;
@@ -332,7 +335,7 @@ impl World {
         script.push_back(meddling);
     }
 
-    /// The host wants something.
+    /// The host makes a request.
     fn ask(&mut self, operation: &Operation) {
         let failures = self.failures();
         let (Operation::Stop { job, .. }
@@ -397,7 +400,7 @@ impl World {
         self.expect(job, asked, failures);
     }
 
-    /// Takes every event and holds it against the model.
+    /// Takes every event and checks it against the model.
     fn collect(&mut self) {
         let failures = self.failures();
         while let Some(event) = self.engine.take_event() {
@@ -414,15 +417,15 @@ impl World {
                     assert_eq!(report.stopped_by, job.stopped_by);
                     assert_eq!(report.oom.is_some(), job.oom_reported > 0);
                     let complete = job.oom_reported == job.oom_kills;
-                    assert!(complete || failures > 0, "processes were killed without a word");
+                    assert!(complete || failures > 0, "processes were killed without a report");
                     assert!(report.problems.is_empty() || failures > 0, "{report:?}");
                 }
                 Event::Oom { token, kills, cause, .. } => {
                     let job = &mut self.jobs[token.0];
                     assert!(job.is_live());
-                    assert!(kills > 0, "nothing to report");
+                    assert!(kills > 0, "an event without a kill");
                     job.oom_reported += kills;
-                    assert_eq!(cause == OomCause::Job, job.oom_own, "whose limit was met");
+                    assert_eq!(cause == OomCause::Job, job.oom_own, "whose limit was exceeded");
                     job.oom_own = false;
                 }
                 Event::Frozen { token, .. } => {
@@ -439,7 +442,7 @@ impl World {
         }
     }
 
-    /// What holds after every operation.
+    /// Checks what holds after every operation.
     fn check(&mut self) {
         let mut next: Option<Duration> = None;
         for job in 0..self.jobs.len() {
@@ -464,7 +467,7 @@ impl World {
         assert_eq!(self.engine.attached(), live);
     }
 
-    /// The kernel does what it has to and says so: nothing may be lost.
+    /// Lets the kernel do and report all that is pending, and checks that nothing is lost.
     fn quiet(&mut self) {
         self.engine.system().script.clear();
         self.engine.settle();
@@ -474,16 +477,16 @@ impl World {
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.is_live()) {
             let system = self.engine.system();
             let runs = system.is_populated(index) || system.awaits_living(index);
-            assert!(runs, "job {index} has ended, and nobody said so");
+            assert!(runs, "job {index} has ended without a report");
             if failures == 0 {
                 assert_eq!(system.kills(index), 0, "job {index} was killed and has not ended");
                 let told = job.freeze.is_none() || job.freeze == job.last_freeze;
-                assert!(told, "a freeze was done, and nobody said so");
+                assert!(told, "a freeze was done without a report");
             }
         }
     }
 
-    /// Everything is killed, removed, and gone.
+    /// Kills and removes everything, and checks that nothing is left.
     fn end(mut self) {
         self.quiet();
         for job in 0..self.jobs.len() {
@@ -496,7 +499,7 @@ impl World {
             self.ask(&Operation::Remove(u8::try_from(job).expect("few jobs")));
         }
         self.check();
-        assert_eq!(self.engine.pending(), 0, "a notice about nothing");
+        assert_eq!(self.engine.pending(), 0, "a notice is left");
         assert_eq!(self.engine.system().held(), Held::default());
     }
 }

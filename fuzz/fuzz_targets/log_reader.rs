@@ -1,9 +1,9 @@
 //! Owns the fuzz target `log_reader`: any sequence of what writers, jobs, readers and the kernel
-//! can do, against a plain model of what each tail must be given.
+//! can do, against a plain model of what each tail must read.
 //!
-//! Invariant: the model knows files, not the engine. A tail reads a run of one generation of its
-//! file, each byte once, then of a later one after it was told `Truncated`. When the world is
-//! quiet, every tail has everything.
+//! Invariant: the model knows files, not the engine. A tail reads a stretch of one generation of
+//! its file, each byte once, and one of a later generation only after `Truncated`. When the world
+//! is quiet, every tail has read everything.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use jobworker::simulator::{Content, Engine, Interference, Name, byte};
 use jobworker::{Fill, Position, Read, TailId, TailOptions};
 use libfuzzer_sys::fuzz_target;
 
-/// Within so many generations every byte tells of which it is.
+/// Within this many generations, every byte shows which one it is of.
 const MOST_GENERATIONS: u64 = 10;
 const MOST_TAILS: usize = 24;
 const MOST_OPERATIONS: usize = 400;
@@ -42,7 +42,7 @@ enum From {
     LastLines(u8),
 }
 
-/// What a job makes of the name of its log.
+/// What a job does with the name of its log.
 #[derive(Arbitrary, Debug)]
 enum Naming {
     Own,
@@ -80,7 +80,7 @@ struct Input {
     operations: Vec<Operation>,
 }
 
-/// What a tail must be given.
+/// What a tail must read.
 #[derive(Debug)]
 struct Tail {
     id: TailId,
@@ -93,10 +93,10 @@ struct Tail {
     /// The generations that it may be reading.
     least: u64,
     most: u64,
-    /// The generation that it is reading, once a byte has told.
+    /// The generation that it is reading, once a byte has shown it.
     reading: Option<u64>,
     truncated: bool,
-    /// Was told that it is up to date, and of nothing since.
+    /// Whether it is up to date, and there was no event since.
     idle: bool,
     ended: bool,
     filled: usize,
@@ -122,7 +122,7 @@ enum Job {
 /// How the job of a file has finished.
 #[derive(Clone, Copy, Debug)]
 struct Finish {
-    /// Where its output ends, as the report says: nowhere if that could not be found out.
+    /// Where its output ends according to the report, or `None` if that could not be determined.
     end: Option<u64>,
     /// The size that the file had before that, and its generation.
     size: u64,
@@ -306,7 +306,7 @@ impl World {
             _ if rewritten => (0, u64::MAX),
             None => (size, content.size),
             Some(Finish { end: Some(end), .. }) => (size.min(end), content.size.min(end)),
-            // The end was found out some time since, or is now.
+            // The end was determined at some time since then, or is now.
             Some(finish) if finish.generation == generation => {
                 (size.min(finish.size), content.size)
             }
@@ -334,7 +334,7 @@ impl World {
             }
             _ => {}
         }
-        // Nobody can tell in which generation a byte is that was not there yet.
+        // The generation of a byte that was not there yet is not known.
         let known = start > 0 && start <= size && !rewritten;
         self.tails.push(Some(Tail {
             id,
@@ -348,14 +348,14 @@ impl World {
             most: if known { most } else { u64::MAX },
             reading: None,
             truncated: false,
-            // Without an event it must hear of whatever comes.
+            // Unless there is an event for it already, it must get one for whatever comes.
             idle: true,
             ended: false,
             filled: 0,
         }));
     }
 
-    /// Holds bytes at the tail's offset against the model.
+    /// Checks bytes at the tail's offset against the model.
     fn check(&mut self, token: usize, bytes: &[u8]) {
         let tail = self.tails[token].as_mut().expect("an open tail");
         let content = &self.engine.machine().files[tail.file];
@@ -380,7 +380,7 @@ impl World {
         );
         tail.reading = found;
         if let Some((_, most)) = tail.snapshot {
-            assert!(end <= most, "bytes behind the end of a snapshot");
+            assert!(end <= most, "bytes beyond the end of a snapshot");
         }
     }
 
@@ -389,7 +389,10 @@ impl World {
         let content = &self.engine.machine().files[tail.file];
         assert!(!tail.ended, "truncated after the end");
         let before = tail.reading.unwrap_or(tail.least);
-        assert!(content.generation > before, "{tail:?} was told of a truncation that never was");
+        assert!(
+            content.generation > before,
+            "{tail:?} has reported a truncation that never happened"
+        );
         tail.least = before + 1;
         tail.most = u64::MAX;
         tail.reading = None;
@@ -404,7 +407,9 @@ impl World {
         let content = &self.engine.machine().files[tail.file];
         if !tail.ended {
             match (tail.snapshot, self.finished[tail.file]) {
-                (Some(_), _) if tail.truncated => assert_eq!(tail.offset, 0, "a snapshot was gone"),
+                (Some(_), _) if tail.truncated => {
+                    assert_eq!(tail.offset, 0, "a truncated snapshot has more bytes")
+                }
                 (Some((least, most)), _) => {
                     let most = most.max(tail.start);
                     assert!(
@@ -419,7 +424,8 @@ impl World {
                     };
                     let gone = content.generation > finish.generation && tail.truncated;
                     let known = tail.truncated && finish.end.is_none_or(|end| tail.offset == end);
-                    // The end could not be read, and the file was written anew before the next try.
+                    // The end could not be read, and the file was written anew before the next
+                    // attempt.
                     let anew = finish.end.is_none()
                         && content.generation > finish.generation
                         && tail.reading.is_none_or(|read| read > finish.generation);
@@ -437,11 +443,11 @@ impl World {
 
     fn up_to_date(&mut self, token: usize) {
         let tail = self.tails[token].as_mut().expect("an open tail");
-        assert!(!tail.ended && tail.snapshot.is_none(), "{tail:?} is to wait");
+        assert!(!tail.ended && tail.snapshot.is_none(), "{tail:?} is up to date, but has to end");
         tail.idle = true;
     }
 
-    /// Says whether there may be more at once.
+    /// Returns whether there may be more at once.
     fn read(&mut self, token: usize, size: usize) -> bool {
         let id = self.tails[token].as_ref().expect("an open tail").id;
         let mut buffer = vec![0; size];
@@ -475,7 +481,7 @@ impl World {
     fn failed(&mut self, token: usize) -> bool {
         let tail = self.tails[token].as_mut().expect("an open tail");
         assert!(!tail.ended, "a failure after the end");
-        assert!(self.engine.machine().failures > 0, "a failure out of nothing");
+        assert!(self.engine.machine().failures > 0, "a failure without a reason");
         tail.idle = false;
         false
     }
@@ -523,10 +529,10 @@ impl World {
         assert_eq!(self.engine.position(tail.id), Some(tail.offset));
     }
 
-    /// Reads a tail until there is no more, in the two ways by turns.
+    /// Reads a tail until there is no more, by `read` and `fill_buf` in alternation.
     fn drain(&mut self, token: usize, size: usize) {
         for round in 0.. {
-            assert!(round < 100_000, "a tail without an end");
+            assert!(round < 100_000, "reading a tail has no end");
             let more = if (round + size) % 3 == 0 {
                 let more = self.fill(token);
                 self.consume(token, size);
@@ -566,13 +572,13 @@ impl World {
         let end = match self.engine.finish(file) {
             Ok(end) => Some(end),
             Err(_) => {
-                assert!(self.engine.machine().failures > failures, "a failure out of nothing");
+                assert!(self.engine.machine().failures > failures, "a failure without a reason");
                 None
             }
         };
         let most =
             self.content(file).past.iter().max().copied().unwrap_or(0).max(self.content(file).size);
-        assert!(end.is_none_or(|end| end <= most), "an end where the file never was");
+        assert!(end.is_none_or(|end| end <= most), "an end beyond all that the file ever was");
         self.finished[file] = Some(Finish { end, size, generation });
     }
 
@@ -586,7 +592,9 @@ impl World {
         self.jobs[file] = Job::Removed;
         match removed {
             Ok(()) => assert!(keep || self.content(file).name == Name::Gone, "its name is left"),
-            Err(_) => assert!(self.engine.machine().failures > failures, "a failure of nothing"),
+            Err(_) => {
+                assert!(self.engine.machine().failures > failures, "a failure without a reason")
+            }
         }
         for tail in &mut self.tails {
             if tail.as_ref().is_some_and(|tail| tail.file == file && tail.of_job) {
@@ -595,7 +603,8 @@ impl World {
         }
     }
 
-    /// Nobody writes any more, and everybody is served, but the tails that the host forgets about.
+    /// Stops all writing, serves every tail but those that the host ignores, and checks that none
+    /// has missed anything.
     fn quiet(&mut self, ignored: u8) {
         let ignored = |token: usize| ignored >> (token % 8) & 1 == 1;
         self.engine.machine().script.clear();
@@ -628,7 +637,7 @@ impl World {
             if ignored(token) || tail.ended {
                 continue;
             }
-            // The model is borrowed: the contents are copied.
+            // Copied, because the model is borrowed.
             let (generation, size) = {
                 let machine = self.engine.machine();
                 (machine.files[tail.file].generation, machine.files[tail.file].size)
@@ -671,7 +680,7 @@ impl World {
         assert_eq!(self.engine.logs(), logs);
     }
 
-    /// What other threads are told is never more than was true.
+    /// What is published to other threads must never exceed what was true.
     fn check_published(&mut self, file: usize, used: bool) {
         if self.jobs[file] != Job::There {
             return;

@@ -1,9 +1,9 @@
-//! Owns the fuzz target `parsers`: what the kernel's files, marks on groups and users' texts are
-//! taken to say.
+//! Owns the fuzz target `parsers`: the parsers of the kernel's files, of marks on groups and of
+//! text from users.
 //!
 //! Invariant: each check states a property, never only that nothing panics. A file that is written
-//! from values as the kernel writes it gives these values; what is printed parses to itself; what
-//! is accepted has no other reading.
+//! from values as the kernel writes it parses to these values; what is printed parses to itself;
+//! what is accepted has only one meaning.
 
 #![no_main]
 
@@ -19,8 +19,8 @@ use jobworker::simulator::parsers;
 use jobworker::{ByteSize, Device, IoStats, Pressure};
 use libfuzzer_sys::fuzz_target;
 
-/// What texts of users and files are made of, so that few mutations lead to one that is nearly
-/// right.
+/// A piece of the text of a user or a file, such that few mutations lead to text that is almost
+/// valid.
 #[derive(Arbitrary, Debug)]
 enum Piece {
     Number(u64),
@@ -82,7 +82,7 @@ impl Text {
     }
 }
 
-/// One side of a pressure file, its shares in hundredths of a percent.
+/// One line of a pressure file, with its shares in hundredths of a percent.
 #[derive(Arbitrary, Debug)]
 struct Line {
     shares: [u16; 3],
@@ -161,7 +161,10 @@ fuzz_target!(|input: Input| {
         Input::MountsOf(table) => {
             if let Some(point) = parsers::mount_point(&table) {
                 let field = |field: &[u8]| parsers::unescape(field) == point.as_os_str().as_bytes();
-                assert!(table.split(|byte| b" \n".contains(byte)).any(field), "from nowhere");
+                assert!(
+                    table.split(|byte| b" \n".contains(byte)).any(field),
+                    "the mount point is not in the table"
+                );
             }
         }
         Input::Unescape(escapes) => unescape(&escapes),
@@ -185,7 +188,7 @@ fuzz_target!(|input: Input| {
         }
         Input::MarkOf(text) => {
             let text = text.text();
-            // A mark decides what is killed: only what was written as one is taken for one.
+            // A mark decides what is killed, so only text that was written as a mark is accepted.
             if let Some(mark) = parsers::owner(&text) {
                 assert_eq!(mark, text);
             }
@@ -193,7 +196,7 @@ fuzz_target!(|input: Input| {
     }
 });
 
-/// Digits and one suffix, and nothing else, are a size.
+/// Only digits, with at most one suffix, are a size.
 fn size_of(text: &str) {
     let (digits, shift) = match text.as_bytes() {
         [digits @ .., b'k' | b'K'] => (digits, 10),
@@ -205,7 +208,7 @@ fn size_of(text: &str) {
     let mut expected = (!digits.is_empty()).then_some(0u128);
     for digit in digits {
         expected = match (expected, digit) {
-            // Once it is too large it stays so.
+            // Once it is too large, it stays too large.
             (Some(number), b'0'..=b'9') => {
                 Some((number * 10 + u128::from(digit - b'0')).min(1 << 80))
             }
@@ -255,7 +258,7 @@ fn list_of(text: &str) {
     }
 }
 
-/// They ascend, do not touch, and print to what parses to them.
+/// Checks that ranges ascend, do not touch, and parse to themselves when they are printed.
 fn check_ranges(ranges: &[(u32, u32)]) {
     assert!(ranges.iter().all(|(first, last)| first <= last), "{ranges:?}");
     assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0 - 1), "{ranges:?}");
@@ -385,10 +388,11 @@ fn pressure(some: &Line, full: Option<&Line>) {
     }
 }
 
-/// Whatever is accepted has shares that can be compared.
+/// Whatever is accepted has shares that are finite and not negative.
 fn pressure_of(text: &str) {
     let mut candidates = vec![text.to_owned()];
-    // Few texts by chance have all the fields: one at a time is left to chance as well.
+    // Random text rarely has all the fields, so it is also put into one field of a valid line at a
+    // time.
     for field in ["avg10=", "avg60=", "avg300=", "total="] {
         let whole = "some avg10=1.00 avg60=2.00 avg300=3.00 total=4\n";
         candidates.push(whole.replace(field, &format!("{field}{text} x")));
@@ -467,7 +471,7 @@ fn unescape(escapes: &[Escape]) {
     assert_eq!(parsers::unescape(&field), unescaped(&field), "{field:?}");
 }
 
-/// A backslash and three octal digits of at most 0o377 are a byte; all else is itself.
+/// A backslash and three octal digits of at most 0o377 are a byte; everything else is unchanged.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     match field {
         [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
