@@ -1,9 +1,9 @@
-//! How long does a job take from spawn to `Finished`, and does that depend on the size of the host?
+//! How long a job takes from spawn to `Finished`, and whether that depends on the size of the host.
 //!
-//! /bin/true as a job, against the fewest system calls that can do the same: mkdir of the group,
-//! the log file, a vfork-like clone3 into the group, exec, one event on the pidfd, reap, rmdir. And
-//! against `std::process::Command`, which does less: no group, no log. In turns, one by one, with
-//! more and more memory of the host touched.
+//! Runs /bin/true as a job, and compares that with the fewest system calls that can do the same
+//! (mkdir of the group, the log file, a vfork-like clone3 into the group, exec, one event on the
+//! pidfd, reap, rmdir), and with `std::process::Command`, which does less: no group and no log.
+//! They run alternately, one by one, with more and more memory of the host touched.
 //!
 //! Invariant: nothing is left of any of them.
 #![allow(unsafe_code)]
@@ -26,10 +26,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 const PROGRAM: &CStr = c"/bin/true";
 
-/// Spawn to `Finished` may take so many times the floor.
+/// How many times as long as the floor a job may take from spawn to `Finished`.
 const FLOOR_TARGET: f64 = 1.15;
 
-/// A host of 2 GiB may take so many times what an empty one takes.
+/// How many times as long a job may take in a large host as in an empty one.
 const FLAT_TARGET: f64 = 1.3;
 
 const GIB: usize = 1 << 30;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         for (size, times) in sizes.iter().zip(&mut results) {
             let _touched = Touched::new(*size);
             for turn in 0..turns {
-                // Who goes first changes with the turn.
+                // Which one goes first changes with each turn.
                 if turn % 2 == 0 {
                     times.floor.push(floor.run());
                     times.ours.push(ours(&mut reactor, &mut events, &command));
@@ -180,7 +180,7 @@ impl Touched {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             let base = mmap_anonymous(std::ptr::null_mut(), length, protection, MapFlags::PRIVATE)
                 .unwrap();
-            // Few large pages would flatter whoever copies page tables.
+            // With large pages, there would be few page tables for a fork to copy.
             let _ = madvise(base, length, Advice::LinuxNoHugepage);
             let base = base.cast::<u8>();
             for offset in (0..length).step_by(4096) {
@@ -201,7 +201,7 @@ impl Drop for Touched {
 }
 
 unsafe extern "C" {
-    // std links them anyway.
+    // std links libc anyway.
     fn execve(
         program: *const c_char,
         argv: *const *const c_char,
@@ -211,7 +211,7 @@ unsafe extern "C" {
     fn _exit(code: c_int) -> !;
 }
 
-/// The same by hand.
+/// The same work by hand.
 struct Floor {
     parent: OwnedFd,
     _logs: tempfile::TempDir,
@@ -222,7 +222,7 @@ struct Floor {
     number: u32,
 }
 
-/// What the child is given.
+/// The descriptors that the child is given.
 struct Streams {
     null: c_int,
     log: c_int,
@@ -248,7 +248,7 @@ impl Floor {
 
     fn run(&mut self) -> f64 {
         self.number += 1;
-        // Names as long as ours.
+        // Names as long as those of a reactor.
         let name = format!("jobworker-bench-{:08}-{:011}", std::process::id(), self.number);
         let log_name = format!("{name}.log");
         let start = Instant::now();
@@ -296,7 +296,7 @@ impl Floor {
         };
         let streams = Streams { null: self.null.as_raw_fd(), log: log.as_raw_fd() };
         // SAFETY: the child runs `child` on a stack of its own and leaves by exec or exit; what it
-        // reads lives on, for this thread waits meanwhile (CLONE_VFORK).
+        // reads stays valid, because this thread waits meanwhile (CLONE_VFORK).
         let pid = unsafe { clone3(&arguments, &streams) };
         assert!(
             pid > 0,
@@ -311,7 +311,7 @@ impl Floor {
 /// The child, on the floor's stack.
 extern "C" fn child(streams: &Streams) -> ! {
     let (argv, envp) = ([PROGRAM.as_ptr(), std::ptr::null()], [std::ptr::null()]);
-    // SAFETY: plain system calls on descriptors that are open and strings that live on.
+    // SAFETY: plain system calls, on descriptors that are open and strings that stay valid.
     unsafe {
         dup2(streams.null, 0);
         dup2(streams.log, 1);
@@ -324,12 +324,12 @@ extern "C" fn child(streams: &Streams) -> ! {
 /// clone3 whose child goes on in [`child`], on the stack that `arguments` name.
 ///
 /// # Safety
-/// The stack must be unused, and all that the child reads must live until it has left.
+/// The stack must be unused, and all that the child reads must stay valid until it has left.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(arguments: &raw::clone_args, streams: &Streams) -> isize {
     let result;
-    // SAFETY: the parent comes back with a number in rax and all else as it was; the child never
-    // leaves the block.
+    // SAFETY: the parent returns with the result in rax and everything else unchanged; the child
+    // never leaves the block.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -377,7 +377,7 @@ unsafe fn clone3(arguments: &raw::clone_args, streams: &Streams) -> isize {
     result
 }
 
-/// Elsewhere the child is a copy of the host, so that this floor is higher than it could be.
+/// Elsewhere the child is a copy of the host, so this floor is higher than it could be.
 ///
 /// # Safety
 /// As on x86-64.
@@ -388,7 +388,7 @@ unsafe fn clone3(arguments: &raw::clone_args, streams: &Streams) -> isize {
     }
     let flags = arguments.flags & !u64::from(raw::CLONE_VM);
     let arguments = raw::clone_args { flags, stack: 0, stack_size: 0, ..*arguments };
-    // SAFETY: the child has a memory of its own.
+    // SAFETY: the child has its own copy of the memory.
     match unsafe {
         syscall(raw::__NR_clone3 as std::ffi::c_long, &raw const arguments, size_of_val(&arguments))
     } {

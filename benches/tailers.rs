@@ -1,12 +1,12 @@
-//! How soon after a write does the last of 1, 100, 1,000 or 10,000 tails have the line, and what
-//! does each cost?
+//! How soon after a write the last of 1, 100, 1,000 or 10,000 tails has the line, and what each
+//! tail costs.
 //!
-//! A job writes a line with the time in it, in turns to its log and to a file that a thread of this
-//! program follows by the fewest system calls that can do it: epoll_wait, read of an inotify,
-//! pread. So both are measured on one machine in one mood. The floor of the processor time per tail
-//! and line is what that loop takes, shared by all tails, and a copy of the line for each.
+//! A job writes lines with the time in them, alternately to its log and to a file that a thread of
+//! this program follows with the fewest system calls that can do it: epoll_wait, read of an
+//! inotify, pread. Both are thus measured under the same load. The floor of the CPU time per tail
+//! and line is what that loop takes, divided by the number of tails, plus a copy of the line.
 //!
-//! Invariant: every tail is compared with the first; a difference ends the program with 1.
+//! Invariant: every tail is compared with the first; a difference ends the program with status 1.
 
 mod common;
 
@@ -27,16 +27,16 @@ use jobworker::{Event, Events, Fill, Position, Reactor, Read, Token};
 use rustix::event::epoll;
 use rustix::fs::inotify;
 
-/// How many tails, and how many lines in one turn.
+/// The numbers of tails.
 const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
 
 /// The largest accepted ratio of a single tail's latency to that of the bare loop.
 const LATENCY_TARGET: f64 = 1.2;
 
-/// Nanoseconds per tail and line, from a thousand tails up.
+/// The largest accepted cost in nanoseconds per tail and line, from a thousand tails on.
 const COST_TARGET: f64 = 60.0;
 
-/// The job writes its last line, which ends the bare loop.
+/// The time in the last line, which ends the bare loop.
 const LAST: u64 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +45,13 @@ enum By {
     FillBuf,
 }
 
-/// What one turn has shown, times in nanoseconds.
+/// The results of one turn, with times in nanoseconds.
 #[derive(Debug)]
 struct Turn {
     /// From each write until the last tail had the line.
     latencies: Vec<f64>,
     floor_latencies: Vec<f64>,
-    /// Processor time per tail and line.
+    /// CPU time per tail and line.
     cost: f64,
     floor_cost: f64,
     /// Wake-ups while the job was silent.
@@ -148,7 +148,7 @@ fn main() -> ExitCode {
     };
     println!(
         "\n1 tail on a log that grows every 5 us (paced by design): p50 {:.1} us, p99 {:.1} us, \
-         {:.0} ns of processor time per line",
+         {:.0} ns of CPU time per line",
         over(0.5),
         over(0.99),
         median(&hot.iter().map(|turn| turn.cost).collect::<Vec<f64>>()),
@@ -168,7 +168,8 @@ fn stamp(line: &[u8]) -> u64 {
     line[..20].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
-/// The job: a line to the log, a pause, a line to the other file, a pause; then silence.
+/// The job: writes lines alternately to the log and to the other file, with pauses, and then
+/// nothing.
 fn write_paced(lines: u64, silence: Duration, other: &Path) {
     let other = OpenOptions::new().append(true).open(other).unwrap();
     let mut random = monotonic() | 1;
@@ -188,7 +189,7 @@ fn write_paced(lines: u64, silence: Duration, other: &Path) {
     std::thread::sleep(silence);
 }
 
-/// The job that never pauses for longer than 5 us.
+/// A job that never pauses for longer than 5 us.
 fn write_hot(lines: u64) {
     for _ in 0..lines {
         let now = monotonic();
@@ -204,12 +205,12 @@ fn run(tails: usize, by: By, lines: usize, silence: u64) -> Result<Turn, String>
     let other = scratch.path().join("floor");
     File::create(&other).unwrap();
     let floor = bare_loop(&other);
-    // A job that is to be silent is killed when it was silent for long enough.
+    // A job that is to be silent is killed once it was silent for long enough.
     let hold = if silence == 0 { 0 } else { 60_000 };
     let job = in_role(["paced", &lines.to_string(), &hold.to_string(), other.to_str().unwrap()]);
     let turn = follow(&job, tails, by, lines, silence);
     if turn.is_err() {
-        // The job may not have come so far.
+        // The job may not have written the last line, which the bare loop waits for.
         let mut other = OpenOptions::new().append(true).open(&other).unwrap();
         other.write_all(&line(LAST)).unwrap();
     }
@@ -293,7 +294,7 @@ fn follow(
         if !events.is_empty() {
             return Err(format!("{} events in silence", events.len()));
         }
-        // One sleep is the silence itself.
+        // One sleep is the wait itself.
         idle = (sleeps() - before).saturating_sub(1);
         reactor.kill(job).unwrap();
     }
@@ -304,9 +305,9 @@ fn follow(
     Ok(Turn { latencies, floor_latencies: Vec::new(), cost, floor_cost: 0.0, idle })
 }
 
-/// What the tails got.
+/// What the tails have read.
 struct Readers {
-    /// The log as far as the foremost tail has come.
+    /// The log up to the position of the foremost tail.
     log: Vec<u8>,
     offsets: Vec<usize>,
     served: usize,
@@ -333,8 +334,8 @@ impl Readers {
     }
 }
 
-/// Follows a file by hand on a thread of its own until its last line; gives the latency of each
-/// line, and what all of them took of the processor.
+/// Follows a file by hand on a thread of its own until its last line. Returns the latency of each
+/// line, and the CPU time for all of them.
 fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
     let file = File::open(path).unwrap();
     let watch =
@@ -350,8 +351,8 @@ fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
             let _ = rustix::io::read(&watch, &mut hints).unwrap();
             let length = file.read_at(&mut buffer, offset).unwrap();
             let now = monotonic();
-            // A write that crosses a page may be seen in halves: the rest of such a line comes with
-            // the next event.
+            // A write that crosses a page boundary may be seen in two pieces; the rest of such a
+            // line comes with the next event.
             offset += (length - length % LINE) as u64;
             for line in buffer[..length].chunks_exact(LINE) {
                 match stamp(line) {

@@ -1,9 +1,9 @@
-//! Does following a log slow its writer down? A job writes a million lines of 100 bytes, one
-//! write(2) each, and measures itself: followed by nobody, by one tail, by a hundred, and, as what
-//! one would write by hand, by a bare loop on a persistent inotify watch.
+//! Whether following a log slows its writer down. A job writes a million lines of 100 bytes, one
+//! write(2) each, and measures itself: followed by nobody, by one tail, by a hundred tails, and by
+//! a bare loop on a permanent inotify watch, as one would write it by hand.
 //!
 //! Invariant: every byte that a tail gets is compared with what was written; a difference ends the
-//! program with 1.
+//! program with status 1.
 
 mod common;
 
@@ -20,11 +20,11 @@ use jobworker::{Event, Events, Exit, Fill, JobId, Position, Reactor, Token};
 use rustix::event::epoll;
 use rustix::fs::inotify;
 
-/// After so many lines the text starts over: what is expected at any offset is then known without
-/// keeping it all.
+/// After this many lines the text starts over, so that what is expected at any offset is known
+/// without keeping it all.
 const PERIOD: usize = 1000;
 
-/// A followed writer may take so many times what it takes unfollowed.
+/// How many times as long a followed writer may take as an unfollowed one.
 const TARGET: f64 = 1.05;
 
 /// Who follows the writer.
@@ -39,13 +39,12 @@ enum Followers {
 const FOLLOWERS: [Followers; 4] =
     [Followers::Nobody, Followers::Tails(1), Followers::BareLoop, Followers::Tails(100)];
 
-/// What one run has shown.
+/// The results of one run.
 #[derive(Debug)]
 struct Run {
     /// How long the writer took, by its own clock.
     writer: f64,
-    /// The processor time it used meanwhile: what following costs it, whoever else wants the
-    /// processors.
+    /// The CPU time it used meanwhile: what following costs it, whatever else is running.
     writer_cpu: f64,
     cpu: f64,
     wakeups: f64,
@@ -123,9 +122,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The text over and over.
+/// The text that the writer repeats.
 struct Expected {
-    /// Twice, so that any stretch of one period lies in one piece.
+    /// Twice, so that any stretch of one period is contiguous.
     twice: Vec<u8>,
 }
 
@@ -157,7 +156,7 @@ fn line(number: usize) -> [u8; LINE] {
     line
 }
 
-/// The job: writes and says in a file how long it took.
+/// The job: writes the lines, and records in a file how long that took.
 fn write_lines(lines: usize, report: &Path) {
     let text: Vec<[u8; LINE]> = (0..PERIOD).map(line).collect();
     let output = std::io::stdout();
@@ -214,7 +213,7 @@ fn finish(reactor: &mut Reactor, events: &mut Events) {
     }
 }
 
-/// Reads the whole log by so many tails; says how many bytes each got.
+/// Reads the whole log with this many tails, and returns how many bytes each got.
 fn follow(
     reactor: &mut Reactor,
     job: JobId,
@@ -251,7 +250,7 @@ fn follow(
     Ok(got)
 }
 
-/// What one would write by hand: a watch that is always armed.
+/// Follows a log as one would by hand, with a watch that is always armed.
 fn bare_loop(path: &Path, length: usize, expected: &Expected) -> Result<usize, String> {
     let file = File::open(path).unwrap();
     let watch =

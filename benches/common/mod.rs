@@ -1,9 +1,9 @@
 //! What the benchmarks share: clocks, medians, the lines that the writers write, and the table at
 //! the end.
 //!
-//! Invariant: whatever is compared is measured in turns within one run, because the machine is
-//! never quiet; so a table is about ratios first and about times second. A benchmark fails for
-//! wrong bytes alone, never for being slow.
+//! Invariant: what is compared is measured alternately within one run, because the machine is never
+//! quiet, so the ratios in a table mean more than the times. A benchmark fails only for wrong
+//! bytes, never for being slow.
 // Each benchmark is a program of its own and uses its part of this.
 #![allow(dead_code)]
 
@@ -18,21 +18,21 @@ use rustix::event::epoll;
 use rustix::io::retry_on_intr;
 use rustix::time::{ClockId, clock_gettime};
 
-/// How many bytes a line has, its newline included.
+/// How many bytes a line has, including its newline.
 pub(crate) const LINE: usize = 100;
 
-/// Whether everything is to be over in a few seconds, to see that it runs.
+/// Whether the benchmark is to take only a few seconds, to check that it runs.
 pub(crate) fn quick() -> bool {
     std::env::args().any(|arg| arg == "--quick")
 }
 
-/// Counts turns: as many as are wanted, fewer when the time is over, but three at least.
+/// Counts turns: as many as are wanted, or fewer once 45 seconds have passed, but at least three.
 pub(crate) fn turns(wanted: usize) -> impl Iterator<Item = usize> {
     let start = Instant::now();
     (0..wanted).take_while(move |turn| *turn < 3 || start.elapsed() < Duration::from_secs(45))
 }
 
-/// What this process is to play, when it was started as a part of a benchmark.
+/// The role of this process, if it was started as a part of a benchmark.
 pub(crate) fn role() -> Option<Vec<String>> {
     let mut args = std::env::args().skip(1);
     (args.next()? == "--role").then(|| args.collect())
@@ -50,12 +50,12 @@ pub(crate) fn monotonic() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
-/// The processor time that this thread has used.
+/// The CPU time that this thread has used.
 pub(crate) fn thread_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))
 }
 
-/// The processor time that this process has used.
+/// The CPU time that this process has used.
 pub(crate) fn process_cpu() -> Duration {
     Duration::from_nanos(nanoseconds(ClockId::ProcessCPUTime))
 }
@@ -73,8 +73,8 @@ pub(crate) fn sleeps() -> u64 {
         .expect("the count of voluntary context switches")
 }
 
-/// epoll_wait, for the bare loops: fills `ready`, and goes on when a signal, such as that of a
-/// child's end, came.
+/// epoll_wait, for the bare loops: fills `ready`, and starts again when a signal such as SIGCHLD
+/// interrupts it.
 pub(crate) fn wait(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>) {
     ready.clear();
     retry_on_intr(|| epoll::wait(epoll, spare_capacity(ready), None)).expect("epoll_wait");
@@ -88,7 +88,7 @@ pub(crate) fn cgroup_mount() -> PathBuf {
     PathBuf::from(line.split(' ').nth(4).expect("a mount point"))
 }
 
-/// The value that this part of all values does not exceed.
+/// The value that this fraction of all values does not exceed.
 pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -106,7 +106,7 @@ pub(crate) fn median_ratio(ours: &[f64], floor: &[f64]) -> f64 {
     median(&ratios)
 }
 
-/// The word for a target; being slow is a finding, not a failure.
+/// Whether a value meets its target, as text. Being slow is a finding, not a failure.
 pub(crate) fn verdict(value: f64, most: f64) -> String {
     format!("{} (target {most})", if value <= most { "PASS" } else { "MISS" })
 }
@@ -126,7 +126,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// First column to the left, the others to the right.
+    /// Aligns the first column to the left and the others to the right.
     pub(crate) fn print(&self, title: &str) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
