@@ -1,4 +1,4 @@
-//! Follows one job with any number of tails, all on the one thread, and reports what that has cost.
+//! Follows one job with any number of tails, all on one thread, and reports what that has cost.
 //!
 //! `cargo run --release --example concurrent -- 10 bash -c 'while true; do echo hello; sleep 1;
 //! done'`, then Ctrl-C.
@@ -41,12 +41,12 @@ struct Options {
     command: Vec<OsString>,
 }
 
-/// One who follows the job.
+/// A reader of the job's output.
 struct Reader {
     tail: TailId,
     bytes: u64,
     checksum: Hasher,
-    /// The beginning of a line of which the end has not come yet.
+    /// The beginning of a line whose end has not arrived yet.
     line: Vec<u8>,
 }
 
@@ -56,7 +56,7 @@ impl Reader {
         self.checksum.update(bytes);
     }
 
-    /// Prints the lines that are whole, and keeps what comes after them.
+    /// Prints the complete lines, and keeps what follows them.
     fn print(&mut self, number: usize, bytes: &[u8], stdout: &mut Stdout) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend(piece);
@@ -107,8 +107,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 _ => {}
             }
         }
-        // Each takes one piece and queues up again, so that neither another reader nor a signal is
-        // kept waiting.
+        // Each reader takes one piece and queues up again, so that neither another reader nor a
+        // signal has to wait.
         for _ in 0..readable.len() {
             if !host.stdout.has_room() {
                 break;
@@ -133,7 +133,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                         reader.end_line(index + 1, &mut host.stdout);
                     }
                 }
-                // The job has emptied its log: what it writes now follows.
+                // The job has truncated its log. What it writes from now on follows.
                 Fill::Truncated => readable.push_back(index),
             }
         }
@@ -151,8 +151,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }))
 }
 
-/// Prints what it has cost, and says whether every tail got the same bytes, at least as many as are
-/// in the log.
+/// Prints what it has cost, and returns whether every tail got the same bytes, at least as many as
+/// are in the log.
 fn print_table(
     host: &Host,
     readers: &[Reader],
@@ -188,7 +188,7 @@ fn print_table(
     Ok(same)
 }
 
-/// A figure out of /proc/self/status.
+/// A figure from /proc/self/status.
 fn process_status(name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,5 +1,5 @@
-//! Tells what this system offers for running jobs, and what to do about what is missing. Exit
-//! status 1 when jobs cannot be run in cgroups at all.
+//! Reports what this system offers for running jobs, and what to do about what is missing. The exit
+//! status is 1 when jobs cannot be run in cgroups at all.
 
 use std::process::ExitCode;
 

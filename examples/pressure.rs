@@ -1,7 +1,7 @@
-//! Shows live what a job is stalled for and what it uses: `top` for one job, out of its cgroup.
+//! Shows live what a job is stalled for and what it uses, from its cgroup: like `top` for one job.
 //!
-//! `cargo run --release --example pressure -- sh -c 'stress --cpu 4 --timeout 20'`. Stalls come as
-//! events of the kernel; only for the display a clock ticks.
+//! `cargo run --release --example pressure -- sh -c 'stress --cpu 4 --timeout 20'`. The kernel
+//! reports stalls as events; only the display needs a timer.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -44,7 +44,7 @@ mod limits;
 #[derive(Parser)]
 #[command(name = "pressure", override_usage = "pressure [OPTIONS] CMD [ARGS]...")]
 struct Options {
-    /// Tell when the job was stalled for so long within a window, 500ms to 10s; without
+    /// Report when the job was stalled for this long within a window of 500ms to 10s; without
     /// CAP_SYS_RESOURCE the window has to be a multiple of 2s.
     #[arg(long, value_name = "TIME/WINDOW", default_value = "300ms/2s", value_parser = stall)]
     stall: Stall,
@@ -92,8 +92,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let log = host.reactor.status(job)?.output;
     let mut display = Display::new()?;
     for resource in RESOURCES {
-        // The figures are worth showing without the events; and what one is refused for, the others
-        // are too.
+        // The figures are worth showing without the events. If one resource is refused, so are the
+        // others.
         if let Err(error) = host.reactor.watch_pressure(job, resource, options.stall) {
             display.print_line(&format!("no events of pressure: {error}"), &mut host.stdout);
             break;
@@ -128,14 +128,14 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
         let last = events.iter().any(|event| matches!(event, Event::Finished { .. }));
-        // What is too slow to take the last picture gets no new one.
+        // A reader that is too slow to take the last picture gets no new one.
         let next = Instant::now() >= due && host.stdout.is_empty();
         if last || report.is_none() && next {
             due = Instant::now() + display.interval();
             let output = last_lines(&mut host.reactor, job)?;
             display.show(host.reactor.stats(job)?, &output, &mut host.stdout);
             if last && display.screen.is_some() {
-                // What the shell, or this program, prints next begins below of the picture.
+                // What the shell, or this program, prints next begins below the picture.
                 host.stdout.print(b"\n");
             }
         }
@@ -161,7 +161,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)))
 }
 
-/// The last lines of the job's output, as far as they lie in its last bytes, fit for a terminal.
+/// The last lines of the job's output, as far as they are within its last 4 KiB, without control
+/// characters.
 fn last_lines(reactor: &mut Reactor, job: JobId) -> anyhow::Result<Vec<String>> {
     let path = reactor.status(job)?.output.context("the job has no log")?;
     let begin = fs::metadata(path)?.len().saturating_sub(4096);
@@ -197,7 +198,7 @@ impl Display {
         Duration::from_millis(if self.screen.is_some() { 250 } else { 1000 })
     }
 
-    /// Tells of an event, above of what the screen shows.
+    /// Reports an event, above what the screen shows.
     fn print_line(&self, what: &str, stdout: &mut Stdout) {
         let line = format!("{:8.1} s  {what}", self.started.elapsed().as_secs_f64());
         match &self.screen {
@@ -206,7 +207,7 @@ impl Display {
         }
     }
 
-    /// Shows the figures of now.
+    /// Shows the current figures.
     fn show(&mut self, stats: Stats, output: &[String], stdout: &mut Stdout) {
         let now = Instant::now();
         let (then, before) = std::mem::replace(&mut self.before, (now, stats));
@@ -240,8 +241,8 @@ fn pressure(stats: &Stats, resource: Stallable) -> Option<Pressure> {
     }
 }
 
-/// For `some` and `full`: the percentage of the last ten seconds, and that with the growth since,
-/// as text.
+/// For `some` and `full`: the percentage of the last ten seconds, and a text with that and the
+/// growth since `before`.
 fn stalls(now: Option<Pressure>, before: Option<Pressure>) -> [Option<(f32, String)>; 2] {
     let before = before.unwrap_or_default();
     let figures = |now: Stalled, before: Stalled| {
@@ -364,14 +365,14 @@ impl Screen {
     }
 }
 
-/// Each message that is set draws everything anew, so only one that is new is set.
+/// Setting a message draws everything again, so only a new one is set.
 fn change(bar: &ProgressBar, message: &str) {
     if bar.message() != message {
         bar.set_message(message.to_owned());
     }
 }
 
-/// What is drawn and not printed yet, as the escape sequences of ECMA-48.
+/// What is drawn but not printed yet, with the escape sequences of ECMA-48.
 #[derive(Clone, Debug, Default)]
 struct Terminal(Arc<Mutex<Vec<u8>>>);
 
@@ -394,7 +395,7 @@ impl Terminal {
 impl TermLike for Terminal {
     fn width(&self) -> u16 {
         let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
-        // A serial line does not know who is at its other end.
+        // A serial line does not know the size of the terminal at its other end.
         if size == 0 { 80 } else { size }
     }
 

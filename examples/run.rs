@@ -1,5 +1,5 @@
-//! Runs a program as a job in its own cgroup and passes its output on as it appears: the library's
-//! `time` or `nohup`.
+//! Runs a program as a job in its own cgroup and passes its output on as it appears, like `time` or
+//! `nohup`.
 //!
 //! `cargo run --release --example run -- bash -c 'while true; do echo hello; sleep 2; done'`, then
 //! Ctrl-C.
@@ -112,7 +112,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
         // The log is read no faster than standard output is, and piece by piece, so that a signal
-        // is never kept waiting.
+        // never has to wait.
         if readable && host.stdout.has_room() {
             match host.reactor.fill_buf(tail)? {
                 Fill::Data(bytes) => {
@@ -122,7 +122,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 }
                 Fill::UpToDate => readable = false,
                 Fill::Ended => (readable, ended) = (false, true),
-                // The job has emptied its log: what it writes now follows.
+                // The job has truncated its log. What it writes from now on follows.
                 Fill::Truncated => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Every limit of a job as a flag of the command line.
 //!
-//! Invariant: there is a flag for each of [`Limits::files`], made from what that says about the
-//! file. A value that no kernel would take is a usage error that names the flag, before anything is
+//! Invariant: there is a flag for each of [`Limits::files`], made from the description of the file
+//! there. A value that no kernel accepts is a usage error that names the flag, before anything is
 //! created.
 
 use std::fs;
@@ -15,8 +15,8 @@ use jobworker::{Device, LimitFile, Limits};
 /// The limits that the flags have asked for.
 pub(crate) struct LimitFlags(pub(crate) Limits);
 
-/// The flag of a limit: the name of its file with dashes, up to what differs from machine to
-/// machine.
+/// The flag of a limit: the name of its file with dashes, up to the part that differs between
+/// machines.
 fn flag(file: &LimitFile) -> String {
     let (fixed, _) = file.name().split_once(".<").unwrap_or((file.name(), ""));
     fixed.replace('.', "-")
@@ -120,7 +120,7 @@ fn set_raw(limits: &mut Limits, text: &str) -> anyhow::Result<()> {
     Ok(limits.raw(file, value).validate()?)
 }
 
-/// The same with the numbers of the device that is named by the path of its device file.
+/// Replaces the path of a device file by the numbers of its device.
 fn with_numbers(text: &str) -> anyhow::Result<String> {
     let Some((path, value)) = text.split_once('=').filter(|(path, _)| path.contains('/')) else {
         return Ok(text.to_owned());

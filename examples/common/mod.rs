@@ -1,9 +1,9 @@
-//! What both examples need: a loop of the host's own, in which the reactor is nested beside signals
-//! and standard output.
+//! What the examples share: an event loop in which the reactor is one source beside signals and
+//! standard output.
 //!
 //! Invariant: the only place where the one thread waits is [`Host::turn`]. Standard output is
-//! written only as far as it takes bytes without blocking, so whoever is slow to read it delays
-//! neither a signal nor the job.
+//! written only as far as it takes bytes without blocking, so a slow reader of it delays neither a
+//! signal nor the job.
 
 use std::collections::VecDeque;
 use std::ffi::{OsString, c_int};
@@ -23,15 +23,14 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// A pipe that is ready for writing takes at least so many bytes without blocking (PIPE_BUF,
+/// A pipe that is ready for writing takes at least this many bytes without blocking (PIPE_BUF,
 /// pipe(7)).
 const CHUNK: usize = 4096;
 
-/// How much output may wait for standard output before no more is read from the log, where it is
-/// safe.
+/// How many bytes may wait for standard output before no more are read from the log.
 const ROOM: usize = 64 * 1024;
 
-/// A loop around a reactor, as a host may have it already for its own sockets.
+/// An event loop with a reactor in it, as a host may already have for its own sockets.
 pub(crate) struct Host {
     pub(crate) reactor: Reactor,
     pub(crate) stdout: Stdout,
@@ -39,7 +38,7 @@ pub(crate) struct Host {
     pub(crate) wake_ups: u64,
     /// When a turn returns even if nothing has happened, such as for a display that is due.
     pub(crate) due: Option<Instant>,
-    /// Nobody wants the rest of the job's output any more.
+    /// Whether the rest of the job's output is no longer wanted.
     pub(crate) given_up: bool,
     signals: Signals,
     stopping: bool,
@@ -59,9 +58,9 @@ fn is_ignored(signal: c_int) -> anyhow::Result<bool> {
 
 impl Host {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        // Before anything is made, so that no signal can leave anything behind.
+        // Handled before anything is created, so that no signal can leave anything behind.
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        // Who started this by nohup wants it to go on.
+        // A program that was started by nohup is to go on after a hangup.
         if !is_ignored(SIGHUP)? {
             signals.add_signal(SIGHUP)?;
         }
@@ -83,12 +82,12 @@ impl Host {
         })
     }
 
-    /// One turn: writes what standard output takes, waits until something has happened, and reports
-    /// what.
+    /// Runs one turn: writes what standard output takes, waits until something has happened, and
+    /// reports what.
     ///
-    /// It fills `events` and gives the signals that came. A broken pipe as standard output is
+    /// Fills `events` and returns the signals that arrived. A broken pipe as standard output is
     /// reported as the SIGPIPE that any other filter would get. With `busy` it does not wait,
-    /// unless it is standard output that has to be waited for.
+    /// unless it has to wait for standard output.
     pub(crate) fn turn(&mut self, events: &mut Events, busy: bool) -> anyhow::Result<Vec<c_int>> {
         let mut signals = Vec::new();
         let unwritten = !self.stdout.is_empty();
@@ -99,24 +98,24 @@ impl Host {
             }
             other => other.context("cannot write to standard output")?,
         }
-        // That everything is written now may be what the caller waits for.
+        // The caller may be waiting until everything is written.
         let written = unwritten && self.stdout.is_empty();
         let busy = written || busy && self.stdout.has_room();
         let until_due = self.due.map(|due| due.saturating_duration_since(Instant::now()));
         match self.poll.poll(&mut self.ready, if busy { Some(Duration::ZERO) } else { until_due }) {
-            // That is one of the signals, and it is pending below.
+            // One of the signals has arrived, and is taken below.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             other => other?,
         }
         self.wake_ups += u64::from(!busy);
-        // With three sources it is not worth while to ask the tokens which of them is ready.
+        // With three sources, it is not worth checking which of them are ready.
         self.reactor.poll(events, Some(Duration::ZERO))?;
         signals.extend(self.signals.pending());
         Ok(signals)
     }
 
-    /// Does what a signal asks for: the first one stops the job, SIGINT once more kills it. When
-    /// the job is finished, and only the rest of its output takes a while, a second signal
+    /// Does what a signal asks for: the first one stops the job, and a further SIGINT kills it.
+    /// When the job is finished, and only the rest of its output takes a while, a second signal
     /// gives that up.
     pub(crate) fn obey(&mut self, signal: c_int, job: JobId) -> jobworker::Result<()> {
         if !std::mem::replace(&mut self.stopping, true) {
@@ -131,7 +130,7 @@ impl Host {
     }
 }
 
-/// Standard output behind a buffer, never blocked on.
+/// Standard output behind a buffer, which never blocks.
 ///
 /// Setting O_NONBLOCK would not do: the flag belongs to the open file description, which other
 /// programs share.
@@ -170,7 +169,7 @@ impl Stdout {
         self.buffer.clear();
     }
 
-    /// Writes what can be written at once, and has the loop woken when the rest can.
+    /// Writes what can be written at once, and lets the loop wake when the rest can be.
     fn flush(&mut self, registry: &mio::Registry) -> io::Result<()> {
         let stdout = io::stdout();
         let number = stdout.as_raw_fd();
@@ -201,7 +200,7 @@ impl Stdout {
     }
 }
 
-/// The command line, or the exit status after help or a complaint was printed.
+/// Parses the command line, or returns the exit status after help or an error was printed.
 pub(crate) fn parse<Options: Parser>() -> Result<Options, ExitCode> {
     Options::try_parse().map_err(|error| {
         // If this cannot be printed, there is nobody left to report that to.
@@ -227,7 +226,7 @@ pub(crate) fn say(line: impl Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Tells of an error and gives the exit status for it, by the custom of env(1), nohup(1) and
+/// Prints an error and returns the exit status for it, by the convention of env(1), nohup(1) and
 /// timeout(1).
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     let name = env!("CARGO_BIN_NAME");

@@ -1,7 +1,6 @@
 //! A job's final report, for people and for programs.
 //!
-//! Invariant: what is not known is not shown to people, and is null to programs; neither takes it
-//! for zero.
+//! Invariant: what is not known is left out for people and null for programs, never zero.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -34,7 +33,7 @@ fn human(report: &Report) -> String {
     let stats = report.stats.as_ref().unwrap_or(&unknown);
     let mut text = "Report".to_owned();
     let mut row = |name: &str, value: String| {
-        // To a string it cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "\n\t{name:<18} {value}");
     };
     row("Exit", report.exit.to_string());

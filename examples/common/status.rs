@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jobworker::{Exit, Status};
 
-/// The status of a job, with the places that are worth knowing.
+/// The status of a job, with its cgroup and log if they are given.
 pub(crate) fn block(status: &Status, cgroup: Option<&Path>, log: Option<&Path>) -> String {
     lines(&status.id, status.pid, status.exit, &[("Cgroup", cgroup), ("Log", log)])
 }
