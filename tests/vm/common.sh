@@ -1,5 +1,6 @@
-# Sourced by the scripts next to it: where the packages are kept, and how to say what went wrong.
-# The exit statuses of the harness itself; whatever the program in the VM exits with is passed on as it is.
+# Sourced by the scripts next to it: where the packages are kept, and how failures are reported.
+
+# The exit statuses of the harness itself; that of the program in the VM is passed through.
 readonly SETUP_FAILED=91 TIMED_OUT=92 NO_STATUS=93 INCOMPLETE=94
 
 store=${JOBWORKER_VM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/jobworker-vm}
