@@ -24,6 +24,32 @@ pub(crate) enum Until {
     Never,
 }
 
+/// An [`Until`] in one word: thousands of tails are visited for one line, and so should be small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PackedUntil(u64);
+
+impl PackedUntil {
+    /// No file is so long.
+    const JOB_END: u64 = u64::MAX;
+    const NEVER: u64 = u64::MAX - 1;
+
+    fn new(until: Until) -> Self {
+        Self(match until {
+            Until::Offset(end) => end.min(Self::NEVER - 1),
+            Until::JobEnd => Self::JOB_END,
+            Until::Never => Self::NEVER,
+        })
+    }
+
+    fn get(self) -> Until {
+        match self.0 {
+            Self::JOB_END => Until::JobEnd,
+            Self::NEVER => Until::Never,
+            end => Until::Offset(end),
+        }
+    }
+}
+
 /// What a tail finds at its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found<'a> {
@@ -64,7 +90,7 @@ pub(crate) struct Tail {
     token: Token,
     /// The next byte to read.
     offset: u64,
-    until: Until,
+    until: PackedUntil,
     /// The number of truncations that this tail has reported.
     truncations: u32,
     /// Whether it was opened on a job, and so is closed with it.
@@ -74,7 +100,7 @@ pub(crate) struct Tail {
     /// Whether it has reported its end; it reports nothing else from then on.
     ended: bool,
     /// How much the last `fill` has shown, and so how much may be consumed.
-    filled: usize,
+    filled: u32,
     /// Where it waits for more.
     waiting: Waiting,
 }
@@ -93,7 +119,7 @@ impl Tail {
             log: key,
             token,
             offset,
-            until,
+            until: PackedUntil::new(until),
             truncations: log.published().truncations(),
             of_job,
             queued: false,
@@ -211,14 +237,14 @@ impl Tail {
     ) -> io::Result<Filled> {
         match self.find(log) {
             Found::Window(bytes) => {
-                self.filled = bytes.len();
-                Ok(Filled::Window(self.log, self.offset, self.filled))
+                self.set_filled(bytes.len());
+                Ok(Filled::Window(self.log, self.offset, bytes.len()))
             }
             Found::File(left) => {
                 let read = |buffer: &mut [u8]| log.read_behind(kernel, buffer, self.offset);
                 let owner = (key, self.truncations);
                 if let Some(length) = scratch.fetch(owner, self.offset, left, read)? {
-                    self.filled = length;
+                    self.set_filled(length);
                     Ok(Filled::Scratch(self.offset, length))
                 } else {
                     self.restart(log);
@@ -240,9 +266,14 @@ impl Tail {
 
     /// Moves on, by no more than the last `fill` has shown.
     pub(crate) fn consume(&mut self, amount: usize) {
-        let amount = amount.min(self.filled);
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX).min(self.filled);
         self.filled -= amount;
-        self.offset += amount as u64;
+        self.offset += u64::from(amount);
+    }
+
+    fn set_filled(&mut self, length: usize) {
+        // A window or a scratch buffer has far fewer bytes than 2^32.
+        self.filled = u32::try_from(length).unwrap_or(u32::MAX);
     }
 
     /// What lies at the offset.
@@ -254,7 +285,7 @@ impl Tail {
         if self.truncations != published.truncations() {
             return Found::Truncated;
         }
-        let bound = match self.until {
+        let bound = match self.until.get() {
             Until::Offset(end) => Some(end),
             Until::JobEnd => published.final_end_now(),
             Until::Never => None,
@@ -282,9 +313,27 @@ impl Tail {
         self.truncations = log.published().truncations();
         self.offset = 0;
         self.filled = 0;
-        if let Until::Offset(end) = &mut self.until {
+        if let Until::Offset(_) = self.until.get() {
             // Its remaining bytes are gone.
-            *end = 0;
+            self.until = PackedUntil::new(Until::Offset(0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_in_one_word_is_the_same_end() {
+        for until in [Until::Offset(0), Until::Offset(1 << 62), Until::JobEnd, Until::Never] {
+            assert_eq!(PackedUntil::new(until).get(), until);
+        }
+    }
+
+    /// A read by thousands of tails touches all of them.
+    #[test]
+    fn a_tail_fits_into_a_cache_line_with_its_generation() {
+        assert!(size_of::<(u32, Option<Tail>)>() <= 64);
     }
 }
