@@ -297,6 +297,12 @@ impl<K: Kernel> Logs<K> {
             && let Some(front) = queue.front()
         {
             match front {
+                Front::One(key, round) => {
+                    let tail = self.tails.get_mut(key);
+                    if let Some(token) = tail.and_then(|tail| tail.take_turn(round)) {
+                        events.push(Event::Readable { tail: TailId(key), token });
+                    }
+                }
                 Front::Batch(batch) => {
                     // There may be thousands in one turn, hence a tight loop that builds each event
                     // from parts that fit into registers.
@@ -399,16 +405,18 @@ impl<K: Kernel> Logs<K> {
         // Closed or removed since it was listed, unless there is something to visit.
         let Some(log) = self.logs.get_mut(key) else { return };
         log.listed().taken_from_due();
+        if !log.is_open() {
+            return;
+        }
         let end_due = log.is_end_due();
-        let Some(open) = log.open_mut() else { return };
+        let (open, listed) = log.opened_and_listed();
         if end_due {
             // A failure is reported to the tails.
             let _ = open.finish(kernel);
         } else {
             open.visit(kernel, key, now, self.schedule.pace());
         }
-        self.notify_waiting(key, queue);
-        let (open, listed) = self.logs[key].opened_and_listed();
+        notify(open, &mut self.tails, queue);
         self.schedule.serve(key, open.need(), listed);
     }
 
@@ -534,34 +542,41 @@ impl<K: Kernel> Logs<K> {
         }
     }
 
-    /// Queues an event for each waiting tail for which there is something, if anything was found
-    /// since the last call. Tails that have read everything are notified as one batch, not one by
-    /// one.
+    /// Queues events for the waiting tails of a log, if it has any; see [`notify`].
     fn notify_waiting(&mut self, key: Key, queue: &mut Queue) {
-        // Without tails there is nothing to notify.
-        let Some(open) = self.logs[key].open_mut() else { return };
-        match open.take_news() {
-            News::None => return,
-            News::CaughtUp => {
-                let (caught_up, round) = open.end_round();
-                queue.push_batch(caught_up, round);
-            }
-            News::Some => open.split_caught_up(),
+        if let Some(open) = self.logs[key].open_mut() {
+            notify(open, &mut self.tails, queue);
         }
-        let mut still_waiting = 0;
-        let mut apart = open.take_apart();
-        apart.retain(|key| {
-            let tail = &mut self.tails[*key];
-            let news = tail.has_news(open);
-            if news {
-                tail.set_waiting(Waiting::No);
-                tail.announce(*key, queue);
-            } else {
-                tail.set_waiting(Waiting::Apart { place: still_waiting });
-                still_waiting += 1;
-            }
-            !news
-        });
-        open.set_apart(apart);
     }
+}
+
+/// Queues an event for each waiting tail for which there is something, if anything was found since
+/// the last call. Tails that have read everything are notified as one batch, not one by one.
+fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) {
+    match open.take_news() {
+        News::None => return,
+        News::CaughtUp => {
+            let (caught_up, round) = open.end_round();
+            queue.push_batch(caught_up, round);
+        }
+        News::Some => open.split_caught_up(),
+    }
+    if !open.has_apart() {
+        return;
+    }
+    let mut still_waiting = 0;
+    let mut apart = open.take_apart();
+    apart.retain(|key| {
+        let tail = &mut tails[*key];
+        let news = tail.has_news(open);
+        if news {
+            tail.set_waiting(Waiting::No);
+            tail.announce(*key, queue);
+        } else {
+            tail.set_waiting(Waiting::Apart { place: still_waiting });
+            still_waiting += 1;
+        }
+        !news
+    });
+    open.set_apart(apart);
 }

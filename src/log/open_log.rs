@@ -97,7 +97,8 @@ pub(crate) struct OpenLog<F> {
     notice: Notice,
     /// The last refill took as much as one may: there is probably more.
     more: bool,
-    last_growth: Option<Instant>,
+    /// One pace after the last growth: another one before then is quick.
+    quick_until: Option<Instant>,
     /// Growths in a row that came within one pace of the one before.
     streak: u8,
 }
@@ -123,7 +124,7 @@ impl<F> OpenLog<F> {
             watched: false,
             notice: Notice::None,
             more: false,
-            last_growth: None,
+            quick_until: None,
             streak: 0,
         }
     }
@@ -200,6 +201,11 @@ impl<F> OpenLog<F> {
         let round = self.round;
         self.round = round.wrapping_add(1);
         (&mut self.caught_up, round)
+    }
+
+    /// Whether tails wait that have to be checked one by one.
+    pub(crate) fn has_apart(&self) -> bool {
+        !self.apart.is_empty()
     }
 
     /// The waiting tails to check one by one. Those without anything to read wait again.
@@ -449,9 +455,8 @@ impl<F> OpenLog<F> {
     }
 
     fn heat(&mut self, now: Instant, pace: Duration) {
-        let quick =
-            self.last_growth.is_some_and(|before| now.saturating_duration_since(before) < pace);
+        let quick = self.quick_until.is_some_and(|until| now < until);
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
-        self.last_growth = Some(now);
+        self.quick_until = now.checked_add(pace);
     }
 }

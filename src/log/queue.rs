@@ -19,6 +19,8 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 enum Entry {
     Event(Event),
+    /// A batch of one tail: the usual case, which needs no list.
+    One(Key, u32),
     Batch(Batch),
 }
 
@@ -51,6 +53,8 @@ impl Batch {
 pub(crate) enum Front<'a> {
     /// This event, which is out already.
     Event(Event),
+    /// A tail that has waited in this round, which is out already.
+    One(Key, u32),
     /// Tails, which are to be taken out one by one.
     Batch(&'a mut Batch),
 }
@@ -70,10 +74,17 @@ impl Queue {
 
     /// Queues an event for all tails that wait in this round of a log. Leaves an empty list.
     pub(crate) fn push_batch(&mut self, tails: &mut Vec<Key>, round: u32) {
-        if !tails.is_empty() {
-            let empty = self.spare.pop().unwrap_or_default();
-            let tails = std::mem::replace(tails, empty);
-            self.entries.push_back(Entry::Batch(Batch { tails, next: 0, round }));
+        match tails[..] {
+            [] => {}
+            [tail] => {
+                tails.clear();
+                self.entries.push_back(Entry::One(tail, round));
+            }
+            _ => {
+                let empty = self.spare.pop().unwrap_or_default();
+                let tails = std::mem::replace(tails, empty);
+                self.entries.push_back(Entry::Batch(Batch { tails, next: 0, round }));
+            }
         }
     }
 
@@ -91,19 +102,16 @@ impl Queue {
     /// What comes next.
     pub(crate) fn front(&mut self) -> Option<Front<'_>> {
         self.drop_used_up();
-        match self.entries.front()? {
-            Entry::Event(_) => {
-                let Some(Entry::Event(event)) = self.entries.pop_front() else {
-                    unreachable!("it was just seen")
-                };
-                Some(Front::Event(event))
-            }
-            Entry::Batch(_) => {
-                let Some(Entry::Batch(batch)) = self.entries.front_mut() else {
-                    unreachable!("it was just seen")
-                };
-                Some(Front::Batch(batch))
-            }
+        if let Entry::Batch(_) = self.entries.front()? {
+            let Some(Entry::Batch(batch)) = self.entries.front_mut() else {
+                unreachable!("it was just seen")
+            };
+            return Some(Front::Batch(batch));
+        }
+        match self.entries.pop_front()? {
+            Entry::Event(event) => Some(Front::Event(event)),
+            Entry::One(tail, round) => Some(Front::One(tail, round)),
+            Entry::Batch(_) => unreachable!("it was just seen"),
         }
     }
 
@@ -117,18 +125,23 @@ impl Queue {
     pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Event(event) => Some(event),
-            Entry::Batch(_) => None,
+            Entry::One(..) | Entry::Batch(_) => None,
         })
     }
 
     /// The tails in the queue with the rounds in which they have waited, oldest first.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn batches(&self) -> impl Iterator<Item = (Key, u32)> {
-        let batches = self.entries.iter().filter_map(|entry| match entry {
-            Entry::Event(_) => None,
-            Entry::Batch(batch) => Some(batch),
-        });
-        batches
-            .flat_map(|batch| batch.tails.iter().skip(batch.next).map(|tail| (*tail, batch.round)))
+        self.entries.iter().flat_map(|entry| {
+            let (one, several) = match entry {
+                Entry::Event(_) => (None, None),
+                Entry::One(tail, round) => (Some((*tail, *round)), None),
+                Entry::Batch(batch) => (None, Some(batch)),
+            };
+            let several = several.into_iter().flat_map(|batch| {
+                batch.tails.iter().skip(batch.next).map(|tail| (*tail, batch.round))
+            });
+            one.into_iter().chain(several)
+        })
     }
 }
