@@ -5,10 +5,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
+use rustix::io::{pread, retry_on_intr};
 
 /// Which file it is, whatever its name: two open files with the same identity are the same file.
 ///
@@ -78,12 +78,7 @@ impl LogFile {
 
     /// Reads at an offset, with `pread`.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match self.file.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        Ok(retry_on_intr(|| pread(&self.file, &mut *buffer, offset))?)
     }
 
     /// The size now.

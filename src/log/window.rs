@@ -78,9 +78,16 @@ impl Window {
 
     /// The last bytes, to be compared with the file later.
     pub(crate) fn mark(&self) -> Mark {
-        let length = OVERLAP.min(self.high);
-        let mut bytes = [0; OVERLAP];
-        bytes[..length].copy_from_slice(&self.buffer[self.high - length..self.high]);
+        let held = &self.buffer[..self.high];
+        // Copied at once as soon as there are so many: once for every line.
+        let (bytes, length) = match held.last_chunk() {
+            Some(last) => (*last, OVERLAP),
+            None => {
+                let mut bytes = [0; OVERLAP];
+                bytes[..held.len()].copy_from_slice(held);
+                (bytes, held.len())
+            }
+        };
         Mark { bytes, length, offset: self.end - length as u64 }
     }
 
@@ -111,21 +118,21 @@ impl Window {
             self.high = self.keep;
         }
         let mark = self.mark();
-        let (overlap, before) = (mark.length, &mark.bytes[..mark.length]);
+        let overlap = mark.length;
         let from = self.high - overlap;
 
         let target = &mut self.buffer[from..self.high + self.keep];
         let length = match read(target, mark.offset) {
             Ok(length) => length.min(target.len()),
             Err(error) => {
-                target[..overlap].copy_from_slice(before);
+                target[..overlap].copy_from_slice(&mark.bytes[..overlap]);
                 return Err(error);
             }
         };
         let found = &target[..length];
         // What the window held is not in the log any more; or, after a restart, not the last bytes
         // that it had.
-        if !found.starts_with(before) || length == 0 && self.end > 0 {
+        if !mark.begins(found) || length == 0 && self.end > 0 {
             return Ok(Refill::Truncated);
         }
         let grown = length - overlap;
@@ -166,22 +173,37 @@ fn pages(bytes: &[u8], offset: u64) -> Pages {
     if nul { Pages::EndingWithNul } else { Pages::Several }
 }
 
-/// Whether the log still has these bytes at this offset.
+/// Whether the log still has these bytes at this offset. Mostly it is a few bytes, or none, for
+/// which not a whole page is to be zeroed.
 fn reads_again<E>(
     bytes: &[u8],
     offset: u64,
+    read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+) -> Result<bool, E> {
+    match bytes.len() {
+        0 => Ok(true),
+        1..=OVERLAP => reads_again_by(&mut [0; OVERLAP], bytes, offset, read),
+        _ => reads_many_again(bytes, offset, read),
+    }
+}
+
+/// In a function of its own, so that the callers need no page of stack for it.
+#[inline(never)]
+fn reads_many_again<E>(
+    bytes: &[u8],
+    offset: u64,
+    read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+) -> Result<bool, E> {
+    reads_again_by(&mut [0; 4096], bytes, offset, read)
+}
+
+/// As [`reads_again`], with the memory to read into.
+fn reads_again_by<E>(
+    again: &mut [u8],
+    bytes: &[u8],
+    mut offset: u64,
     mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
 ) -> Result<bool, E> {
-    let mut offset = offset;
-    // Mostly it is a few bytes, for which not a whole page is to be zeroed.
-    let (mut few, mut many);
-    let again: &mut [u8] = if bytes.len() <= OVERLAP {
-        few = [0; OVERLAP];
-        &mut few
-    } else {
-        many = [0; 4096];
-        &mut many
-    };
     for part in bytes.chunks(again.len()) {
         let again = &mut again[..part.len()];
         if read(again, offset)? < part.len() || again != part {
@@ -201,6 +223,14 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// Whether these bytes, which were just read from where it was made, begin with it.
+    fn begins(&self, found: &[u8]) -> bool {
+        match found.first_chunk() {
+            Some(first) if self.length == OVERLAP => *first == self.bytes,
+            _ => found.starts_with(&self.bytes[..self.length]),
+        }
+    }
+
     /// Whether the log still has these bytes there: then whatever was read since the mark was made
     /// is of the same log.
     pub(crate) fn holds<E>(
