@@ -194,7 +194,12 @@ impl Driver {
             for event in &self.ready {
                 count += 1;
                 match event.token() {
-                    WAKER => {}
+                    // It is also made readable for a host that polls the descriptor.
+                    WAKER => {
+                        if self.waker.take() {
+                            notices.push(Notice::Woken);
+                        }
+                    }
                     INOTIFY => changed = true,
                     TIMER => self.timer.fired(),
                     Token(packed) => {

@@ -4,11 +4,15 @@
 //! `numbers` the same the other way round. An event of any other number is old and dropped.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use inotify::{Inotify, WatchDescriptor, WatchMask};
+use rustix::fs::inotify::{ReadFlags, Reader};
+use rustix::io::Errno;
 
 use crate::driver::source::{Notice, Source};
 use crate::error::{Error, Result};
@@ -17,9 +21,9 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Watches {
     inotify: Inotify,
-    sources: HashMap<i32, (WatchDescriptor, Source)>,
+    sources: HashMap<i32, (WatchDescriptor, Source), BuildHasherDefault<NumberHasher>>,
     numbers: HashMap<Source, i32>,
-    buffer: Box<[u8]>,
+    buffer: Box<[MaybeUninit<u8>]>,
 }
 
 /// Enough for 256 events without a name, and for one with the longest name.
@@ -27,6 +31,27 @@ const BUFFER_SIZE: usize = 4096;
 
 /// The largest event: 16 bytes and a name of 255 with its NUL.
 const LARGEST_EVENT: usize = 16 + 256;
+
+/// Hashes the numbers of watches. The kernel counts them up, so that nobody can choose them to
+/// collide; and there is a look-up for each event.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a number is written as one")
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        // 2^64 divided by the golden ratio spreads the numbers over the high bits as well, which
+        // the map uses.
+        self.0 = u64::from(number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// What a watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +85,9 @@ impl Watches {
         })?;
         Ok(Self {
             inotify,
-            sources: HashMap::new(),
+            sources: HashMap::default(),
             numbers: HashMap::new(),
-            buffer: vec![0; BUFFER_SIZE].into_boxed_slice(),
+            buffer: Box::new_uninit_slice(BUFFER_SIZE),
         })
     }
 
@@ -101,27 +126,34 @@ impl Watches {
     }
 
     /// Reads all queued events; an edge-triggered reader that does not is not notified again.
+    ///
+    /// The events are read by rustix, whose system call is inline: there is one for each line of a
+    /// log, and `read` of the C library costs 0.2 us more after a sleep, in a process with threads.
     pub(crate) fn read(&mut self, notices: &mut Vec<Notice>) -> io::Result<()> {
+        let mut events = Reader::new(self.inotify.as_fd(), &mut self.buffer);
         loop {
-            let events = match self.inotify.read_events(&mut self.buffer) {
-                Ok(events) => events,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
             let mut length = 0;
-            for event in events {
-                length += 16 + event.name.map_or(0, |_| LARGEST_EVENT);
-                let number = event.wd.get_watch_descriptor_id();
-                if event.mask.contains(EventMask::Q_OVERFLOW) {
+            loop {
+                let event = match events.next() {
+                    Ok(event) => event,
+                    Err(Errno::AGAIN) => return Ok(()),
+                    Err(Errno::INTR) => continue,
+                    Err(errno) => return Err(errno.into()),
+                };
+                length += 16 + event.file_name().map_or(0, |_| LARGEST_EVENT);
+                let number = event.wd();
+                if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                     notices.push(Notice::Overflow);
-                } else if event.mask.contains(EventMask::IGNORED) {
+                } else if event.events().contains(ReadFlags::IGNORED) {
                     if let Some((_, source)) = self.sources.remove(&number) {
                         self.numbers.remove(&source);
                         notices.push(Notice::WatchLost(source));
                     }
                 } else if let Some((_, source)) = self.sources.get(&number) {
                     notices.push(Notice::Changed(*source));
+                }
+                if events.is_buffer_empty() {
+                    break;
                 }
             }
             // The kernel fills the buffer as far as whole events fit: with room left for another,

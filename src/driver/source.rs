@@ -48,4 +48,6 @@ pub(crate) enum Notice {
     WatchLost(Source),
     /// The kernel's queue of inotify events overflowed: any watched file may have changed.
     Overflow,
+    /// A [`Waker`](crate::Waker) was used.
+    Woken,
 }

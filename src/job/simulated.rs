@@ -715,7 +715,7 @@ impl SimulatedSystem {
                     watch.changed = false;
                 }
             }
-            Notice::WatchLost(_) | Notice::Overflow => {}
+            Notice::WatchLost(_) | Notice::Overflow | Notice::Woken => {}
         }
     }
 

@@ -228,9 +228,6 @@ impl Reactor {
         self.jobs.deadlines_passed(now, &mut self.system);
         let Linux { driver, logs, queue, .. } = &mut self.system;
         logs.visit_due(driver, now, queue);
-        if driver.waker().take() {
-            queue.push(Event::Woken);
-        }
         Ok(())
     }
 
@@ -263,6 +260,7 @@ impl Reactor {
                 system.logs.everything_changed();
                 jobs.everything_changed(system);
             }
+            Notice::Woken => system.queue.push(Event::Woken),
         }
     }
 
