@@ -319,6 +319,11 @@ impl Readers {
     fn take(&mut self, tail: usize, bytes: &[u8]) -> Result<(), String> {
         let start = self.offsets[tail];
         let end = start + bytes.len();
+        self.served += bytes.len();
+        // What follows checks the tails, and is not theirs.
+        if self.served == self.offsets.len() * self.log.len().max(end) {
+            self.at = monotonic();
+        }
         if end > self.log.len() {
             self.log.extend_from_slice(&bytes[self.log.len() - start..]);
         }
@@ -326,10 +331,6 @@ impl Readers {
             return Err(format!("tail {tail} got other bytes than the first at {start}"));
         }
         self.offsets[tail] = end;
-        self.served += bytes.len();
-        if self.served == self.offsets.len() * self.log.len() {
-            self.at = monotonic();
-        }
         Ok(())
     }
 }
