@@ -89,9 +89,16 @@ impl Place {
         }
     }
 
-    /// Removes whatever has the name of the log; a name that is gone already is fine.
+    /// Removes whatever has the name of the log, an empty directory included; a name that is gone
+    /// already is fine.
     pub(crate) fn unlink(&self) -> io::Result<()> {
-        match unlinkat(self.directory.dir(), self.name.as_str(), AtFlags::empty()) {
+        let remove = |flags| unlinkat(self.directory.dir(), self.name.as_str(), flags);
+        let removed = match remove(AtFlags::empty()) {
+            // The job has put it there.
+            Err(Errno::ISDIR) => remove(AtFlags::REMOVEDIR),
+            other => other,
+        };
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
