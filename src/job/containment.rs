@@ -34,7 +34,14 @@ pub enum Containment {
     /// A cgroup for each job. Nothing the job starts can leave it unless it is privileged to do so.
     #[default]
     Cgroup,
-    /// The job's own process group, for hosts without a usable cgroup tree. Never chosen for you.
+    /// A cgroup for each job where there can be one, otherwise a process group.
+    ///
+    /// [`Reactor::containment`](crate::Reactor::containment) says what it came to. Where it came to
+    /// process groups, whatever is said there does not hold, and a command with limits is refused:
+    /// a host that relies on either should insist on cgroups.
+    BestAvailable,
+    /// The job's own process group, for hosts without a usable cgroup tree. Never chosen unless it
+    /// is asked for.
     ///
     /// # What it cannot do
     /// * A process that calls setsid or setpgid leaves the job: it is not signalled, not killed and

@@ -118,15 +118,9 @@ impl Reactor {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
         let tree = match config.containment {
-            Containment::Cgroup => {
-                let parent = config.cgroup_parent.as_deref();
-                let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
-                let placement = test_placement(&tree, &nurseries)?;
-                if let Some(reason) = placement.misplaced {
-                    return Err(SystemError::NoCgroup { reason }.into());
-                }
-                Some(tree)
-            }
+            Containment::Cgroup => Some(usable_tree(config, &nurseries)?),
+            // Whatever is missing: that is what was asked for.
+            Containment::BestAvailable => usable_tree(config, &nurseries).ok(),
             Containment::ProcessGroup => None,
         };
         let directory = match &config.log_dir {
@@ -145,6 +139,27 @@ impl Reactor {
             system_pressure: SystemPressure::default(),
             notices: Vec::new(),
         })
+    }
+
+    /// How the processes of a job are held together:
+    /// [`Cgroup`](Containment::Cgroup) or [`ProcessGroup`](Containment::ProcessGroup).
+    ///
+    /// ```
+    /// use jobworker::{Config, Containment, Reactor};
+    ///
+    /// let mut config = Config::new();
+    /// let reactor = Reactor::with_config(config.containment(Containment::BestAvailable))?;
+    /// if reactor.containment() != Containment::Cgroup {
+    ///     eprintln!("jobs have no limits here, and can leave processes behind");
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn containment(&self) -> Containment {
+        match self.launcher.tree() {
+            Ok(_) => Containment::Cgroup,
+            Err(_) => Containment::ProcessGroup,
+        }
     }
 
     /// Waits for events, and replaces the content of `events` with those that have occurred.
@@ -825,6 +840,17 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         // There is nobody left to report a failure to.
         let _ = self.shut_down();
+    }
+}
+
+/// The cgroup tree, once a child was placed in a group of it.
+fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Arc<Tree>> {
+    let parent = config.cgroup_parent.as_deref();
+    let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
+    let placement = test_placement(&tree, nurseries)?;
+    match placement.misplaced {
+        Some(reason) => Err(SystemError::NoCgroup { reason }.into()),
+        None => Ok(tree),
     }
 }
 

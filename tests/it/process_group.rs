@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use jobworker::{
-    Command, Containment, EndPolicy, Exit, Position, ProcessGroup, Reactor, Signal, StopCause,
-    TailId,
+    Command, Containment, EndPolicy, Error, Exit, Limits, Position, ProcessGroup, Reactor, Signal,
+    StopCause, TailId, Token,
 };
 use rustix::process::{Pid, kill_process};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -198,4 +198,27 @@ fn a_user_without_any_privilege_or_cgroup_can_run_jobs() {
     world.finish(job);
     world.reactor.remove(job).unwrap();
     assert_eq!(world.footprint(), before);
+}
+
+#[test]
+fn the_best_available_containment_is_a_cgroup_where_there_can_be_one() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.containment(Containment::BestAvailable);
+    let reactor = Reactor::with_config(&config).unwrap();
+    let expected = match place.cgroup {
+        Some(_) => Containment::Cgroup,
+        None => Containment::ProcessGroup,
+    };
+    assert_eq!(reactor.containment(), expected);
+    drop(reactor);
+
+    // No cgroup tree at all.
+    config.cgroup_parent("/proc");
+    let mut reactor = Reactor::with_config(&config).unwrap();
+    assert_eq!(reactor.containment(), Containment::ProcessGroup);
+    let error = reactor.spawn(sh("true").limits(Limits::new().pids_max(10)), Token(0)).unwrap_err();
+    assert!(matches!(error, Error::Limits(_)), "{error}");
+    let job = reactor.spawn(&sh("exit 4"), Token(0)).unwrap();
+    assert_eq!(reactor.wait(job).unwrap().exit, Exit::Code(4));
 }
