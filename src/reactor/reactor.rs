@@ -208,7 +208,8 @@ impl Reactor {
 
     /// Waits for the kernel, unless there is work to do, then handles what it reports.
     fn advance(&mut self, wait: Wait) -> Result<()> {
-        let wait = if self.system.logs.has_work() { Wait::Not } else { wait };
+        let due = self.system.logs.has_work() || self.system.driver.has_work();
+        let wait = if due { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
         self.system.driver.wait(wait, deadline)?;
         self.settle()
@@ -272,7 +273,8 @@ impl Reactor {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.system.queue.is_empty() || self.system.logs.has_work()
+        let Linux { driver, logs, queue, .. } = &self.system;
+        !queue.is_empty() || logs.has_work() || driver.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {

@@ -1,2 +1,101 @@
 //! Defects of the second review about logs and their tails, each under its name: what a job may do
 //! to its log must neither stop the host nor deceive a reader.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use jobworker::{Event, Position, Read};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::support::{PATIENCE, World, append, sh};
+
+/// Whether a descriptor is readable now.
+fn is_readable(fd: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)).unwrap() == 1
+}
+
+/// inotify was read until it was empty, which watches that are armed can prevent for ever.
+#[test]
+fn m18_one_poll_takes_a_bounded_number_of_inotify_events() {
+    const ROUNDS: usize = 5000;
+    let Some(mut world) = World::new() else { return };
+    let paths = ["first", "second", "quiet"].map(|name| world.place.dir.path().join(name));
+    let tails = paths.clone().map(|path| {
+        append(&path, "");
+        world.tail_file(path, Position::End)
+    });
+    world.turn(Some(Duration::ZERO));
+    world.turn(Some(Duration::ZERO));
+    assert!(!is_readable(&world.reactor), "there is no work");
+    // The kernel merges an event only with the last one in the queue, so these are two for each
+    // round.
+    let mut files =
+        [&paths[0], &paths[1]].map(|path| File::options().append(true).open(path).unwrap());
+    for _ in 0..ROUNDS {
+        files.iter_mut().for_each(|file| file.write_all(b"line\n").unwrap());
+    }
+    append(&paths[2], "quiet\n");
+    let mut polls = 0;
+    // What is left is work, for a host that polls the descriptor as well.
+    while is_readable(&world.reactor) {
+        world.turn(Some(Duration::ZERO));
+        polls += 1;
+    }
+    assert!(polls > 2 * ROUNDS / 1024, "{polls} polls have taken {} events", 2 * ROUNDS);
+    for tail in [tails[0], tails[1]] {
+        assert_eq!(world.transcripts[&tail].bytes, b"line\n".repeat(ROUNDS));
+    }
+    assert_eq!(world.text(tails[2]), "quiet\n");
+}
+
+/// With 20 busy writers a poll took up to 7 s, and a quiet log was read up to 11 s late.
+#[test]
+fn m18_poll_returns_beside_loud_logs_and_quiet_ones_are_read() {
+    let Some(mut world) = World::new() else { return };
+    let loud: Vec<_> = (0..20)
+        .map(|_| world.spawn(&sh("while :; do echo a line of a log that never ends; done")))
+        .collect();
+    for job in &loud {
+        world.reactor.tail(*job, Position::End, jobworker::Token(0)).unwrap();
+    }
+    let quiet: Vec<_> = (0..200)
+        .map(|number| {
+            let path = world.place.dir.path().join(format!("quiet-{number}"));
+            append(&path, "");
+            (world.tail_file(&path, Position::End), path)
+        })
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    let mut longest = Duration::ZERO;
+    let mut buffer = vec![0; 64 * 1024];
+    for round in 1..=3 {
+        quiet.iter().for_each(|(_, path)| append(path, "line\n"));
+        let mut missing: HashSet<_> = quiet.iter().map(|(tail, _)| *tail).collect();
+        while !missing.is_empty() {
+            assert!(Instant::now() < deadline, "{} quiet logs were not read", missing.len());
+            let start = Instant::now();
+            world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+            longest = longest.max(start.elapsed());
+            let readable: Vec<_> = world.events.iter().filter_map(Event::tail).collect();
+            for tail in readable {
+                let mut got = 0;
+                while let Read::Data(length) = world.reactor.read(tail, &mut buffer).unwrap() {
+                    got += length;
+                }
+                if missing.remove(&tail) {
+                    assert_eq!(got, 5, "round {round}");
+                }
+            }
+        }
+    }
+    // It is a millisecond or two; the bound is for a machine that has other things to do.
+    assert!(longest < Duration::from_secs(5), "a poll took {longest:?}");
+    for job in loud {
+        world.reactor.kill(job).unwrap();
+        world.finish(job);
+    }
+}
