@@ -29,6 +29,8 @@ use crate::log::window::OVERLAP;
 const LEAST_WINDOW: usize = OVERLAP;
 /// A window takes three times as much memory once its log is read.
 const MOST_WINDOW: usize = 1 << 28;
+/// A hot log is not read before its pace is over: with more, it would seem dead.
+const MOST_PACE: Duration = Duration::from_secs(1);
 
 /// All logs and their tails.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl<K: Kernel> Logs<K> {
             logs: Slots::new(),
             tails: Slots::starting_at(unique),
             by_identity: HashMap::new(),
-            schedule: Schedule::new(pace),
+            schedule: Schedule::new(pace.min(MOST_PACE)),
             scratch: Scratch::new(window_bytes),
             window_bytes,
         }

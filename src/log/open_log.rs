@@ -67,11 +67,22 @@ pub(crate) enum News {
     Some,
 }
 
-/// So many growths in a row, each within one pace of the one before, make a log hot.
+/// So many quick growths in a row make a log hot.
 ///
 /// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
 /// paced.
-const HOT_AFTER: u8 = 3;
+const HOT_AFTER: usize = 3;
+
+/// A log that grows by so many bytes per pace, or faster, grows quickly, however late it is looked
+/// at: by a host that works between its polls.
+///
+/// With the default pace, a log that is slower than this (320 KB/s) loses less than a hundredth of
+/// its writer's time to an armed watch, as long as the writer writes whole lines.
+const QUICK_BYTES: usize = 64;
+
+/// A quick growth by so many bytes counts for one growth more: reading them costs more than it
+/// costs to disarm a watch in vain.
+const MANY_BYTES: usize = 4096;
 
 /// A log that has tails.
 #[derive(Debug)]
@@ -99,8 +110,8 @@ pub(crate) struct OpenLog<F> {
     more: bool,
     /// One pace after the last growth: another one before then is quick.
     quick_until: Option<Instant>,
-    /// Growths in a row that came within one pace of the one before.
-    streak: u8,
+    /// How many quick growths there were in a row.
+    streak: usize,
 }
 
 impl<F> OpenLog<F> {
@@ -305,8 +316,8 @@ impl<F> OpenLog<F> {
         }
         loop {
             match self.refill(kernel)? {
-                Refill::Grown(_) => {
-                    self.heat(now, pace);
+                Refill::Grown(added) => {
+                    self.heat(added, now, pace);
                     if self.streak >= HOT_AFTER && self.notice == Notice::Watch {
                         kernel.set_armed(&self.file, key, false)?;
                         self.notice = Notice::Timer;
@@ -454,9 +465,28 @@ impl<F> OpenLog<F> {
         self.published.set_end(end);
     }
 
-    fn heat(&mut self, now: Instant, pace: Duration) {
-        let quick = self.quick_until.is_some_and(|until| now < until);
-        self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
+    /// Notes a growth: whether it was quick decides whether the log is hot.
+    fn heat(&mut self, added: usize, now: Instant, pace: Duration) {
+        let soon = self.quick_until.is_some_and(|until| now < until);
+        if added >= 2 * QUICK_BYTES && (added >= MANY_BYTES || !soon) {
+            self.heat_by_amount(added, soon, now, pace);
+        } else {
+            self.streak = if soon { self.streak.saturating_add(1) } else { 0 };
+        }
         self.quick_until = now.checked_add(pace);
+    }
+
+    /// As [`heat`](Self::heat), for a growth that may be many writes, which a host that was busy
+    /// finds all at once: late or not, it is quick if the log grew fast enough.
+    #[inline(never)]
+    fn heat_by_amount(&mut self, added: usize, soon: bool, now: Instant, pace: Duration) {
+        let paces = u32::try_from(added / QUICK_BYTES).unwrap_or(u32::MAX);
+        let quick = soon
+            || self.quick_until.is_some_and(|until| {
+                now.saturating_duration_since(until) < pace.saturating_mul(paces - 1)
+            });
+        // There is more than one turn reads, so that the rate is not known.
+        let quick = quick || self.window.is_full_refill(added) && !pace.is_zero();
+        self.streak = if quick { self.streak.saturating_add(1 + added / MANY_BYTES) } else { 0 };
     }
 }

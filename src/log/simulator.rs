@@ -716,6 +716,49 @@ mod tests {
         assert_eq!(up_to_date(&mut engine, tail), data(0, 5..15));
     }
 
+    /// A log was hot only if it grew within one pace, so that the watch of a busy log stayed armed
+    /// beside a host that worked for longer than that on each event, and its writer took twice as
+    /// long.
+    #[test]
+    fn m17_a_busy_log_is_paced_whatever_time_the_host_takes() {
+        for work in [50, 150, 250, 1000, 10_000, 100_000].map(Duration::from_micros) {
+            let mut engine = Engine::new(1, 64 * 1024);
+            engine.create(0);
+            let tail = follow(&mut engine, Position::End);
+            engine.turn(true);
+            let mut armed = Vec::new();
+            for _ in 0..10 {
+                // A line of 100 bytes each microsecond.
+                engine.machine().files[0].append(100 * u64::try_from(work.as_micros()).unwrap());
+                engine.deliver(0);
+                engine.turn(true);
+                engine.sleep(work);
+                up_to_date(&mut engine, tail);
+                armed.push(engine.machine().files[0].is_armed());
+            }
+            let times = armed.iter().filter(|armed| **armed).count();
+            assert!(times <= 3 && !armed[9], "{work:?}: {armed:?}");
+        }
+    }
+
+    #[test]
+    fn m17_a_quiet_log_stays_armed_and_costs_one_read_for_each_line() {
+        let mut engine = Engine::new(1, 64 * 1024);
+        engine.create(0);
+        let tail = follow(&mut engine, Position::End);
+        engine.turn(true);
+        up_to_date(&mut engine, tail);
+        for line in [100, 120, 30] {
+            engine.machine().calls.clear();
+            engine.sleep(Duration::from_millis(1));
+            engine.machine().files[0].append(line);
+            assert!(engine.deliver(0));
+            engine.turn(true);
+            assert_eq!(up_to_date(&mut engine, tail).len() as u64, line);
+            assert_eq!(engine.machine().calls, [Call::ReadAt]);
+        }
+    }
+
     /// Mutation testing: no test failed when this growth was announced, and the host read nothing.
     #[test]
     fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {
