@@ -160,6 +160,11 @@ impl Driver {
         self.watches.len()
     }
 
+    /// Whether inotify has events that were not taken; see [`Watches::has_events`].
+    pub(crate) fn has_reports(&self) -> bool {
+        self.watches.has_events()
+    }
+
     /// Waits for the kernel; `deadline` is when something is to be done in any case.
     pub(crate) fn wait(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<()> {
         self.nudged = false;

@@ -48,6 +48,10 @@ impl Kernel for Driver {
         self.watch(file.link(), watching, Source::Log(log))
     }
 
+    fn has_reports(&mut self) -> bool {
+        Driver::has_reports(self)
+    }
+
     fn watch_lost(&mut self, _: Key) {
         // The driver has forgotten the watch when it gave the notice.
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use inotify::{Inotify, WatchDescriptor, WatchMask};
 use rustix::fs::inotify::{ReadFlags, Reader};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 
 use crate::driver::source::{Notice, Source};
 use crate::error::{Error, Result};
@@ -130,6 +130,16 @@ impl Watches {
             // Queues an IN_IGNORED, which is dropped when it is read.
             let _ = self.inotify.watches().remove(descriptor);
         }
+    }
+
+    /// Whether there is any event in the queue now.
+    ///
+    /// A truncation queues its event before it releases the lock of the file, which every write
+    /// takes. So whoever has read bytes that were written after a truncation finds the event here,
+    /// unless it was read before those bytes were.
+    pub(crate) fn has_events(&self) -> bool {
+        // It does not fail for an inotify.
+        ioctl_fionread(self.inotify.as_fd()).map_or(true, |bytes| bytes > 0)
     }
 
     /// Whether the last read has left events in the queue. An edge-triggered epoll does not report

@@ -440,7 +440,15 @@ impl<F> OpenLog<F> {
 
     fn refill<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<Refill> {
         let (file, window) = (&self.file, &mut self.window);
-        let refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        let mut refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        // An armed watch that has nothing to report says, for half the price, that the log was not
+        // truncated during the read.
+        if let Refill::Grown(added) = refill
+            && (self.notice != Notice::Watch || kernel.has_reports())
+            && !window.confirm(added, |buffer, offset| kernel.read_at(file, buffer, offset))?
+        {
+            refill = Refill::Truncated;
+        }
         match refill {
             Refill::Grown(added) => {
                 self.publish_end();

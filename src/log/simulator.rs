@@ -22,7 +22,6 @@ use crate::log::place::NotOurLog;
 use crate::log::published::Known;
 use crate::log::queue::Queue;
 use crate::log::read::{Fill, Read, ReadError};
-use crate::log::window::PAGE;
 
 /// The byte that a file holds at this offset. Consecutive generations differ at every offset, so
 /// that a truncation shows in every byte.
@@ -48,6 +47,8 @@ pub enum Interference {
     /// A writer truncates the file and writes this many bytes during a read, which gets the old
     /// pages and the new size. For any other call it is the same as `Rewrite`.
     Overtake(u64),
+    /// As `Overtake`, but what was behind the old bytes is new as well, in the same page too.
+    Splice(u64),
     /// The job gives the name of the file to another file.
     Replace,
     /// The job removes the name of the file.
@@ -67,6 +68,9 @@ pub enum Name {
     /// To nothing.
     Gone,
 }
+
+/// The size of a page. A real one is larger, but so are the logs.
+const PAGE: u64 = 64;
 
 /// A call of the kernel that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,9 +182,11 @@ impl Machine {
         match self.script.pop_front() {
             None | Some(Interference::Nothing) => {}
             Some(Interference::Append(amount)) => content.append(amount),
-            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => {
-                content.rewrite(amount);
-            }
+            Some(
+                Interference::Rewrite(amount)
+                | Interference::Overtake(amount)
+                | Interference::Splice(amount),
+            ) => content.rewrite(amount),
             Some(Interference::Replace) => content.name = Name::Other,
             Some(Interference::Unlink) => content.name = Name::Gone,
             Some(Interference::Fail(errno)) => {
@@ -233,9 +239,12 @@ impl Kernel for Machine {
     }
 
     fn read_at(&mut self, file: &Descriptor, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let overtaken = matches!(self.script.front(), Some(Interference::Overtake(_)));
         let (before, held) = (self.files[file.file].generation, self.files[file.file].size);
-        let cached = if overtaken { held.next_multiple_of(PAGE) } else { 0 };
+        let cached = match self.script.front() {
+            Some(Interference::Overtake(_)) => held.next_multiple_of(PAGE),
+            Some(Interference::Splice(_)) => held,
+            _ => 0,
+        };
         self.called(Call::ReadAt, file.file)?;
         let content = &self.files[file.file];
         let length = content.size.saturating_sub(offset).min(buffer.len() as u64);
@@ -258,6 +267,10 @@ impl Kernel for Machine {
         self.called(Call::SetArmed, file.file)?;
         self.files[file.file].watch = Some((log, armed));
         Ok(())
+    }
+
+    fn has_reports(&mut self) -> bool {
+        self.files.iter().any(|content| content.hint)
     }
 
     fn watch_lost(&mut self, _: Key) {}
@@ -756,6 +769,37 @@ mod tests {
             engine.turn(true);
             assert_eq!(up_to_date(&mut engine, tail).len() as u64, line);
             assert_eq!(engine.machine().calls, [Call::ReadAt]);
+        }
+    }
+
+    /// A read that was overtaken by a truncation gave old bytes and then new ones, without a word.
+    #[test]
+    fn m19_a_read_that_a_truncation_has_overtaken_gives_no_mixture() {
+        for (known, held, after) in [(5, 7, 9), (40, 50, 70), (64, 70, 90)] {
+            for armed in [false, true] {
+                let mut engine = engine(known);
+                let tail = follow(&mut engine, Position::Start);
+                assert_eq!(up_to_date(&mut engine, tail), data(0, 0..known));
+                if armed {
+                    engine.turn(true);
+                }
+                engine.machine().files[0].append(held - known);
+                engine.deliver(0);
+                engine.machine().script = match armed {
+                    true => VecDeque::from([Interference::Splice(after)]),
+                    // The first call arms the watch.
+                    false => VecDeque::from([Interference::Nothing, Interference::Splice(after)]),
+                };
+                engine.turn(true);
+                let case = format!("{known} known of {held}, then {after}, armed before: {armed}");
+                let (bytes, answer) = drain(&mut engine, tail);
+                assert_eq!((bytes, answer.unwrap()), (Vec::new(), Read::Truncated), "{case}");
+                up_to_date(&mut engine, tail);
+                while engine.deliver(0) || engine.has_work() {
+                    engine.turn(true);
+                }
+                assert_eq!(up_to_date(&mut engine, tail), data(1, 0..after.min(32)), "{case}");
+            }
         }
     }
 

@@ -5,12 +5,15 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker::{Event, Position, Read};
+use jobworker::{Event, Position, Read, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::support::{PATIENCE, World, append, sh};
+use crate::support::{PATIENCE, World, append, rounds, sh};
 
 /// Whether a descriptor is readable now.
 fn is_readable(fd: impl AsFd) -> bool {
@@ -60,7 +63,7 @@ fn m18_poll_returns_beside_loud_logs_and_quiet_ones_are_read() {
         .map(|_| world.spawn(&sh("while :; do echo a line of a log that never ends; done")))
         .collect();
     for job in &loud {
-        world.reactor.tail(*job, Position::End, jobworker::Token(0)).unwrap();
+        world.reactor.tail(*job, Position::End, Token(0)).unwrap();
     }
     let quiet: Vec<_> = (0..200)
         .map(|number| {
@@ -97,5 +100,75 @@ fn m18_poll_returns_beside_loud_logs_and_quiet_ones_are_read() {
     for job in loud {
         world.reactor.kill(job).unwrap();
         world.finish(job);
+    }
+}
+
+/// A log of 3,000 bytes is truncated to `keep` bytes and written anew, over and over; says how
+/// often a reader has got bytes of two contents without `Truncated` in between, and how often it
+/// was told of a truncation.
+fn torn_reads(world: &mut World, path: &Path, keep: u64, truncations: usize) -> (usize, usize) {
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    file.write_all(&vec![b'-'; usize::try_from(keep).unwrap()]).unwrap();
+    let tail = world.reactor.tail_file(path, Position::Start, Token(0)).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut torn, mut told, mut last) = (0, 0, None);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for truncation in 0..truncations {
+                // 1 to 200.
+                let line = [u8::try_from(truncation % 200).unwrap() + 1; 100];
+                file.set_len(keep).unwrap();
+                (0..30).for_each(|_| file.write_all(&line).unwrap());
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut buffer = [0; 8192];
+        while !done.load(Ordering::Acquire) {
+            world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+            if world.events.is_empty() {
+                continue;
+            }
+            loop {
+                let offset = world.reactor.position(tail).unwrap();
+                match world.reactor.read(tail, &mut buffer).unwrap() {
+                    Read::Data(length) => {
+                        // What is kept is the same in every content.
+                        let kept = usize::try_from(keep.saturating_sub(offset)).unwrap();
+                        for byte in &buffer[kept.min(length)..length] {
+                            torn += usize::from(last.is_some_and(|last| last != *byte));
+                            last = Some(*byte);
+                        }
+                    }
+                    Read::Truncated => {
+                        told += 1;
+                        last = None;
+                    }
+                    Read::UpToDate => break,
+                    Read::Ended => unreachable!("a file has no end"),
+                }
+            }
+        }
+    });
+    world.reactor.close(tail).unwrap();
+    (torn, told)
+}
+
+/// A read that was overtaken by a truncation within a page was taken for growth: on tmpfs once in
+/// some ten thousand truncations to nothing, and on ext4 if some bytes were kept.
+#[test]
+fn m19_a_read_is_not_torn_by_a_truncation() {
+    let Some(mut world) = World::new() else { return };
+    let shm = Path::new("/dev/shm").is_dir().then(|| {
+        tempfile::Builder::new().prefix("jobworker-test-").tempdir_in("/dev/shm").unwrap()
+    });
+    let here = world.place.dir.path().to_owned();
+    for directory in shm.iter().map(|dir| dir.path().to_owned()).chain([here]) {
+        for (keep, truncations) in [(0, 100_000), (20, 30_000)] {
+            let path = directory.join(format!("torn-{keep}"));
+            let (torn, told) = torn_reads(&mut world, &path, keep, rounds(truncations));
+            println!("{}: {torn} torn, {told} truncations told", path.display());
+            assert_eq!(torn, 0, "bytes of another content at {}", path.display());
+            assert!(told > 0);
+        }
     }
 }
