@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
+use crate::log::behind::Behind;
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
 use crate::log::lines::start_of_last_lines;
@@ -40,6 +41,7 @@ pub(crate) struct Logs<K: Kernel> {
     by_identity: HashMap<Identity, Key>,
     schedule: Schedule,
     scratch: Scratch,
+    behind: Behind,
     window_bytes: usize,
 }
 
@@ -54,6 +56,7 @@ impl<K: Kernel> Logs<K> {
             by_identity: HashMap::new(),
             schedule: Schedule::new(pace.min(MOST_PACE)),
             scratch: Scratch::new(window_bytes),
+            behind: Behind::default(),
             window_bytes,
         }
     }
@@ -199,14 +202,19 @@ impl<K: Kernel> Logs<K> {
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
         let (open, listed) = self.logs[log].opened_and_listed();
-        let read = tail.read(open, kernel, buffer);
+        let read = tail.read(key, open, kernel, buffer, &mut self.behind);
         match &read {
-            Ok(Read::Data(_) | Read::Ended) => {}
+            Ok(Read::Data(_)) => {}
+            Ok(Read::Ended) => self.behind.forget(key),
             Ok(Read::UpToDate) => {
+                self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
-            Ok(Read::Truncated) => self.notify_waiting(log, queue),
+            Ok(Read::Truncated) => {
+                self.behind.forget(key);
+                self.notify_waiting(log, queue);
+            }
             Err(_) => self.failed(log),
         }
         Ok(read?)
@@ -224,14 +232,19 @@ impl<K: Kernel> Logs<K> {
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
         let (open, listed) = self.logs[log].opened_and_listed();
-        let filled = tail.fill(key, open, kernel, &mut self.scratch);
+        let filled = tail.fill(key, open, kernel, &mut self.scratch, &mut self.behind);
         match &filled {
-            Ok(Filled::Window(..) | Filled::Scratch(..) | Filled::Ended) => {}
+            Ok(Filled::Window(..) | Filled::Scratch(..)) => {}
+            Ok(Filled::Ended) => self.behind.forget(key),
             Ok(Filled::UpToDate) => {
+                self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
-            Ok(Filled::Truncated) => self.notify_waiting(log, queue),
+            Ok(Filled::Truncated) => {
+                self.behind.forget(key);
+                self.notify_waiting(log, queue);
+            }
             Err(_) => self.failed(log),
         }
         Ok(filled?)
@@ -276,7 +289,9 @@ impl<K: Kernel> Logs<K> {
 
     /// Closes a tail; its slot is free at once. Closing the last tail of a log closes its file.
     pub(crate) fn close(&mut self, kernel: &mut K, tail: TailId) -> Option<()> {
-        let tail = self.tails.remove(tail.0)?;
+        let key = tail.0;
+        let tail = self.tails.remove(key)?;
+        self.behind.forget(key);
         let open = self.logs[tail.log()].opened();
         if let Some(moved) = open.remove_waiting(tail.waiting()) {
             self.tails[moved].set_waiting(tail.waiting());

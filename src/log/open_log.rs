@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::id::Key;
 use crate::log::kernel::Kernel;
 use crate::log::published::Published;
-use crate::log::window::{Refill, Window};
+use crate::log::window::{Mark, Refill, Window};
 
 /// How the growth of a log is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,17 +390,23 @@ impl<F> OpenLog<F> {
         }
     }
 
-    /// Fills the buffer from the file itself, for a tail that is behind the window. Says whether
-    /// the bytes are those of the content that the window knows; if not, they were there once, and
-    /// the truncation is noted.
+    /// Fills the buffer from the file itself, for a tail that is behind the window and whose last
+    /// bytes have this mark. Says whether the bytes are those of the content that the tail and the
+    /// window know; if not, they were there once, and the truncation is noted.
+    ///
+    /// Both are compared, because what the log is now may be the same in either place.
     pub(crate) fn read_behind<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
+        mark: Option<&Mark>,
         buffer: &mut [u8],
         offset: u64,
     ) -> io::Result<bool> {
         let length = kernel.read_at(&self.file, buffer, offset)?;
-        let good = length == buffer.len() && self.is_intact(kernel)?;
+        let mut good = length == buffer.len() && self.is_intact(kernel)?;
+        if good && let Some(mark) = mark {
+            good = mark.holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        }
         if !good {
             self.truncated();
         }

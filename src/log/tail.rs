@@ -7,6 +7,7 @@ use std::io;
 
 use crate::event::Event;
 use crate::id::{Key, TailId, Token};
+use crate::log::behind::Behind;
 use crate::log::kernel::Kernel;
 use crate::log::open_log::{OpenLog, Waiting};
 use crate::log::queue::Queue;
@@ -193,9 +194,11 @@ impl Tail {
     /// Copies the next bytes into `buffer`.
     pub(crate) fn read<K: Kernel>(
         &mut self,
+        key: Key,
         log: &mut OpenLog<K::File>,
         kernel: &mut K,
         buffer: &mut [u8],
+        behind: &mut Behind,
     ) -> io::Result<Read> {
         let copied = match self.find(log) {
             Found::Window(bytes) => {
@@ -205,10 +208,12 @@ impl Tail {
             }
             Found::File(left) => {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-                if !log.read_behind(kernel, &mut buffer[..most], self.offset)? {
+                let (buffer, mark) = (&mut buffer[..most], behind.mark(key));
+                if !log.read_behind(kernel, mark, buffer, self.offset)? {
                     self.restart(log);
                     return Ok(Read::Truncated);
                 }
+                behind.has_read(key, buffer, self.offset);
                 most
             }
             Found::UpToDate => return Ok(Read::UpToDate),
@@ -234,6 +239,7 @@ impl Tail {
         log: &mut OpenLog<K::File>,
         kernel: &mut K,
         scratch: &mut Scratch,
+        behind: &mut Behind,
     ) -> io::Result<Filled> {
         match self.find(log) {
             Found::Window(bytes) => {
@@ -241,7 +247,13 @@ impl Tail {
                 Ok(Filled::Window(self.log, self.offset, bytes.len()))
             }
             Found::File(left) => {
-                let read = |buffer: &mut [u8]| log.read_behind(kernel, buffer, self.offset);
+                let read = |buffer: &mut [u8]| {
+                    let good = log.read_behind(kernel, behind.mark(key), buffer, self.offset)?;
+                    if good {
+                        behind.has_read(key, buffer, self.offset);
+                    }
+                    Ok(good)
+                };
                 let owner = (key, self.truncations);
                 if let Some(length) = scratch.fetch(owner, self.offset, left, read)? {
                     self.set_filled(length);

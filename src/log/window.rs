@@ -226,6 +226,15 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// The last of these bytes, which are at this offset of the log.
+    pub(crate) fn of_last(bytes: &[u8], offset: u64) -> Self {
+        let length = bytes.len().min(OVERLAP);
+        let skip = bytes.len() - length;
+        let mut last = [0; OVERLAP];
+        last[..length].copy_from_slice(&bytes[skip..]);
+        Self { bytes: last, length, offset: offset + skip as u64 }
+    }
+
     /// Whether these bytes, which were just read from where it was made, begin with it.
     fn begins(&self, found: &[u8]) -> bool {
         match found.first_chunk() {

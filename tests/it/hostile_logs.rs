@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker::{Event, Position, Read, Token};
+use jobworker::{Event, Fill, Position, Read, TailOptions, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{PATIENCE, World, append, rounds, sh};
@@ -169,6 +169,64 @@ fn m19_a_read_is_not_torn_by_a_truncation() {
             println!("{}: {torn} torn, {told} truncations told", path.display());
             assert_eq!(torn, 0, "bytes of another content at {}", path.display());
             assert!(told > 0);
+        }
+    }
+}
+
+/// Behind its window a tail was given the bytes of a log that was written anew, after those of the
+/// log before, if only the newest bytes were the same.
+#[test]
+fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
+    const SIZE: usize = 488_000;
+    let Some(mut world) = World::new() else { return };
+    let content = |byte: u8| [vec![byte; SIZE], b"the last line is the same\n".to_vec()].concat();
+    for (number, fill) in [false, true].into_iter().enumerate() {
+        for snapshot in [false, true] {
+            let path = world.place.dir.path().join(format!("log-{number}-{snapshot}"));
+            std::fs::write(&path, content(b'a')).unwrap();
+            let mut options = TailOptions::new(Position::Start);
+            if snapshot {
+                options.snapshot();
+            }
+            let tail = world.reactor.tail_file(&path, options, Token(0)).unwrap();
+            let (mut bytes, mut truncated, mut buffer) = (Vec::new(), 0, [0; 4000]);
+            loop {
+                let read = if fill {
+                    let read = match world.reactor.fill_buf(tail).unwrap() {
+                        Fill::Data(shown) => {
+                            let length = shown.len().min(buffer.len());
+                            buffer[..length].copy_from_slice(&shown[..length]);
+                            Read::Data(length)
+                        }
+                        Fill::UpToDate => Read::UpToDate,
+                        Fill::Truncated => Read::Truncated,
+                        Fill::Ended => Read::Ended,
+                    };
+                    world.reactor.consume(tail, buffer.len()).unwrap();
+                    read
+                } else {
+                    world.reactor.read(tail, &mut buffer).unwrap()
+                };
+                match read {
+                    Read::Data(length) => bytes.extend_from_slice(&buffer[..length]),
+                    Read::Truncated => {
+                        truncated += 1;
+                        assert!(bytes.iter().all(|byte| *byte == b'a'), "{} bytes", bytes.len());
+                        bytes.clear();
+                    }
+                    Read::UpToDate if bytes.is_empty() => {
+                        world.reactor.poll(&mut world.events, None).unwrap();
+                    }
+                    Read::UpToDate | Read::Ended => break,
+                }
+                if bytes.len() == 4000 && truncated == 0 {
+                    std::fs::write(&path, content(b'b')).unwrap();
+                }
+            }
+            assert_eq!(truncated, 1, "a truncation went unnoticed");
+            assert!(bytes.iter().all(|byte| *byte == b'b'));
+            assert_eq!(snapshot, bytes.is_empty());
+            world.reactor.close(tail).unwrap();
         }
     }
 }
