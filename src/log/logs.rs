@@ -581,7 +581,8 @@ fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) 
     if !open.has_apart() {
         return;
     }
-    let mut still_waiting = 0;
+    let end = open.published().end();
+    let (mut still_waiting, mut ahead) = (0, true);
     let mut apart = open.take_apart();
     apart.retain(|key| {
         let tail = &mut tails[*key];
@@ -592,8 +593,9 @@ fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) 
         } else {
             tail.set_waiting(Waiting::Apart { place: still_waiting });
             still_waiting += 1;
+            ahead &= tail.offset() > end;
         }
         !news
     });
-    open.set_apart(apart);
+    open.set_apart(apart, ahead);
 }

@@ -97,6 +97,8 @@ pub(crate) struct OpenLog<F> {
     round: u32,
     /// The other tails that wait: behind the end, or with an event in the queue already.
     apart: Vec<Key>,
+    /// Whether all of these wait behind the end that is known: what lies in between is of no use.
+    ahead: bool,
     /// How many tails the log has.
     tails: usize,
     /// Why growth cannot be noticed any more; the error of every tail that asks for more.
@@ -129,6 +131,7 @@ impl<F> OpenLog<F> {
             caught_up: Vec::new(),
             round: 0,
             apart: Vec::new(),
+            ahead: true,
             tails: 0,
             fault: None,
             news: News::None,
@@ -182,8 +185,10 @@ impl<F> OpenLog<F> {
     pub(crate) fn add_waiting(&mut self, tail: Key, offset: u64, apart: bool) -> Waiting {
         // A list of 2^32 keys would not fit into memory.
         let place = |list: &Vec<Key>| u32::try_from(list.len()).unwrap_or(u32::MAX);
-        if apart || offset != self.published.end() {
+        let end = self.published.end();
+        if apart || offset != end {
             let place = place(&self.apart);
+            self.ahead &= offset > end;
             self.apart.push(tail);
             Waiting::Apart { place }
         } else {
@@ -224,9 +229,11 @@ impl<F> OpenLog<F> {
         std::mem::take(&mut self.apart)
     }
 
-    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again.
-    pub(crate) fn set_apart(&mut self, tails: Vec<Key>) {
+    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again, and
+    /// says whether all of them wait behind the end.
+    pub(crate) fn set_apart(&mut self, tails: Vec<Key>, ahead: bool) {
         self.apart = tails;
+        self.ahead = ahead;
     }
 
     /// Makes every waiting tail be checked individually.
@@ -314,6 +321,9 @@ impl<F> OpenLog<F> {
         if self.notice == Notice::None {
             self.arm(kernel, key)?;
         }
+        if self.more && self.ahead && self.caught_up.is_empty() {
+            return self.skip(kernel);
+        }
         loop {
             match self.refill(kernel)? {
                 Refill::Grown(added) => {
@@ -370,14 +380,9 @@ impl<F> OpenLog<F> {
             let size = self.size_now(kernel)?;
             if self.more {
                 // A tail that is so far behind reads from the file itself.
-                // The old window stays until the new one is known to be of the same content.
-                let mut window = self.window.moved_to(size);
-                let refill =
-                    window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
-                if refill == Refill::Truncated || !self.is_intact(kernel)? {
+                if !self.move_to(kernel, size)? {
                     continue;
                 }
-                self.window = window;
                 self.more = false;
             } else if !self.is_intact(kernel)? {
                 // That size was of another content already, which might never be checked again.
@@ -388,6 +393,36 @@ impl<F> OpenLog<F> {
             self.add_news(News::Some);
             return Ok(self.window.end());
         }
+    }
+
+    /// Goes on to the end that the file has now, because nobody waits for what is in between: it
+    /// may be a hole of any size. A tail that is there reads from the file itself.
+    #[cold]
+    fn skip<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        let size = kernel.size(&self.file)?;
+        if self.move_to(kernel, size)? {
+            self.publish_end();
+            self.add_news(News::Some);
+        } else {
+            self.truncated();
+        }
+        Ok(())
+    }
+
+    /// Moves the window to the end of the log, which has this size. It stays where it is, and the
+    /// answer is `false`, if the log is not the one that it knows.
+    fn move_to<K: Kernel<File = F>>(&mut self, kernel: &mut K, size: u64) -> io::Result<bool> {
+        let mut window = self.window.moved_to(size);
+        let refill = window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        // The old window's bytes are compared last: what was read before is of the same content.
+        if refill == Refill::Truncated || !self.is_intact(kernel)? {
+            return Ok(false);
+        }
+        // What comes after the size was looked up is noticed as any growth is.
+        self.more = window.end() != size
+            && matches!(refill, Refill::Grown(added) if window.is_full_refill(added));
+        self.window = window;
+        Ok(true)
     }
 
     /// Fills the buffer from the file itself, for a tail that is behind the window and whose last

@@ -803,6 +803,31 @@ mod tests {
         }
     }
 
+    /// The loop read everything up to where the tail waited, of a log that may be a hole of any
+    /// size.
+    #[test]
+    fn m14_what_no_tail_waits_for_is_not_read() {
+        let mut engine = engine(5);
+        let ahead = follow(&mut engine, Position::Offset(1 << 50));
+        engine.turn(true);
+        engine.machine().files[0].append(1 << 40);
+        engine.deliver(0);
+        engine.machine().calls.clear();
+        while engine.has_work() {
+            engine.turn(true);
+            assert!(engine.machine().calls.len() < 20, "it reads on and on");
+        }
+        assert!(engine.machine().files[0].is_armed());
+        let size = engine.machine().files[0].size;
+        assert_eq!(engine.published(0).1, size);
+        engine.machine().files[0].append((1 << 50) + 3 - size);
+        while engine.deliver(0) || engine.has_work() {
+            engine.turn(true);
+            assert!(engine.machine().calls.len() < 40, "it reads on and on");
+        }
+        assert_eq!(up_to_date(&mut engine, ahead), data(0, 1 << 50..(1 << 50) + 3));
+    }
+
     /// Mutation testing: no test failed when this growth was announced, and the host read nothing.
     #[test]
     fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {

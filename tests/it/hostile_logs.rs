@@ -230,3 +230,24 @@ fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
         }
     }
 }
+
+/// The loop read a whole hole, 64 KiB in each turn, because a tail waited behind it.
+#[test]
+fn m14_a_hole_that_no_tail_waits_for_is_not_read() {
+    const OFFSET: u64 = 1 << 42;
+    let Some(mut world) = World::new() else { return };
+    let path = world.place.dir.path().join("log");
+    append(&path, "begin\n");
+    let ahead = world.tail_file(&path, Position::Offset(OFFSET));
+    world.turn(Some(Duration::ZERO));
+    world.turn(Some(Duration::ZERO));
+    File::options().write(true).open(&path).unwrap().set_len(OFFSET).unwrap();
+    let mut turns = 0;
+    while is_readable(&world.reactor) {
+        world.turn(Some(Duration::ZERO));
+        turns += 1;
+        assert!(turns < 1000, "the loop goes on");
+    }
+    append(&path, "end\n");
+    world.until("the tail has its line", |world| world.text(ahead) == "end\n");
+}
