@@ -41,6 +41,10 @@ pub(crate) trait Kernel {
     /// The size of the file now.
     fn size(&mut self, file: &Self::File) -> io::Result<u64>;
 
+    /// The first offset from this one on that is not in a hole of the file; beyond its end if there
+    /// is none.
+    fn data_from(&mut self, file: &Self::File, offset: u64) -> io::Result<u64>;
+
     /// Arms or disarms the watch of a log. While it is armed, growth of the file is reported as a
     /// change of `log`. The watch exists after the first successful call, so that later calls
     /// cannot fail because the limit on watches is reached.

@@ -4,16 +4,18 @@
 //! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
 //! are ready, never to all of them. Knows nothing of jobs and of the event loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::behind::Behind;
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
-use crate::log::lines::start_of_last_lines;
+use crate::log::lines::{Search, SparseFile};
 use crate::log::log::Log;
 use crate::log::open_log::{News, OpenLog, Waiting};
 use crate::log::options::{Position, TailOptions};
@@ -42,6 +44,10 @@ pub(crate) struct Logs<K: Kernel> {
     schedule: Schedule,
     scratch: Scratch,
     behind: Behind,
+    /// The tails whose place is being looked for, in turns.
+    searches: VecDeque<(Key, Search)>,
+    /// Those of them for which that has failed with this errno, until they are read.
+    failed_searches: HashMap<Key, (Search, i32)>,
     window_bytes: usize,
 }
 
@@ -57,6 +63,8 @@ impl<K: Kernel> Logs<K> {
             schedule: Schedule::new(pace.min(MOST_PACE)),
             scratch: Scratch::new(window_bytes),
             behind: Behind::default(),
+            searches: VecDeque::new(),
+            failed_searches: HashMap::new(),
             window_bytes,
         }
     }
@@ -206,6 +214,7 @@ impl<K: Kernel> Logs<K> {
         match &read {
             Ok(Read::Data(_)) => {}
             Ok(Read::Ended) => self.behind.forget(key),
+            Ok(Read::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Read::UpToDate) => {
                 self.behind.forget(key);
                 tail.wait(key, open);
@@ -236,6 +245,7 @@ impl<K: Kernel> Logs<K> {
         match &filled {
             Ok(Filled::Window(..) | Filled::Scratch(..)) => {}
             Ok(Filled::Ended) => self.behind.forget(key),
+            Ok(Filled::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Filled::UpToDate) => {
                 self.behind.forget(key);
                 tail.wait(key, open);
@@ -292,6 +302,10 @@ impl<K: Kernel> Logs<K> {
         let key = tail.0;
         let tail = self.tails.remove(key)?;
         self.behind.forget(key);
+        if tail.is_searching() {
+            self.searches.retain(|(searching, _)| *searching != key);
+            self.failed_searches.remove(&key);
+        }
         let open = self.logs[tail.log()].opened();
         if let Some(moved) = open.remove_waiting(tail.waiting()) {
             self.tails[moved].set_waiting(tail.waiting());
@@ -385,9 +399,9 @@ impl<K: Kernel> Logs<K> {
         }
     }
 
-    /// Whether a visit is due now.
+    /// Whether a visit is due now, or a tail's place is to be looked for.
     pub(crate) fn has_work(&self) -> bool {
-        self.schedule.has_due()
+        self.schedule.has_due() || !self.searches.is_empty()
     }
 
     /// Whether a visit is due later.
@@ -414,8 +428,50 @@ impl<K: Kernel> Logs<K> {
             self.visit(kernel, *log, now, queue);
         }
         self.schedule.end_turn(visiting);
+        if !self.searches.is_empty() {
+            self.search(kernel, queue);
+        }
         // Set here, not only before a sleep: with logs always due there is none.
         self.schedule.pace_at(|| now);
+    }
+
+    /// Goes on looking for the place of one tail, for one step; the next one has its step in the
+    /// next turn.
+    #[cold]
+    fn search(&mut self, kernel: &mut K, queue: &mut Queue) {
+        let Some((key, mut search)) = self.searches.pop_front() else { return };
+        let log = self.tails[key].log();
+        let open = self.logs[log].opened();
+        let step = search.go_on(&mut Reading { kernel, file: open.file() });
+        // What was read has to be of the content that the tail was opened on.
+        let step = step.and_then(|found| open.check(kernel).map(|()| found));
+        self.notify_waiting(log, queue);
+        let (tail, open) = (&mut self.tails[key], self.logs[log].opened());
+        match step {
+            Ok(found) if found.is_some() || tail.is_outdated(open) => {
+                tail.set_found(found.unwrap_or(0));
+                if tail.has_news(open) {
+                    tail.announce(key, queue);
+                } else {
+                    self.wait(key);
+                }
+            }
+            Ok(_) => self.searches.push_back((key, search)),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+                self.failed_searches.insert(key, (search, errno));
+                tail.announce(key, queue);
+            }
+        }
+    }
+
+    /// A tail was read whose place is being looked for: returns why that has failed, if it has, and
+    /// lets it go on.
+    #[cold]
+    fn report_search(&mut self, key: Key) -> io::Result<()> {
+        let Some((search, errno)) = self.failed_searches.remove(&key) else { return Ok(()) };
+        self.searches.push_back((key, search));
+        Err(io::Error::from_raw_os_error(errno))
     }
 
     fn visit(&mut self, kernel: &mut K, key: Key, now: Instant, queue: &mut Queue) {
@@ -463,7 +519,7 @@ impl<K: Kernel> Logs<K> {
     ) -> io::Result<TailId> {
         let of_job = until != Until::Never;
         let prepared = self.prepare(kernel, key, options, until, queue);
-        let (offset, until) = match prepared {
+        let (offset, until, search) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.close_unused(kernel, key);
@@ -473,7 +529,10 @@ impl<K: Kernel> Logs<K> {
         let open = self.logs[key].opened();
         open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
-        if self.tails[tail].has_news(open) {
+        if let Some(search) = search {
+            self.tails[tail].set_searching();
+            self.searches.push_back((tail, search));
+        } else if self.tails[tail].has_news(open) {
             // The waiting tails are notified of a failure as well.
             self.tails[tail].announce(tail, queue);
         } else {
@@ -482,7 +541,8 @@ impl<K: Kernel> Logs<K> {
         Ok(TailId(tail))
     }
 
-    /// Finds out where a new tail begins and ends.
+    /// Finds out where a new tail begins and ends. Where it begins may take longer; then the search
+    /// is to be continued.
     fn prepare(
         &mut self,
         kernel: &mut K,
@@ -490,7 +550,7 @@ impl<K: Kernel> Logs<K> {
         options: TailOptions,
         until: Until,
         queue: &mut Queue,
-    ) -> io::Result<(u64, Until)> {
+    ) -> io::Result<(u64, Until, Option<Search>)> {
         let open = self.logs[key].opened();
         // From the current content of the file: what the window holds may be gone.
         let size = open.size_now(kernel);
@@ -505,18 +565,24 @@ impl<K: Kernel> Logs<K> {
             Until::JobEnd | Until::Never if options.follow => until,
             _ => Until::Offset(end),
         };
+        let mut unfinished = None;
         let offset = match options.position {
             Position::Start => open.published().start(),
             Position::End => end,
             Position::Offset(offset) => offset,
-            Position::LastLines(lines) => start_of_last_lines(end, lines, |buffer, offset| {
-                kernel.read_at(open.file(), buffer, offset)
-            })?,
+            Position::LastLines(lines) => {
+                let mut search = Search::new(end, lines);
+                let found = search.go_on(&mut Reading { kernel, file: open.file() })?;
+                if found.is_none() {
+                    unfinished = Some(search);
+                }
+                found.unwrap_or(end)
+            }
         };
         if !matches!(until, Until::Offset(_)) {
             open.watch(kernel, key)?;
         }
-        Ok((offset, until))
+        Ok((offset, until, unfinished))
     }
 
     /// Closes the file of a log that has no tails, and forgets the log if it belongs to no job.
@@ -564,6 +630,22 @@ impl<K: Kernel> Logs<K> {
         if let Some(open) = self.logs[key].open_mut() {
             notify(open, &mut self.tails, queue);
         }
+    }
+}
+
+/// An open log, for a search.
+struct Reading<'a, K: Kernel> {
+    kernel: &'a mut K,
+    file: &'a K::File,
+}
+
+impl<K: Kernel> SparseFile for Reading<'_, K> {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.kernel.read_at(self.file, buffer, offset)
+    }
+
+    fn data_from(&mut self, offset: u64) -> io::Result<u64> {
+        self.kernel.data_from(self.file, offset)
     }
 }
 

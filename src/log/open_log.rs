@@ -448,6 +448,15 @@ impl<F> OpenLog<F> {
         Ok(good)
     }
 
+    /// Notes a truncation, if the file does not hold any more what the window does. For what was
+    /// just read elsewhere.
+    pub(crate) fn check<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        if !self.is_intact(kernel)? {
+            self.truncated();
+        }
+        Ok(())
+    }
+
     /// Whether the file still holds what the window does, so that what was just read elsewhere
     /// belongs with it.
     fn is_intact<K: Kernel<File = F>>(&self, kernel: &mut K) -> io::Result<bool> {

@@ -85,6 +85,8 @@ pub enum Call {
     ReadAt,
     /// [`Kernel::size`].
     Size,
+    /// [`Kernel::data_from`].
+    DataFrom,
     /// [`Kernel::set_armed`].
     SetArmed,
 }
@@ -261,6 +263,12 @@ impl Kernel for Machine {
     fn size(&mut self, file: &Descriptor) -> io::Result<u64> {
         self.called(Call::Size, file.file)?;
         Ok(self.files[file.file].size)
+    }
+
+    /// Without holes.
+    fn data_from(&mut self, file: &Descriptor, offset: u64) -> io::Result<u64> {
+        self.called(Call::DataFrom, file.file)?;
+        Ok(offset)
     }
 
     fn set_armed(&mut self, file: &Descriptor, log: Key, armed: bool) -> io::Result<()> {
@@ -828,6 +836,86 @@ mod tests {
         assert_eq!(up_to_date(&mut engine, ahead), data(0, 1 << 50..(1 << 50) + 3));
     }
 
+    /// The call read everything, of a log that may be a hole of any size.
+    #[test]
+    fn m4_the_last_lines_are_found_in_turns() {
+        const SIZE: u64 = 2_000_000;
+        let begin = |lines: u64| {
+            let mut newlines = (0..SIZE - 1).rev().filter(|offset| byte(0, *offset) == b'\n');
+            newlines.nth(usize::try_from(lines - 1).unwrap()).unwrap() + 1
+        };
+        for snapshot in [false, true] {
+            let mut engine = engine(SIZE);
+            let mut options = TailOptions::new(Position::LastLines(170_000));
+            if snapshot {
+                options.snapshot();
+            }
+            engine.machine().calls.clear();
+            let tail = engine.open(0, options, 7).unwrap();
+            let other = follow(&mut engine, Position::End);
+            assert!(engine.machine().calls.len() < 30, "{}", engine.machine().calls.len());
+            assert_eq!(up_to_date(&mut engine, tail), []);
+            let mut turns = 0;
+            while engine.queued().all(|queued| queued != tail) {
+                assert!(engine.has_work());
+                assert_eq!(up_to_date(&mut engine, tail), [], "before its place is known");
+                engine.machine().calls.clear();
+                engine.turn(false);
+                assert!(engine.machine().calls.len() < 30, "{}", engine.machine().calls.len());
+                turns += 1;
+            }
+            assert!(turns > 2, "{turns} turns");
+            assert_eq!(engine.emit(), Some((tail, 7)));
+            assert_eq!(engine.position(tail), Some(begin(170_000)));
+            let (bytes, answer) = drain(&mut engine, tail);
+            assert_eq!(bytes, data(0, begin(170_000)..SIZE));
+            assert_eq!(answer.unwrap(), if snapshot { Read::Ended } else { Read::UpToDate });
+            assert!(engine.close(tail) && engine.close(other));
+            engine.turn(true);
+            assert!(!engine.has_work());
+        }
+    }
+
+    #[test]
+    fn m4_a_log_that_is_truncated_while_its_last_lines_are_looked_for_is_told() {
+        for rewritten in [0, 100, 3_000_000] {
+            let mut engine = engine(2_000_000);
+            let tail = follow(&mut engine, Position::LastLines(u64::MAX));
+            engine.turn(false);
+            engine.machine().files[0].rewrite(rewritten);
+            while engine.queued().all(|queued| queued != tail) {
+                assert!(engine.has_work());
+                engine.turn(false);
+            }
+            assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+            up_to_date(&mut engine, tail);
+        }
+    }
+
+    #[test]
+    fn m4_a_search_for_the_last_lines_that_fails_is_told_and_goes_on() {
+        let mut engine = engine(2_000_000);
+        let tail = follow(&mut engine, Position::LastLines(u64::MAX));
+        engine.turn(false);
+        fail_next(&mut engine);
+        engine.turn(false);
+        assert!(engine.queued().any(|queued| queued == tail));
+        engine.turn(true);
+        assert!(!engine.has_work(), "nobody has read of the failure");
+        assert_eq!(engine.read(tail, &mut [0; 9]).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        while engine.has_work() {
+            engine.turn(false);
+        }
+        assert_eq!(engine.position(tail), Some(0));
+        assert!(engine.queued().any(|queued| queued == tail));
+        let closed = follow(&mut engine, Position::LastLines(u64::MAX));
+        assert!(engine.close(closed) && engine.close(tail));
+        engine.turn(true);
+        engine.turn(true);
+        assert!(!engine.has_work());
+    }
+
     /// Mutation testing: no test failed when this growth was announced, and the host read nothing.
     #[test]
     fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {
@@ -968,7 +1056,7 @@ mod tests {
                 &[Errno::IO, Errno::MFILE, Errno::NFILE, Errno::ACCESS, Errno::STALE, Errno::NOENT]
             }
             Call::Len | Call::Unlink => &[Errno::IO, Errno::ACCESS, Errno::STALE, Errno::NOENT],
-            Call::ReadAt | Call::Size => &[Errno::IO, Errno::STALE],
+            Call::ReadAt | Call::Size | Call::DataFrom => &[Errno::IO, Errno::STALE],
             Call::SetArmed => &[Errno::NOSPC, Errno::NOMEM, Errno::ACCESS, Errno::NOENT],
         }
     }
@@ -1137,7 +1225,9 @@ mod tests {
                     Call::Len => &["finish"],
                     Call::Unlink => &["remove"],
                     Call::Size => &["open", "finish", "read", "fill"],
-                    Call::ReadAt | Call::SetArmed => &["open", "finish", "read", "fill"],
+                    Call::ReadAt | Call::DataFrom | Call::SetArmed => {
+                        &["open", "finish", "read", "fill"]
+                    }
                 };
                 let (_, caller) = errors[0];
                 assert!(callers.contains(&caller), "{errno} of {call:?} from {caller}");

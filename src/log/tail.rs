@@ -84,6 +84,17 @@ pub(crate) enum Filled {
     Ended,
 }
 
+/// Whether a tail reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It does.
+    Reading,
+    /// Its place is still being looked for: until then there is nothing for it.
+    Searching,
+    /// It has reported its end, and reports nothing else from then on.
+    Ended,
+}
+
 /// One reader of a log.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -98,8 +109,7 @@ pub(crate) struct Tail {
     of_job: bool,
     /// Whether an event for it is in the queue.
     queued: bool,
-    /// Whether it has reported its end; it reports nothing else from then on.
-    ended: bool,
+    state: State,
     /// How much the last `fill` has shown, and so how much may be consumed.
     filled: u32,
     /// Where it waits for more.
@@ -124,7 +134,7 @@ impl Tail {
             truncations: log.published().truncations(),
             of_job,
             queued: false,
-            ended: false,
+            state: State::Reading,
             filled: 0,
             waiting: Waiting::No,
         }
@@ -143,6 +153,27 @@ impl Tail {
     /// Whether it was opened on a job.
     pub(crate) fn is_of_job(&self) -> bool {
         self.of_job
+    }
+
+    /// Its place is not known yet.
+    pub(crate) fn set_searching(&mut self) {
+        self.state = State::Searching;
+    }
+
+    /// Whether its place is still being looked for.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.state == State::Searching
+    }
+
+    /// It begins to read here.
+    pub(crate) fn set_found(&mut self, offset: u64) {
+        self.offset = offset;
+        self.state = State::Reading;
+    }
+
+    /// Whether its log was truncated, which it has not reported.
+    pub(crate) fn is_outdated<F>(&self, log: &OpenLog<F>) -> bool {
+        self.truncations != log.published().truncations()
     }
 
     /// Where it waits for more.
@@ -178,7 +209,7 @@ impl Tail {
     /// Takes its event out of the queue; returns whether the event is still valid.
     pub(crate) fn take_event(&mut self) -> bool {
         self.queued = false;
-        !self.ended
+        self.state != State::Ended
     }
 
     /// Takes its event from the batch of this round: the token, unless it is not in that batch any
@@ -188,7 +219,7 @@ impl Tail {
             return None;
         }
         self.waiting = Waiting::No;
-        (!self.ended).then_some(self.token)
+        (self.state != State::Ended).then_some(self.token)
     }
 
     /// Copies the next bytes into `buffer`.
@@ -223,7 +254,7 @@ impl Tail {
             }
             Found::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
-                self.ended = true;
+                self.state = State::Ended;
                 return Ok(Read::Ended);
             }
         };
@@ -270,7 +301,7 @@ impl Tail {
             }
             Found::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
-                self.ended = true;
+                self.state = State::Ended;
                 Ok(Filled::Ended)
             }
         }
@@ -290,8 +321,10 @@ impl Tail {
 
     /// What lies at the offset.
     fn find<'a, F>(&self, log: &'a OpenLog<F>) -> Found<'a> {
-        if self.ended {
-            return Found::Ended;
+        match self.state {
+            State::Reading => {}
+            State::Searching => return Found::UpToDate,
+            State::Ended => return Found::Ended,
         }
         let published = log.published();
         if self.truncations != published.truncations() {

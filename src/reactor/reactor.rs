@@ -523,6 +523,10 @@ impl Reactor {
 
     /// The offset in the log of the byte that the tail reads next: a later tail can continue there.
     ///
+    /// While the place of a tail is still being looked for, see
+    /// [`LastLines`](crate::Position::LastLines), it is the end that the log had when the tail was
+    /// opened.
+    ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn position(&self, tail: TailId) -> Result<u64> {

@@ -251,3 +251,59 @@ fn m14_a_hole_that_no_tail_waits_for_is_not_read() {
     append(&path, "end\n");
     world.until("the tail has its line", |world| world.text(ahead) == "end\n");
 }
+
+/// One ftruncate by a job made `tail` read for hours.
+#[test]
+fn m4_the_last_lines_of_a_sparse_log_are_found_at_once() {
+    let Some(mut world) = World::new() else { return };
+    let path = world.place.dir.path().join("log");
+    append(&path, "first\nsecond\n");
+    let file = File::options().append(true).open(&path).unwrap();
+    // The largest file of ext4 has 16 TiB; elsewhere it may be less.
+    let size = [15 << 40, 1 << 40, 1 << 31].into_iter().find(|size| file.set_len(*size).is_ok());
+    let size = size.expect("a sparse file");
+    append(&path, "last\n");
+    // The hole belongs to the line behind it.
+    for (lines, offset) in [(0, size + 5), (1, 13), (2, 6), (9, 0)] {
+        for snapshot in [false, true] {
+            let mut options = TailOptions::new(Position::LastLines(lines));
+            if snapshot {
+                options.snapshot();
+            }
+            let start = Instant::now();
+            let tail = world.reactor.tail_file(&path, options, Token(0)).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let took = start.elapsed();
+            // Some microseconds. Reading the hole takes seconds for each GiB.
+            assert!(took < Duration::from_secs(1), "it took {took:?}");
+            while world.reactor.position(tail).unwrap() != offset {
+                assert!(Instant::now() < deadline, "the last {lines} lines were not found");
+                world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+            }
+            world.reactor.close(tail).unwrap();
+        }
+    }
+}
+
+/// The search goes on in turns, in which everything else is served.
+#[test]
+fn m4_a_long_search_for_the_last_lines_does_not_keep_others_waiting() {
+    let Some(mut world) = World::new() else { return };
+    let dir = world.place.dir.path().to_owned();
+    let text = "a line of the log\n".repeat(400_000);
+    std::fs::write(dir.join("long"), &text).unwrap();
+    append(dir.join("quiet"), "");
+    let long = world.tail_file(dir.join("long"), Position::LastLines(399_999));
+    world.drain(long);
+    assert_eq!(world.text(long), "");
+    let quiet = world.tail_file(dir.join("quiet"), Position::End);
+    append(dir.join("quiet"), "line\n");
+    world.until("the quiet log was read", |world| world.text(quiet) == "line\n");
+    assert_eq!(world.text(long), "", "the search takes longer than that");
+    assert!(is_readable(&world.reactor), "the search is work");
+    let expected = &text[18..];
+    world.until("the lines were read", |world| {
+        world.transcripts[&long].bytes.len() == expected.len()
+    });
+    assert_eq!(world.text(long), expected);
+}
