@@ -41,6 +41,9 @@ impl Identity {
     }
 }
 
+/// No file has a byte at this offset: offsets are signed.
+const LARGEST_OFFSET: u64 = i64::MAX.cast_unsigned();
+
 /// An open log file.
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -78,7 +81,20 @@ impl LogFile {
 
     /// Reads at an offset, with `pread`.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        Ok(retry_on_intr(|| pread(&self.file, &mut *buffer, offset))?)
+        match retry_on_intr(|| pread(&self.file, &mut *buffer, offset)) {
+            Ok(length) => Ok(length),
+            Err(Errno::INVAL) => self.read_at_limit(buffer, offset),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// As [`read_at`](Self::read_at), where the buffer reaches beyond the largest possible offset:
+    /// the kernel refuses that, even if the file ends before. On tmpfs a log can be so large.
+    #[cold]
+    fn read_at_limit(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let Some(left) = LARGEST_OFFSET.checked_sub(offset) else { return Ok(0) };
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        Ok(retry_on_intr(|| pread(&self.file, &mut buffer[..length], offset))?)
     }
 
     /// The first offset from this one on that is not in a hole; beyond the end if there is none.

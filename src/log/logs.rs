@@ -80,6 +80,12 @@ impl<K: Kernel> Logs<K> {
         self.logs.len()
     }
 
+    /// How many tails an open log has in its list, closed ones included.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn subscribed(&self, log: Key) -> usize {
+        self.logs[log].open().map_or(0, |open| open.subscribed().len())
+    }
+
     /// The log of a new job, which lies at `place`.
     pub(crate) fn create(&mut self, kernel: &mut K, place: K::Place) -> Key {
         let identity = kernel.identity_of_place(&place);
@@ -134,10 +140,9 @@ impl<K: Kernel> Logs<K> {
     ///
     /// A failure is one to remove the file: everything else is done all the same.
     pub(crate) fn remove(&mut self, kernel: &mut K, log: Key, keep: bool) -> io::Result<()> {
-        if self.logs[log].is_open() {
-            let of_job = |tail: &Tail| tail.log() == log && tail.is_of_job();
-            let tails: Vec<Key> =
-                self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
+        if let Some(open) = self.logs[log].open() {
+            let of_job = |key: &Key| self.tails.get(*key).is_some_and(Tail::is_of_job);
+            let tails: Vec<Key> = open.subscribed().iter().copied().filter(of_job).collect();
             for key in tails {
                 self.close(kernel, TailId(key));
             }
@@ -527,8 +532,8 @@ impl<K: Kernel> Logs<K> {
             }
         };
         let open = self.logs[key].opened();
-        open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
+        open.add_tail(tail, |tail| self.tails.get(tail).is_some());
         if let Some(search) = search {
             self.tails[tail].set_searching();
             self.searches.push_back((tail, search));

@@ -101,6 +101,8 @@ pub(crate) struct OpenLog<F> {
     ahead: bool,
     /// How many tails the log has.
     tails: usize,
+    /// All of these tails, and less than about as many that were closed.
+    subscribed: Vec<Key>,
     /// Why growth cannot be noticed any more; the error of every tail that asks for more.
     fault: Option<i32>,
     /// What was found that the waiting tails were not notified of.
@@ -133,6 +135,7 @@ impl<F> OpenLog<F> {
             apart: Vec::new(),
             ahead: true,
             tails: 0,
+            subscribed: Vec::new(),
             fault: None,
             news: News::None,
             watched: false,
@@ -164,8 +167,20 @@ impl<F> OpenLog<F> {
         self.tails > 0
     }
 
-    pub(crate) fn add_tail(&mut self) {
+    /// Counts a new tail; `is_open` says of an earlier one whether it was closed.
+    pub(crate) fn add_tail(&mut self, tail: Key, is_open: impl Fn(Key) -> bool) {
+        // Closing a tail leaves the list alone. What that costs is paid here, once for as many new
+        // tails as there are in the list.
+        if self.subscribed.len() > 2 * self.tails + 8 {
+            self.subscribed.retain(|tail| is_open(*tail));
+        }
+        self.subscribed.push(tail);
         self.tails += 1;
+    }
+
+    /// The tails of the log, and some that were closed.
+    pub(crate) fn subscribed(&self) -> &[Key] {
+        &self.subscribed
     }
 
     pub(crate) fn remove_tail(&mut self) {

@@ -492,6 +492,12 @@ impl Engine {
         self.logs.len()
     }
 
+    /// How many tails the log of this job has in its list, closed ones included.
+    #[must_use]
+    pub fn subscribed(&self, file: usize) -> usize {
+        self.logs.subscribed(self.log(file))
+    }
+
     /// How many logs there are, those of jobs included.
     #[must_use]
     pub fn logs(&self) -> usize {
@@ -914,6 +920,30 @@ mod tests {
         engine.turn(true);
         engine.turn(true);
         assert!(!engine.has_work());
+    }
+
+    /// All tails of all logs were searched for those of the job.
+    #[test]
+    fn low_a_log_knows_its_tails_and_forgets_closed_ones() {
+        let mut engine = Engine::new(2, 32);
+        engine.create(0);
+        engine.create(1);
+        let start = TailOptions::new(Position::Start);
+        let stay: Vec<TailId> = (0..10)
+            .flat_map(|token| [0, 1].map(|file| engine.open(file, start, token).unwrap()))
+            .collect();
+        for token in 0..1000 {
+            let tail = engine.open(0, start, token).unwrap();
+            assert!(engine.close(tail));
+        }
+        let known = engine.subscribed(0);
+        assert!(known < 40, "{known} tails are known of 10");
+        engine.finish(0).unwrap();
+        engine.remove(0, false).unwrap();
+        for (index, tail) in stay.into_iter().enumerate() {
+            assert_eq!(engine.position(tail).is_some(), index % 2 == 1);
+        }
+        assert_eq!(engine.tails(), 10);
     }
 
     /// Mutation testing: no test failed when this growth was announced, and the host read nothing.

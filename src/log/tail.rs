@@ -117,7 +117,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// A tail of an open log, which it has to be counted by.
+    /// A tail of an open log, to which it has to be added.
     pub(crate) fn new<F>(
         key: Key,
         log: &OpenLog<F>,

@@ -338,6 +338,10 @@ impl Reactor {
     /// The tail ends where the job's output ends. Opening the first tail of a log takes a file
     /// descriptor and an inotify watch, which all tails of the log share.
     ///
+    /// Growth is noticed by inotify. A job that writes by `io_submit` raises no inotify event: the
+    /// kernel has none for it (`io_uring` does). What it has written is read with the next growth
+    /// by other means, at the latest when the job has finished.
+    ///
     /// The log is the file that was made for the job. If the job has put another file in its place
     /// while the log had no tails, the tail is refused.
     ///

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker::{Event, Fill, Position, Read, TailOptions, Token};
+use jobworker::{Event, Exit, Fill, Position, Read, TailOptions, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{PATIENCE, World, append, rounds, sh};
@@ -306,4 +306,87 @@ fn m4_a_long_search_for_the_last_lines_does_not_keep_others_waiting() {
         world.transcripts[&long].bytes.len() == expected.len()
     });
     assert_eq!(world.text(long), expected);
+}
+
+/// The kernel refuses to read beyond the largest offset, even if the file ends there: the tails of
+/// such a log failed with EINVAL.
+#[test]
+fn low_a_log_of_the_largest_size_is_read() {
+    let Some(mut world) = World::new() else { return };
+    let Ok(dir) = tempfile::Builder::new().prefix("jobworker-test-").tempdir_in("/dev/shm") else {
+        eprintln!("skipped: no /dev/shm");
+        return;
+    };
+    let path = dir.path().join("log");
+    append(&path, "first\n");
+    let size = i64::MAX.cast_unsigned();
+    let before = world.tail_file(&path, Position::End);
+    world.turn(Some(Duration::ZERO));
+    if let Err(error) = File::options().write(true).open(&path).unwrap().set_len(size) {
+        eprintln!("skipped: no file can be so large: {error}");
+        return;
+    }
+    let mut buffer = [1; 100];
+    for (position, offset) in [
+        (Position::End, size),
+        (Position::Offset(size - 10), size - 10),
+        (Position::LastLines(1), 6),
+        (Position::Offset(u64::MAX), u64::MAX),
+    ] {
+        let tail = world.reactor.tail_file(&path, position, Token(0)).unwrap();
+        let length = usize::try_from(size.saturating_sub(offset)).unwrap().min(buffer.len());
+        let expected = if length == 0 { Read::UpToDate } else { Read::Data(length) };
+        let deadline = Instant::now() + PATIENCE;
+        while world.reactor.position(tail).unwrap() != offset
+            || world.reactor.read(tail, &mut buffer).unwrap() != expected
+        {
+            assert!(Instant::now() < deadline, "{position:?}");
+            world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+        }
+        assert!(buffer[..length].iter().all(|byte| *byte == 0));
+        world.reactor.close(tail).unwrap();
+    }
+    let read = world.reactor.read(before, &mut buffer).unwrap();
+    assert!(matches!(read, Read::Data(_)), "{read:?}");
+}
+
+#[test]
+fn low_the_largest_window_and_pace_are_limited() {
+    let Some(mut world) = World::with(|config| {
+        config.window_bytes(usize::MAX).pace(Duration::MAX);
+    }) else {
+        return;
+    };
+    // So many lines that the log is paced, and then a last one after a pause.
+    let job = world.spawn(&sh("for i in 1 2 3 4 5 6 7 8 9; do echo $i; done; read x; echo end"));
+    let tail = world.tail(job, Position::Start);
+    let report = world.finish(job);
+    assert_eq!(report.exit, Exit::Code(0));
+    assert_eq!(world.text(tail), "1\n2\n3\n4\n5\n6\n7\n8\n9\nend\n");
+    assert!(world.transcripts[&tail].ended);
+    let path = world.place.dir.path().join("log");
+    append(&path, "");
+    let tail = world.tail_file(&path, Position::Start);
+    for _ in 0..20 {
+        append(&path, "line\n");
+        world.turn(Some(Duration::ZERO));
+    }
+    world.until("the hot log was read", |world| world.text(tail) == "line\n".repeat(20));
+}
+
+/// A snapshot has an end, as the tails of the job have, and was closed with them.
+#[test]
+fn low_a_snapshot_of_the_file_of_a_log_outlives_its_job() {
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("echo one line"));
+    world.finish(job);
+    let path = world.reactor.status(job).unwrap().output.unwrap();
+    let snapshot = *TailOptions::new(Position::Start).snapshot();
+    let of_file = world.tail_file(&path, snapshot);
+    let of_job = world.tail(job, snapshot);
+    world.reactor.remove(job).unwrap();
+    assert!(world.reactor.position(of_job).is_err());
+    world.drain(of_file);
+    assert_eq!(world.text(of_file), "one line\n");
+    assert!(world.transcripts[&of_file].ended);
 }
