@@ -1,6 +1,7 @@
 //! Whether following a log slows its writer down. A job writes a million lines of 100 bytes, one
-//! write(2) each, and measures itself: followed by nobody, by one tail, by a hundred tails, and by
-//! a bare loop on a permanent inotify watch, as one would write it by hand.
+//! write(2) each, and measures itself: followed by nobody, by one tail, by a hundred tails, by a
+//! host that works for some time on each event, and by a bare loop on a permanent inotify watch, as
+//! one would write it by hand.
 //!
 //! Invariant: every byte that a tail gets is compared with what was written; a difference ends the
 //! program with status 1.
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{
     LINE, Table, in_role, median, median_ratio, process_cpu, quick, sleeps, thread_cpu, verdict,
@@ -32,12 +33,23 @@ const TARGET: f64 = 1.05;
 enum Followers {
     Nobody,
     Tails(usize),
+    /// One tail of a host that works for so many microseconds on each event.
+    Working(u64),
     /// epoll_wait, read of an inotify that is always armed, pread.
     BareLoop,
 }
 
-const FOLLOWERS: [Followers; 4] =
-    [Followers::Nobody, Followers::Tails(1), Followers::BareLoop, Followers::Tails(100)];
+const FOLLOWERS: [Followers; 9] = [
+    Followers::Nobody,
+    Followers::Tails(1),
+    Followers::Working(50),
+    Followers::Working(150),
+    Followers::Working(250),
+    Followers::Working(1000),
+    Followers::Working(10_000),
+    Followers::BareLoop,
+    Followers::Tails(100),
+];
 
 /// The results of one run.
 #[derive(Debug)]
@@ -97,12 +109,13 @@ fn main() -> ExitCode {
                 Followers::Nobody => "nobody".to_owned(),
                 Followers::Tails(1) => "1 tail".to_owned(),
                 Followers::Tails(tails) => format!("{tails} tails"),
+                Followers::Working(micros) => format!("1 tail, {micros} us of work per event"),
                 Followers::BareLoop => "bare loop, watch always armed".to_owned(),
             },
             format!("{:.3}", median(&writer)),
             format!("{slowdown:.3}"),
             match followers {
-                Followers::Tails(_) => verdict(slowdown, TARGET),
+                Followers::Tails(_) | Followers::Working(_) => verdict(slowdown, TARGET),
                 _ => String::new(),
             },
             format!("{:.3}", median(&writer_cpu)),
@@ -183,7 +196,13 @@ fn run(followers: Followers, lines: usize, expected: &Expected) -> Result<Run, S
             finish(&mut reactor, &mut events);
             vec![lines * LINE]
         }
-        Followers::Tails(count) => follow(&mut reactor, job, count, &mut events, expected)?,
+        Followers::Tails(count) => {
+            follow(&mut reactor, job, count, Duration::ZERO, &mut events, expected)?
+        }
+        Followers::Working(micros) => {
+            let work = Duration::from_micros(micros);
+            follow(&mut reactor, job, 1, work, &mut events, expected)?
+        }
         Followers::BareLoop => {
             let got =
                 bare_loop(&reactor.status(job).unwrap().output.unwrap(), lines * LINE, expected)?;
@@ -213,11 +232,13 @@ fn finish(reactor: &mut Reactor, events: &mut Events) {
     }
 }
 
-/// Reads the whole log with this many tails, and returns how many bytes each got.
+/// Reads the whole log with this many tails, and returns how many bytes each got. Works for some
+/// time on each event, as long as the writer runs.
 fn follow(
     reactor: &mut Reactor,
     job: JobId,
     count: usize,
+    mut work: Duration,
     events: &mut Events,
     expected: &Expected,
 ) -> Result<Vec<usize>, String> {
@@ -228,7 +249,14 @@ fn follow(
     while left > 0 {
         reactor.poll(events, None).unwrap();
         for event in &*events {
+            if let Event::Exited { .. } = event {
+                work = Duration::ZERO;
+            }
             let Event::Readable { tail, token } = event else { continue };
+            let start = Instant::now();
+            while start.elapsed() < work {
+                std::hint::spin_loop();
+            }
             loop {
                 let length = match reactor.fill_buf(*tail).unwrap() {
                     Fill::Data(bytes) => {

@@ -27,6 +27,7 @@ enum Meddling {
     Append(u8),
     Rewrite(u8),
     Overtake(u8),
+    Splice(u8),
     Replace,
     Unlink,
     Fail,
@@ -169,6 +170,7 @@ impl World {
                 Meddling::Append(amount) => Interference::Append(u64::from(amount)),
                 Meddling::Rewrite(amount) => Interference::Rewrite(u64::from(amount)),
                 Meddling::Overtake(amount) => Interference::Overtake(u64::from(amount)),
+                Meddling::Splice(amount) => Interference::Splice(u64::from(amount)),
                 Meddling::Replace => Interference::Replace,
                 Meddling::Unlink => Interference::Unlink,
                 Meddling::Fail => Interference::Fail(EIO),
@@ -177,7 +179,10 @@ impl World {
             .collect();
         if machine.files.iter().any(|content| content.generation + 4 > MOST_GENERATIONS) {
             machine.script.retain(|interference| {
-                !matches!(interference, Interference::Rewrite(_) | Interference::Overtake(_))
+                !matches!(
+                    interference,
+                    Interference::Rewrite(_) | Interference::Overtake(_) | Interference::Splice(_)
+                )
             });
         }
     }

@@ -55,6 +55,8 @@ pub(crate) enum Wait {
 pub(crate) struct Driver {
     poll: Poll,
     ready: Events,
+    /// The last wait has filled `ready`: there may be more.
+    full: bool,
     /// What is registered with the epoll, by the key that is its token there.
     sources: Slots<Source>,
     watches: Watches,
@@ -84,6 +86,7 @@ impl Driver {
         Ok(Self {
             poll,
             ready: Events::with_capacity(CAPACITY),
+            full: false,
             sources: Slots::new(),
             watches,
             timer,
@@ -157,6 +160,11 @@ impl Driver {
         self.watches.len()
     }
 
+    /// Whether inotify has events that were not taken; see [`Watches::has_events`].
+    pub(crate) fn has_reports(&self) -> bool {
+        self.watches.has_events()
+    }
+
     /// Waits for the kernel; `deadline` is when something is to be done in any case.
     pub(crate) fn wait(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<()> {
         self.nudged = false;
@@ -186,46 +194,47 @@ impl Driver {
     }
 
     /// Adds what the last wait has brought: first the descriptors that are ready, then the files
-    /// that have changed.
+    /// that have changed. Of either no more than one turn can handle; see
+    /// [`has_work`](Self::has_work) for the rest.
     pub(crate) fn take_notices(&mut self, notices: &mut Vec<Notice>) -> Result<()> {
-        loop {
-            let mut changed = false;
-            let mut count = 0;
-            for event in &self.ready {
-                count += 1;
-                match event.token() {
-                    // It is also made readable for a host that polls the descriptor.
-                    WAKER => {
-                        if self.waker.take() {
-                            notices.push(Notice::Woken);
-                        }
+        let mut changed = self.watches.is_undrained();
+        let mut count = 0;
+        for event in &self.ready {
+            count += 1;
+            match event.token() {
+                // It is also made readable for a host that polls the descriptor.
+                WAKER => {
+                    if self.waker.take() {
+                        notices.push(Notice::Woken);
                     }
-                    INOTIFY => changed = true,
-                    TIMER => self.timer.fired(),
-                    Token(packed) => {
-                        if let Some((key, source)) = self.sources.unpack(packed) {
-                            notices.push(Notice::Ready {
-                                registration: Registration(key),
-                                source: *source,
-                                priority: event.is_priority(),
-                            });
-                        }
+                }
+                INOTIFY => changed = true,
+                TIMER => self.timer.fired(),
+                Token(packed) => {
+                    if let Some((key, source)) = self.sources.unpack(packed) {
+                        notices.push(Notice::Ready {
+                            registration: Registration(key),
+                            source: *source,
+                            priority: event.is_priority(),
+                        });
                     }
                 }
             }
-            if changed {
-                let read = self.watches.read(notices);
-                read.map_err(Error::event_loop("read inotify events"))?;
-            }
-            if count < CAPACITY {
-                // What was taken must not be taken again by the next call.
-                self.ready.clear();
-                return Ok(());
-            }
-            // A full buffer: there may be more, and an edge-triggered host would not be notified
-            // again.
-            self.poll_epoll(Some(Duration::ZERO))?;
         }
+        self.full = count >= CAPACITY;
+        // What was taken must not be taken again by the next call.
+        self.ready.clear();
+        if changed {
+            let read = self.watches.read(notices);
+            read.map_err(Error::event_loop("read inotify events"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last turn has left something behind that the kernel may not report again: then
+    /// the next wait must not block, and a host that polls the descriptor has to be notified.
+    pub(crate) fn has_work(&self) -> bool {
+        self.full || self.watches.is_undrained()
     }
 
     /// Whether a notice that was taken is still about what is registered.

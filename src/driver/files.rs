@@ -43,9 +43,17 @@ impl Kernel for Driver {
         file.size()
     }
 
+    fn data_from(&mut self, file: &LogFile, offset: u64) -> io::Result<u64> {
+        file.data_from(offset)
+    }
+
     fn set_armed(&mut self, file: &LogFile, log: Key, armed: bool) -> io::Result<()> {
         let watching = if armed { Watching::Changes } else { Watching::Nothing };
         self.watch(file.link(), watching, Source::Log(log))
+    }
+
+    fn has_reports(&mut self) -> bool {
+        Driver::has_reports(self)
     }
 
     fn watch_lost(&mut self, _: Key) {

@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
-use rustix::io::{pread, retry_on_intr};
+use rustix::fs::{AtFlags, FileType, SeekFrom, Statx, StatxFlags, seek, statx};
+use rustix::io::{Errno, pread, retry_on_intr};
 
 /// Which file it is, whatever its name: two open files with the same identity are the same file.
 ///
@@ -40,6 +40,9 @@ impl Identity {
         Self { device: (0, 0), inode: file as u64, birth: None }
     }
 }
+
+/// No file has a byte at this offset: offsets are signed.
+const LARGEST_OFFSET: u64 = i64::MAX.cast_unsigned();
 
 /// An open log file.
 #[derive(Debug)]
@@ -78,7 +81,34 @@ impl LogFile {
 
     /// Reads at an offset, with `pread`.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        Ok(retry_on_intr(|| pread(&self.file, &mut *buffer, offset))?)
+        match retry_on_intr(|| pread(&self.file, &mut *buffer, offset)) {
+            Ok(length) => Ok(length),
+            Err(Errno::INVAL) => self.read_at_limit(buffer, offset),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// As [`read_at`](Self::read_at), where the buffer reaches beyond the largest possible offset:
+    /// the kernel refuses that, even if the file ends before. On tmpfs a log can be so large.
+    #[cold]
+    fn read_at_limit(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let Some(left) = LARGEST_OFFSET.checked_sub(offset) else { return Ok(0) };
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        Ok(retry_on_intr(|| pread(&self.file, &mut buffer[..length], offset))?)
+    }
+
+    /// The first offset from this one on that is not in a hole; beyond the end if there is none.
+    ///
+    /// This moves the position of the open file, which nobody uses: all reads are at an offset.
+    pub(crate) fn data_from(&self, offset: u64) -> io::Result<u64> {
+        match seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(data),
+            // Nothing but a hole is left, or the file ends before.
+            Err(Errno::NXIO) => Ok(u64::MAX),
+            // The file system cannot tell: nothing is known to be a hole.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The size now.

@@ -41,10 +41,18 @@ pub(crate) trait Kernel {
     /// The size of the file now.
     fn size(&mut self, file: &Self::File) -> io::Result<u64>;
 
+    /// The first offset from this one on that is not in a hole of the file; beyond its end if there
+    /// is none.
+    fn data_from(&mut self, file: &Self::File, offset: u64) -> io::Result<u64>;
+
     /// Arms or disarms the watch of a log. While it is armed, growth of the file is reported as a
     /// change of `log`. The watch exists after the first successful call, so that later calls
     /// cannot fail because the limit on watches is reached.
     fn set_armed(&mut self, file: &Self::File, log: Key, armed: bool) -> io::Result<()>;
+
+    /// Whether a watch has reported anything that the logs were not told of yet. If not, no log
+    /// whose watch was armed all the time was truncated since they were last told.
+    fn has_reports(&mut self) -> bool;
 
     /// The kernel has removed the watch of a log. The next `set_armed` makes a new one.
     fn watch_lost(&mut self, log: Key);

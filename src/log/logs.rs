@@ -4,15 +4,18 @@
 //! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
 //! are ready, never to all of them. Knows nothing of jobs and of the event loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
+use crate::log::behind::Behind;
 use crate::log::file::Identity;
 use crate::log::kernel::Kernel;
-use crate::log::lines::start_of_last_lines;
+use crate::log::lines::{Search, SparseFile};
 use crate::log::log::Log;
 use crate::log::open_log::{News, OpenLog, Waiting};
 use crate::log::options::{Position, TailOptions};
@@ -29,6 +32,8 @@ use crate::log::window::OVERLAP;
 const LEAST_WINDOW: usize = OVERLAP;
 /// A window takes three times as much memory once its log is read.
 const MOST_WINDOW: usize = 1 << 28;
+/// A hot log is not read before its pace is over: with more, it would seem dead.
+const MOST_PACE: Duration = Duration::from_secs(1);
 
 /// All logs and their tails.
 #[derive(Debug)]
@@ -38,6 +43,11 @@ pub(crate) struct Logs<K: Kernel> {
     by_identity: HashMap<Identity, Key>,
     schedule: Schedule,
     scratch: Scratch,
+    behind: Behind,
+    /// The tails whose place is being looked for, in turns.
+    searches: VecDeque<(Key, Search)>,
+    /// Those of them for which that has failed with this errno, until they are read.
+    failed_searches: HashMap<Key, (Search, i32)>,
     window_bytes: usize,
 }
 
@@ -50,8 +60,11 @@ impl<K: Kernel> Logs<K> {
             logs: Slots::new(),
             tails: Slots::starting_at(unique),
             by_identity: HashMap::new(),
-            schedule: Schedule::new(pace),
+            schedule: Schedule::new(pace.min(MOST_PACE)),
             scratch: Scratch::new(window_bytes),
+            behind: Behind::default(),
+            searches: VecDeque::new(),
+            failed_searches: HashMap::new(),
             window_bytes,
         }
     }
@@ -65,6 +78,12 @@ impl<K: Kernel> Logs<K> {
     #[cfg(any(fuzzing, test))]
     pub(crate) fn logs(&self) -> usize {
         self.logs.len()
+    }
+
+    /// How many tails an open log has in its list, closed ones included.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn subscribed(&self, log: Key) -> usize {
+        self.logs[log].open().map_or(0, |open| open.subscribed().len())
     }
 
     /// The log of a new job, which lies at `place`.
@@ -121,10 +140,9 @@ impl<K: Kernel> Logs<K> {
     ///
     /// A failure is one to remove the file: everything else is done all the same.
     pub(crate) fn remove(&mut self, kernel: &mut K, log: Key, keep: bool) -> io::Result<()> {
-        if self.logs[log].is_open() {
-            let of_job = |tail: &Tail| tail.log() == log && tail.is_of_job();
-            let tails: Vec<Key> =
-                self.tails.iter().filter(|(_, tail)| of_job(tail)).map(|(key, _)| key).collect();
+        if let Some(open) = self.logs[log].open() {
+            let of_job = |key: &Key| self.tails.get(*key).is_some_and(Tail::is_of_job);
+            let tails: Vec<Key> = open.subscribed().iter().copied().filter(of_job).collect();
             for key in tails {
                 self.close(kernel, TailId(key));
             }
@@ -197,14 +215,20 @@ impl<K: Kernel> Logs<K> {
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
         let (open, listed) = self.logs[log].opened_and_listed();
-        let read = tail.read(open, kernel, buffer);
+        let read = tail.read(key, open, kernel, buffer, &mut self.behind);
         match &read {
-            Ok(Read::Data(_) | Read::Ended) => {}
+            Ok(Read::Data(_)) => {}
+            Ok(Read::Ended) => self.behind.forget(key),
+            Ok(Read::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Read::UpToDate) => {
+                self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
-            Ok(Read::Truncated) => self.notify_waiting(log, queue),
+            Ok(Read::Truncated) => {
+                self.behind.forget(key);
+                self.notify_waiting(log, queue);
+            }
             Err(_) => self.failed(log),
         }
         Ok(read?)
@@ -222,14 +246,20 @@ impl<K: Kernel> Logs<K> {
         let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
         let log = tail.log();
         let (open, listed) = self.logs[log].opened_and_listed();
-        let filled = tail.fill(key, open, kernel, &mut self.scratch);
+        let filled = tail.fill(key, open, kernel, &mut self.scratch, &mut self.behind);
         match &filled {
-            Ok(Filled::Window(..) | Filled::Scratch(..) | Filled::Ended) => {}
+            Ok(Filled::Window(..) | Filled::Scratch(..)) => {}
+            Ok(Filled::Ended) => self.behind.forget(key),
+            Ok(Filled::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Filled::UpToDate) => {
+                self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
-            Ok(Filled::Truncated) => self.notify_waiting(log, queue),
+            Ok(Filled::Truncated) => {
+                self.behind.forget(key);
+                self.notify_waiting(log, queue);
+            }
             Err(_) => self.failed(log),
         }
         Ok(filled?)
@@ -274,7 +304,13 @@ impl<K: Kernel> Logs<K> {
 
     /// Closes a tail; its slot is free at once. Closing the last tail of a log closes its file.
     pub(crate) fn close(&mut self, kernel: &mut K, tail: TailId) -> Option<()> {
-        let tail = self.tails.remove(tail.0)?;
+        let key = tail.0;
+        let tail = self.tails.remove(key)?;
+        self.behind.forget(key);
+        if tail.is_searching() {
+            self.searches.retain(|(searching, _)| *searching != key);
+            self.failed_searches.remove(&key);
+        }
         let open = self.logs[tail.log()].opened();
         if let Some(moved) = open.remove_waiting(tail.waiting()) {
             self.tails[moved].set_waiting(tail.waiting());
@@ -368,9 +404,9 @@ impl<K: Kernel> Logs<K> {
         }
     }
 
-    /// Whether a visit is due now.
+    /// Whether a visit is due now, or a tail's place is to be looked for.
     pub(crate) fn has_work(&self) -> bool {
-        self.schedule.has_due()
+        self.schedule.has_due() || !self.searches.is_empty()
     }
 
     /// Whether a visit is due later.
@@ -397,8 +433,50 @@ impl<K: Kernel> Logs<K> {
             self.visit(kernel, *log, now, queue);
         }
         self.schedule.end_turn(visiting);
+        if !self.searches.is_empty() {
+            self.search(kernel, queue);
+        }
         // Set here, not only before a sleep: with logs always due there is none.
         self.schedule.pace_at(|| now);
+    }
+
+    /// Goes on looking for the place of one tail, for one step; the next one has its step in the
+    /// next turn.
+    #[cold]
+    fn search(&mut self, kernel: &mut K, queue: &mut Queue) {
+        let Some((key, mut search)) = self.searches.pop_front() else { return };
+        let log = self.tails[key].log();
+        let open = self.logs[log].opened();
+        let step = search.go_on(&mut Reading { kernel, file: open.file() });
+        // What was read has to be of the content that the tail was opened on.
+        let step = step.and_then(|found| open.check(kernel).map(|()| found));
+        self.notify_waiting(log, queue);
+        let (tail, open) = (&mut self.tails[key], self.logs[log].opened());
+        match step {
+            Ok(found) if found.is_some() || tail.is_outdated(open) => {
+                tail.set_found(found.unwrap_or(0));
+                if tail.has_news(open) {
+                    tail.announce(key, queue);
+                } else {
+                    self.wait(key);
+                }
+            }
+            Ok(_) => self.searches.push_back((key, search)),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+                self.failed_searches.insert(key, (search, errno));
+                tail.announce(key, queue);
+            }
+        }
+    }
+
+    /// A tail was read whose place is being looked for: returns why that has failed, if it has, and
+    /// lets it go on.
+    #[cold]
+    fn report_search(&mut self, key: Key) -> io::Result<()> {
+        let Some((search, errno)) = self.failed_searches.remove(&key) else { return Ok(()) };
+        self.searches.push_back((key, search));
+        Err(io::Error::from_raw_os_error(errno))
     }
 
     fn visit(&mut self, kernel: &mut K, key: Key, now: Instant, queue: &mut Queue) {
@@ -446,7 +524,7 @@ impl<K: Kernel> Logs<K> {
     ) -> io::Result<TailId> {
         let of_job = until != Until::Never;
         let prepared = self.prepare(kernel, key, options, until, queue);
-        let (offset, until) = match prepared {
+        let (offset, until, search) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.close_unused(kernel, key);
@@ -454,9 +532,12 @@ impl<K: Kernel> Logs<K> {
             }
         };
         let open = self.logs[key].opened();
-        open.add_tail();
         let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
-        if self.tails[tail].has_news(open) {
+        open.add_tail(tail, |tail| self.tails.get(tail).is_some());
+        if let Some(search) = search {
+            self.tails[tail].set_searching();
+            self.searches.push_back((tail, search));
+        } else if self.tails[tail].has_news(open) {
             // The waiting tails are notified of a failure as well.
             self.tails[tail].announce(tail, queue);
         } else {
@@ -465,7 +546,8 @@ impl<K: Kernel> Logs<K> {
         Ok(TailId(tail))
     }
 
-    /// Finds out where a new tail begins and ends.
+    /// Finds out where a new tail begins and ends. Where it begins may take longer; then the search
+    /// is to be continued.
     fn prepare(
         &mut self,
         kernel: &mut K,
@@ -473,7 +555,7 @@ impl<K: Kernel> Logs<K> {
         options: TailOptions,
         until: Until,
         queue: &mut Queue,
-    ) -> io::Result<(u64, Until)> {
+    ) -> io::Result<(u64, Until, Option<Search>)> {
         let open = self.logs[key].opened();
         // From the current content of the file: what the window holds may be gone.
         let size = open.size_now(kernel);
@@ -488,18 +570,24 @@ impl<K: Kernel> Logs<K> {
             Until::JobEnd | Until::Never if options.follow => until,
             _ => Until::Offset(end),
         };
+        let mut unfinished = None;
         let offset = match options.position {
             Position::Start => open.published().start(),
             Position::End => end,
             Position::Offset(offset) => offset,
-            Position::LastLines(lines) => start_of_last_lines(end, lines, |buffer, offset| {
-                kernel.read_at(open.file(), buffer, offset)
-            })?,
+            Position::LastLines(lines) => {
+                let mut search = Search::new(end, lines);
+                let found = search.go_on(&mut Reading { kernel, file: open.file() })?;
+                if found.is_none() {
+                    unfinished = Some(search);
+                }
+                found.unwrap_or(end)
+            }
         };
         if !matches!(until, Until::Offset(_)) {
             open.watch(kernel, key)?;
         }
-        Ok((offset, until))
+        Ok((offset, until, unfinished))
     }
 
     /// Closes the file of a log that has no tails, and forgets the log if it belongs to no job.
@@ -550,6 +638,22 @@ impl<K: Kernel> Logs<K> {
     }
 }
 
+/// An open log, for a search.
+struct Reading<'a, K: Kernel> {
+    kernel: &'a mut K,
+    file: &'a K::File,
+}
+
+impl<K: Kernel> SparseFile for Reading<'_, K> {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.kernel.read_at(self.file, buffer, offset)
+    }
+
+    fn data_from(&mut self, offset: u64) -> io::Result<u64> {
+        self.kernel.data_from(self.file, offset)
+    }
+}
+
 /// Queues an event for each waiting tail for which there is something, if anything was found since
 /// the last call. Tails that have read everything are notified as one batch, not one by one.
 fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) {
@@ -564,7 +668,8 @@ fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) 
     if !open.has_apart() {
         return;
     }
-    let mut still_waiting = 0;
+    let end = open.published().end();
+    let (mut still_waiting, mut ahead) = (0, true);
     let mut apart = open.take_apart();
     apart.retain(|key| {
         let tail = &mut tails[*key];
@@ -575,8 +680,9 @@ fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) 
         } else {
             tail.set_waiting(Waiting::Apart { place: still_waiting });
             still_waiting += 1;
+            ahead &= tail.offset() > end;
         }
         !news
     });
-    open.set_apart(apart);
+    open.set_apart(apart, ahead);
 }

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of jobs, cgroups or the loop; what it needs of the system is the trait [`Kernel`].
 
+mod behind;
 mod directory;
 mod error;
 mod file;

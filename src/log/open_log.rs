@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::id::Key;
 use crate::log::kernel::Kernel;
 use crate::log::published::Published;
-use crate::log::window::{Refill, Window};
+use crate::log::window::{Mark, Refill, Window};
 
 /// How the growth of a log is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +67,22 @@ pub(crate) enum News {
     Some,
 }
 
-/// So many growths in a row, each within one pace of the one before, make a log hot.
+/// So many quick growths in a row make a log hot.
 ///
 /// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
 /// paced.
-const HOT_AFTER: u8 = 3;
+const HOT_AFTER: usize = 3;
+
+/// A log that grows by so many bytes per pace, or faster, grows quickly, however late it is looked
+/// at: by a host that works between its polls.
+///
+/// With the default pace, a log that is slower than this (320 KB/s) loses less than a hundredth of
+/// its writer's time to an armed watch, as long as the writer writes whole lines.
+const QUICK_BYTES: usize = 64;
+
+/// A quick growth by so many bytes counts for one growth more: reading them costs more than it
+/// costs to disarm a watch in vain.
+const MANY_BYTES: usize = 4096;
 
 /// A log that has tails.
 #[derive(Debug)]
@@ -86,8 +97,12 @@ pub(crate) struct OpenLog<F> {
     round: u32,
     /// The other tails that wait: behind the end, or with an event in the queue already.
     apart: Vec<Key>,
+    /// Whether all of these wait behind the end that is known: what lies in between is of no use.
+    ahead: bool,
     /// How many tails the log has.
     tails: usize,
+    /// All of these tails, and less than about as many that were closed.
+    subscribed: Vec<Key>,
     /// Why growth cannot be noticed any more; the error of every tail that asks for more.
     fault: Option<i32>,
     /// What was found that the waiting tails were not notified of.
@@ -99,8 +114,8 @@ pub(crate) struct OpenLog<F> {
     more: bool,
     /// One pace after the last growth: another one before then is quick.
     quick_until: Option<Instant>,
-    /// Growths in a row that came within one pace of the one before.
-    streak: u8,
+    /// How many quick growths there were in a row.
+    streak: usize,
 }
 
 impl<F> OpenLog<F> {
@@ -118,7 +133,9 @@ impl<F> OpenLog<F> {
             caught_up: Vec::new(),
             round: 0,
             apart: Vec::new(),
+            ahead: true,
             tails: 0,
+            subscribed: Vec::new(),
             fault: None,
             news: News::None,
             watched: false,
@@ -150,8 +167,20 @@ impl<F> OpenLog<F> {
         self.tails > 0
     }
 
-    pub(crate) fn add_tail(&mut self) {
+    /// Counts a new tail; `is_open` says of an earlier one whether it was closed.
+    pub(crate) fn add_tail(&mut self, tail: Key, is_open: impl Fn(Key) -> bool) {
+        // Closing a tail leaves the list alone. What that costs is paid here, once for as many new
+        // tails as there are in the list.
+        if self.subscribed.len() > 2 * self.tails + 8 {
+            self.subscribed.retain(|tail| is_open(*tail));
+        }
+        self.subscribed.push(tail);
         self.tails += 1;
+    }
+
+    /// The tails of the log, and some that were closed.
+    pub(crate) fn subscribed(&self) -> &[Key] {
+        &self.subscribed
     }
 
     pub(crate) fn remove_tail(&mut self) {
@@ -171,8 +200,10 @@ impl<F> OpenLog<F> {
     pub(crate) fn add_waiting(&mut self, tail: Key, offset: u64, apart: bool) -> Waiting {
         // A list of 2^32 keys would not fit into memory.
         let place = |list: &Vec<Key>| u32::try_from(list.len()).unwrap_or(u32::MAX);
-        if apart || offset != self.published.end() {
+        let end = self.published.end();
+        if apart || offset != end {
             let place = place(&self.apart);
+            self.ahead &= offset > end;
             self.apart.push(tail);
             Waiting::Apart { place }
         } else {
@@ -213,9 +244,11 @@ impl<F> OpenLog<F> {
         std::mem::take(&mut self.apart)
     }
 
-    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again.
-    pub(crate) fn set_apart(&mut self, tails: Vec<Key>) {
+    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again, and
+    /// says whether all of them wait behind the end.
+    pub(crate) fn set_apart(&mut self, tails: Vec<Key>, ahead: bool) {
         self.apart = tails;
+        self.ahead = ahead;
     }
 
     /// Makes every waiting tail be checked individually.
@@ -303,10 +336,13 @@ impl<F> OpenLog<F> {
         if self.notice == Notice::None {
             self.arm(kernel, key)?;
         }
+        if self.more && self.ahead && self.caught_up.is_empty() {
+            return self.skip(kernel);
+        }
         loop {
             match self.refill(kernel)? {
-                Refill::Grown(_) => {
-                    self.heat(now, pace);
+                Refill::Grown(added) => {
+                    self.heat(added, now, pace);
                     if self.streak >= HOT_AFTER && self.notice == Notice::Watch {
                         kernel.set_armed(&self.file, key, false)?;
                         self.notice = Notice::Timer;
@@ -359,14 +395,9 @@ impl<F> OpenLog<F> {
             let size = self.size_now(kernel)?;
             if self.more {
                 // A tail that is so far behind reads from the file itself.
-                // The old window stays until the new one is known to be of the same content.
-                let mut window = self.window.moved_to(size);
-                let refill =
-                    window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
-                if refill == Refill::Truncated || !self.is_intact(kernel)? {
+                if !self.move_to(kernel, size)? {
                     continue;
                 }
-                self.window = window;
                 self.more = false;
             } else if !self.is_intact(kernel)? {
                 // That size was of another content already, which might never be checked again.
@@ -379,21 +410,66 @@ impl<F> OpenLog<F> {
         }
     }
 
-    /// Fills the buffer from the file itself, for a tail that is behind the window. Says whether
-    /// the bytes are those of the content that the window knows; if not, they were there once, and
-    /// the truncation is noted.
+    /// Goes on to the end that the file has now, because nobody waits for what is in between: it
+    /// may be a hole of any size. A tail that is there reads from the file itself.
+    #[cold]
+    fn skip<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        let size = kernel.size(&self.file)?;
+        if self.move_to(kernel, size)? {
+            self.publish_end();
+            self.add_news(News::Some);
+        } else {
+            self.truncated();
+        }
+        Ok(())
+    }
+
+    /// Moves the window to the end of the log, which has this size. It stays where it is, and the
+    /// answer is `false`, if the log is not the one that it knows.
+    fn move_to<K: Kernel<File = F>>(&mut self, kernel: &mut K, size: u64) -> io::Result<bool> {
+        let mut window = self.window.moved_to(size);
+        let refill = window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        // The old window's bytes are compared last: what was read before is of the same content.
+        if refill == Refill::Truncated || !self.is_intact(kernel)? {
+            return Ok(false);
+        }
+        // What comes after the size was looked up is noticed as any growth is.
+        self.more = window.end() != size
+            && matches!(refill, Refill::Grown(added) if window.is_full_refill(added));
+        self.window = window;
+        Ok(true)
+    }
+
+    /// Fills the buffer from the file itself, for a tail that is behind the window and whose last
+    /// bytes have this mark. Says whether the bytes are those of the content that the tail and the
+    /// window know; if not, they were there once, and the truncation is noted.
+    ///
+    /// Both are compared, because what the log is now may be the same in either place.
     pub(crate) fn read_behind<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
+        mark: Option<&Mark>,
         buffer: &mut [u8],
         offset: u64,
     ) -> io::Result<bool> {
         let length = kernel.read_at(&self.file, buffer, offset)?;
-        let good = length == buffer.len() && self.is_intact(kernel)?;
+        let mut good = length == buffer.len() && self.is_intact(kernel)?;
+        if good && let Some(mark) = mark {
+            good = mark.holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        }
         if !good {
             self.truncated();
         }
         Ok(good)
+    }
+
+    /// Notes a truncation, if the file does not hold any more what the window does. For what was
+    /// just read elsewhere.
+    pub(crate) fn check<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        if !self.is_intact(kernel)? {
+            self.truncated();
+        }
+        Ok(())
     }
 
     /// Whether the file still holds what the window does, so that what was just read elsewhere
@@ -429,7 +505,15 @@ impl<F> OpenLog<F> {
 
     fn refill<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<Refill> {
         let (file, window) = (&self.file, &mut self.window);
-        let refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        let mut refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        // An armed watch that has nothing to report says, for half the price, that the log was not
+        // truncated during the read.
+        if let Refill::Grown(added) = refill
+            && (self.notice != Notice::Watch || kernel.has_reports())
+            && !window.confirm(added, |buffer, offset| kernel.read_at(file, buffer, offset))?
+        {
+            refill = Refill::Truncated;
+        }
         match refill {
             Refill::Grown(added) => {
                 self.publish_end();
@@ -454,9 +538,28 @@ impl<F> OpenLog<F> {
         self.published.set_end(end);
     }
 
-    fn heat(&mut self, now: Instant, pace: Duration) {
-        let quick = self.quick_until.is_some_and(|until| now < until);
-        self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
+    /// Notes a growth: whether it was quick decides whether the log is hot.
+    fn heat(&mut self, added: usize, now: Instant, pace: Duration) {
+        let soon = self.quick_until.is_some_and(|until| now < until);
+        if added >= 2 * QUICK_BYTES && (added >= MANY_BYTES || !soon) {
+            self.heat_by_amount(added, soon, now, pace);
+        } else {
+            self.streak = if soon { self.streak.saturating_add(1) } else { 0 };
+        }
         self.quick_until = now.checked_add(pace);
+    }
+
+    /// As [`heat`](Self::heat), for a growth that may be many writes, which a host that was busy
+    /// finds all at once: late or not, it is quick if the log grew fast enough.
+    #[inline(never)]
+    fn heat_by_amount(&mut self, added: usize, soon: bool, now: Instant, pace: Duration) {
+        let paces = u32::try_from(added / QUICK_BYTES).unwrap_or(u32::MAX);
+        let quick = soon
+            || self.quick_until.is_some_and(|until| {
+                now.saturating_duration_since(until) < pace.saturating_mul(paces - 1)
+            });
+        // There is more than one turn reads, so that the rate is not known.
+        let quick = quick || self.window.is_full_refill(added) && !pace.is_zero();
+        self.streak = if quick { self.streak.saturating_add(1 + added / MANY_BYTES) } else { 0 };
     }
 }

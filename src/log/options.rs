@@ -17,8 +17,12 @@ pub enum Position {
     Offset(u64),
     /// At the start of the last `n` lines; a last line without a newline counts as one.
     ///
-    /// Opening the tail reads the log backwards until it has found them: the cost grows with their
-    /// length.
+    /// The log is read backwards until they are found, without its holes: the cost grows with their
+    /// length. Opening the tail reads about half a megabyte; if that is not enough, the search goes
+    /// on by as much in each further [`poll`](crate::Reactor::poll), one tail at a time. Until it
+    /// ends there is nothing to read, not even the end of a snapshot: a read returns
+    /// [`UpToDate`](crate::Read::UpToDate), and [`Event::Readable`](crate::Event::Readable) comes
+    /// when there is something.
     LastLines(u64),
 }
 

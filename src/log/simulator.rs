@@ -22,7 +22,6 @@ use crate::log::place::NotOurLog;
 use crate::log::published::Known;
 use crate::log::queue::Queue;
 use crate::log::read::{Fill, Read, ReadError};
-use crate::log::window::PAGE;
 
 /// The byte that a file holds at this offset. Consecutive generations differ at every offset, so
 /// that a truncation shows in every byte.
@@ -48,6 +47,8 @@ pub enum Interference {
     /// A writer truncates the file and writes this many bytes during a read, which gets the old
     /// pages and the new size. For any other call it is the same as `Rewrite`.
     Overtake(u64),
+    /// As `Overtake`, but what was behind the old bytes is new as well, in the same page too.
+    Splice(u64),
     /// The job gives the name of the file to another file.
     Replace,
     /// The job removes the name of the file.
@@ -68,6 +69,9 @@ pub enum Name {
     Gone,
 }
 
+/// The size of a page. A real one is larger, but so are the logs.
+const PAGE: u64 = 64;
+
 /// A call of the kernel that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
@@ -81,6 +85,8 @@ pub enum Call {
     ReadAt,
     /// [`Kernel::size`].
     Size,
+    /// [`Kernel::data_from`].
+    DataFrom,
     /// [`Kernel::set_armed`].
     SetArmed,
 }
@@ -178,9 +184,11 @@ impl Machine {
         match self.script.pop_front() {
             None | Some(Interference::Nothing) => {}
             Some(Interference::Append(amount)) => content.append(amount),
-            Some(Interference::Rewrite(amount) | Interference::Overtake(amount)) => {
-                content.rewrite(amount);
-            }
+            Some(
+                Interference::Rewrite(amount)
+                | Interference::Overtake(amount)
+                | Interference::Splice(amount),
+            ) => content.rewrite(amount),
             Some(Interference::Replace) => content.name = Name::Other,
             Some(Interference::Unlink) => content.name = Name::Gone,
             Some(Interference::Fail(errno)) => {
@@ -233,9 +241,12 @@ impl Kernel for Machine {
     }
 
     fn read_at(&mut self, file: &Descriptor, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let overtaken = matches!(self.script.front(), Some(Interference::Overtake(_)));
         let (before, held) = (self.files[file.file].generation, self.files[file.file].size);
-        let cached = if overtaken { held.next_multiple_of(PAGE) } else { 0 };
+        let cached = match self.script.front() {
+            Some(Interference::Overtake(_)) => held.next_multiple_of(PAGE),
+            Some(Interference::Splice(_)) => held,
+            _ => 0,
+        };
         self.called(Call::ReadAt, file.file)?;
         let content = &self.files[file.file];
         let length = content.size.saturating_sub(offset).min(buffer.len() as u64);
@@ -254,10 +265,20 @@ impl Kernel for Machine {
         Ok(self.files[file.file].size)
     }
 
+    /// Without holes.
+    fn data_from(&mut self, file: &Descriptor, offset: u64) -> io::Result<u64> {
+        self.called(Call::DataFrom, file.file)?;
+        Ok(offset)
+    }
+
     fn set_armed(&mut self, file: &Descriptor, log: Key, armed: bool) -> io::Result<()> {
         self.called(Call::SetArmed, file.file)?;
         self.files[file.file].watch = Some((log, armed));
         Ok(())
+    }
+
+    fn has_reports(&mut self) -> bool {
+        self.files.iter().any(|content| content.hint)
     }
 
     fn watch_lost(&mut self, _: Key) {}
@@ -469,6 +490,12 @@ impl Engine {
     #[must_use]
     pub fn tails(&self) -> usize {
         self.logs.len()
+    }
+
+    /// How many tails the log of this job has in its list, closed ones included.
+    #[must_use]
+    pub fn subscribed(&self, file: usize) -> usize {
+        self.logs.subscribed(self.log(file))
     }
 
     /// How many logs there are, those of jobs included.
@@ -716,6 +743,209 @@ mod tests {
         assert_eq!(up_to_date(&mut engine, tail), data(0, 5..15));
     }
 
+    /// A log was hot only if it grew within one pace, so that the watch of a busy log stayed armed
+    /// beside a host that worked for longer than that on each event, and its writer took twice as
+    /// long.
+    #[test]
+    fn m17_a_busy_log_is_paced_whatever_time_the_host_takes() {
+        for work in [50, 150, 250, 1000, 10_000, 100_000].map(Duration::from_micros) {
+            let mut engine = Engine::new(1, 64 * 1024);
+            engine.create(0);
+            let tail = follow(&mut engine, Position::End);
+            engine.turn(true);
+            let mut armed = Vec::new();
+            for _ in 0..10 {
+                // A line of 100 bytes each microsecond.
+                engine.machine().files[0].append(100 * u64::try_from(work.as_micros()).unwrap());
+                engine.deliver(0);
+                engine.turn(true);
+                engine.sleep(work);
+                up_to_date(&mut engine, tail);
+                armed.push(engine.machine().files[0].is_armed());
+            }
+            let times = armed.iter().filter(|armed| **armed).count();
+            assert!(times <= 3 && !armed[9], "{work:?}: {armed:?}");
+        }
+    }
+
+    #[test]
+    fn m17_a_quiet_log_stays_armed_and_costs_one_read_for_each_line() {
+        let mut engine = Engine::new(1, 64 * 1024);
+        engine.create(0);
+        let tail = follow(&mut engine, Position::End);
+        engine.turn(true);
+        up_to_date(&mut engine, tail);
+        for line in [100, 120, 30] {
+            engine.machine().calls.clear();
+            engine.sleep(Duration::from_millis(1));
+            engine.machine().files[0].append(line);
+            assert!(engine.deliver(0));
+            engine.turn(true);
+            assert_eq!(up_to_date(&mut engine, tail).len() as u64, line);
+            assert_eq!(engine.machine().calls, [Call::ReadAt]);
+        }
+    }
+
+    /// A read that was overtaken by a truncation gave old bytes and then new ones, without a word.
+    #[test]
+    fn m19_a_read_that_a_truncation_has_overtaken_gives_no_mixture() {
+        for (known, held, after) in [(5, 7, 9), (40, 50, 70), (64, 70, 90)] {
+            for armed in [false, true] {
+                let mut engine = engine(known);
+                let tail = follow(&mut engine, Position::Start);
+                assert_eq!(up_to_date(&mut engine, tail), data(0, 0..known));
+                if armed {
+                    engine.turn(true);
+                }
+                engine.machine().files[0].append(held - known);
+                engine.deliver(0);
+                engine.machine().script = match armed {
+                    true => VecDeque::from([Interference::Splice(after)]),
+                    // The first call arms the watch.
+                    false => VecDeque::from([Interference::Nothing, Interference::Splice(after)]),
+                };
+                engine.turn(true);
+                let case = format!("{known} known of {held}, then {after}, armed before: {armed}");
+                let (bytes, answer) = drain(&mut engine, tail);
+                assert_eq!((bytes, answer.unwrap()), (Vec::new(), Read::Truncated), "{case}");
+                up_to_date(&mut engine, tail);
+                while engine.deliver(0) || engine.has_work() {
+                    engine.turn(true);
+                }
+                assert_eq!(up_to_date(&mut engine, tail), data(1, 0..after.min(32)), "{case}");
+            }
+        }
+    }
+
+    /// The loop read everything up to where the tail waited, of a log that may be a hole of any
+    /// size.
+    #[test]
+    fn m14_what_no_tail_waits_for_is_not_read() {
+        let mut engine = engine(5);
+        let ahead = follow(&mut engine, Position::Offset(1 << 50));
+        engine.turn(true);
+        engine.machine().files[0].append(1 << 40);
+        engine.deliver(0);
+        engine.machine().calls.clear();
+        while engine.has_work() {
+            engine.turn(true);
+            assert!(engine.machine().calls.len() < 20, "it reads on and on");
+        }
+        assert!(engine.machine().files[0].is_armed());
+        let size = engine.machine().files[0].size;
+        assert_eq!(engine.published(0).1, size);
+        engine.machine().files[0].append((1 << 50) + 3 - size);
+        while engine.deliver(0) || engine.has_work() {
+            engine.turn(true);
+            assert!(engine.machine().calls.len() < 40, "it reads on and on");
+        }
+        assert_eq!(up_to_date(&mut engine, ahead), data(0, 1 << 50..(1 << 50) + 3));
+    }
+
+    /// The call read everything, of a log that may be a hole of any size.
+    #[test]
+    fn m4_the_last_lines_are_found_in_turns() {
+        const SIZE: u64 = 2_000_000;
+        let begin = |lines: u64| {
+            let mut newlines = (0..SIZE - 1).rev().filter(|offset| byte(0, *offset) == b'\n');
+            newlines.nth(usize::try_from(lines - 1).unwrap()).unwrap() + 1
+        };
+        for snapshot in [false, true] {
+            let mut engine = engine(SIZE);
+            let mut options = TailOptions::new(Position::LastLines(170_000));
+            if snapshot {
+                options.snapshot();
+            }
+            engine.machine().calls.clear();
+            let tail = engine.open(0, options, 7).unwrap();
+            let other = follow(&mut engine, Position::End);
+            assert!(engine.machine().calls.len() < 30, "{}", engine.machine().calls.len());
+            assert_eq!(up_to_date(&mut engine, tail), []);
+            let mut turns = 0;
+            while engine.queued().all(|queued| queued != tail) {
+                assert!(engine.has_work());
+                assert_eq!(up_to_date(&mut engine, tail), [], "before its place is known");
+                engine.machine().calls.clear();
+                engine.turn(false);
+                assert!(engine.machine().calls.len() < 30, "{}", engine.machine().calls.len());
+                turns += 1;
+            }
+            assert!(turns > 2, "{turns} turns");
+            assert_eq!(engine.emit(), Some((tail, 7)));
+            assert_eq!(engine.position(tail), Some(begin(170_000)));
+            let (bytes, answer) = drain(&mut engine, tail);
+            assert_eq!(bytes, data(0, begin(170_000)..SIZE));
+            assert_eq!(answer.unwrap(), if snapshot { Read::Ended } else { Read::UpToDate });
+            assert!(engine.close(tail) && engine.close(other));
+            engine.turn(true);
+            assert!(!engine.has_work());
+        }
+    }
+
+    #[test]
+    fn m4_a_log_that_is_truncated_while_its_last_lines_are_looked_for_is_told() {
+        for rewritten in [0, 100, 3_000_000] {
+            let mut engine = engine(2_000_000);
+            let tail = follow(&mut engine, Position::LastLines(u64::MAX));
+            engine.turn(false);
+            engine.machine().files[0].rewrite(rewritten);
+            while engine.queued().all(|queued| queued != tail) {
+                assert!(engine.has_work());
+                engine.turn(false);
+            }
+            assert_eq!(drain(&mut engine, tail).1.unwrap(), Read::Truncated);
+            up_to_date(&mut engine, tail);
+        }
+    }
+
+    #[test]
+    fn m4_a_search_for_the_last_lines_that_fails_is_told_and_goes_on() {
+        let mut engine = engine(2_000_000);
+        let tail = follow(&mut engine, Position::LastLines(u64::MAX));
+        engine.turn(false);
+        fail_next(&mut engine);
+        engine.turn(false);
+        assert!(engine.queued().any(|queued| queued == tail));
+        engine.turn(true);
+        assert!(!engine.has_work(), "nobody has read of the failure");
+        assert_eq!(engine.read(tail, &mut [0; 9]).unwrap_err().raw_os_error(), Some(5));
+        assert_eq!(up_to_date(&mut engine, tail), []);
+        while engine.has_work() {
+            engine.turn(false);
+        }
+        assert_eq!(engine.position(tail), Some(0));
+        assert!(engine.queued().any(|queued| queued == tail));
+        let closed = follow(&mut engine, Position::LastLines(u64::MAX));
+        assert!(engine.close(closed) && engine.close(tail));
+        engine.turn(true);
+        engine.turn(true);
+        assert!(!engine.has_work());
+    }
+
+    /// All tails of all logs were searched for those of the job.
+    #[test]
+    fn low_a_log_knows_its_tails_and_forgets_closed_ones() {
+        let mut engine = Engine::new(2, 32);
+        engine.create(0);
+        engine.create(1);
+        let start = TailOptions::new(Position::Start);
+        let stay: Vec<TailId> = (0..10)
+            .flat_map(|token| [0, 1].map(|file| engine.open(file, start, token).unwrap()))
+            .collect();
+        for token in 0..1000 {
+            let tail = engine.open(0, start, token).unwrap();
+            assert!(engine.close(tail));
+        }
+        let known = engine.subscribed(0);
+        assert!(known < 40, "{known} tails are known of 10");
+        engine.finish(0).unwrap();
+        engine.remove(0, false).unwrap();
+        for (index, tail) in stay.into_iter().enumerate() {
+            assert_eq!(engine.position(tail).is_some(), index % 2 == 1);
+        }
+        assert_eq!(engine.tails(), 10);
+    }
+
     /// Mutation testing: no test failed when this growth was announced, and the host read nothing.
     #[test]
     fn a_tail_is_not_told_of_growth_that_ends_where_it_begins_to_read() {
@@ -856,7 +1086,7 @@ mod tests {
                 &[Errno::IO, Errno::MFILE, Errno::NFILE, Errno::ACCESS, Errno::STALE, Errno::NOENT]
             }
             Call::Len | Call::Unlink => &[Errno::IO, Errno::ACCESS, Errno::STALE, Errno::NOENT],
-            Call::ReadAt | Call::Size => &[Errno::IO, Errno::STALE],
+            Call::ReadAt | Call::Size | Call::DataFrom => &[Errno::IO, Errno::STALE],
             Call::SetArmed => &[Errno::NOSPC, Errno::NOMEM, Errno::ACCESS, Errno::NOENT],
         }
     }
@@ -1025,7 +1255,9 @@ mod tests {
                     Call::Len => &["finish"],
                     Call::Unlink => &["remove"],
                     Call::Size => &["open", "finish", "read", "fill"],
-                    Call::ReadAt | Call::SetArmed => &["open", "finish", "read", "fill"],
+                    Call::ReadAt | Call::DataFrom | Call::SetArmed => {
+                        &["open", "finish", "read", "fill"]
+                    }
                 };
                 let (_, caller) = errors[0];
                 assert!(callers.contains(&caller), "{errno} of {call:?} from {caller}");

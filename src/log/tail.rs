@@ -7,6 +7,7 @@ use std::io;
 
 use crate::event::Event;
 use crate::id::{Key, TailId, Token};
+use crate::log::behind::Behind;
 use crate::log::kernel::Kernel;
 use crate::log::open_log::{OpenLog, Waiting};
 use crate::log::queue::Queue;
@@ -83,6 +84,17 @@ pub(crate) enum Filled {
     Ended,
 }
 
+/// Whether a tail reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It does.
+    Reading,
+    /// Its place is still being looked for: until then there is nothing for it.
+    Searching,
+    /// It has reported its end, and reports nothing else from then on.
+    Ended,
+}
+
 /// One reader of a log.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -97,8 +109,7 @@ pub(crate) struct Tail {
     of_job: bool,
     /// Whether an event for it is in the queue.
     queued: bool,
-    /// Whether it has reported its end; it reports nothing else from then on.
-    ended: bool,
+    state: State,
     /// How much the last `fill` has shown, and so how much may be consumed.
     filled: u32,
     /// Where it waits for more.
@@ -106,7 +117,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// A tail of an open log, which it has to be counted by.
+    /// A tail of an open log, to which it has to be added.
     pub(crate) fn new<F>(
         key: Key,
         log: &OpenLog<F>,
@@ -123,7 +134,7 @@ impl Tail {
             truncations: log.published().truncations(),
             of_job,
             queued: false,
-            ended: false,
+            state: State::Reading,
             filled: 0,
             waiting: Waiting::No,
         }
@@ -142,6 +153,27 @@ impl Tail {
     /// Whether it was opened on a job.
     pub(crate) fn is_of_job(&self) -> bool {
         self.of_job
+    }
+
+    /// Its place is not known yet.
+    pub(crate) fn set_searching(&mut self) {
+        self.state = State::Searching;
+    }
+
+    /// Whether its place is still being looked for.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.state == State::Searching
+    }
+
+    /// It begins to read here.
+    pub(crate) fn set_found(&mut self, offset: u64) {
+        self.offset = offset;
+        self.state = State::Reading;
+    }
+
+    /// Whether its log was truncated, which it has not reported.
+    pub(crate) fn is_outdated<F>(&self, log: &OpenLog<F>) -> bool {
+        self.truncations != log.published().truncations()
     }
 
     /// Where it waits for more.
@@ -177,7 +209,7 @@ impl Tail {
     /// Takes its event out of the queue; returns whether the event is still valid.
     pub(crate) fn take_event(&mut self) -> bool {
         self.queued = false;
-        !self.ended
+        self.state != State::Ended
     }
 
     /// Takes its event from the batch of this round: the token, unless it is not in that batch any
@@ -187,15 +219,17 @@ impl Tail {
             return None;
         }
         self.waiting = Waiting::No;
-        (!self.ended).then_some(self.token)
+        (self.state != State::Ended).then_some(self.token)
     }
 
     /// Copies the next bytes into `buffer`.
     pub(crate) fn read<K: Kernel>(
         &mut self,
+        key: Key,
         log: &mut OpenLog<K::File>,
         kernel: &mut K,
         buffer: &mut [u8],
+        behind: &mut Behind,
     ) -> io::Result<Read> {
         let copied = match self.find(log) {
             Found::Window(bytes) => {
@@ -205,10 +239,12 @@ impl Tail {
             }
             Found::File(left) => {
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-                if !log.read_behind(kernel, &mut buffer[..most], self.offset)? {
+                let (buffer, mark) = (&mut buffer[..most], behind.mark(key));
+                if !log.read_behind(kernel, mark, buffer, self.offset)? {
                     self.restart(log);
                     return Ok(Read::Truncated);
                 }
+                behind.has_read(key, buffer, self.offset);
                 most
             }
             Found::UpToDate => return Ok(Read::UpToDate),
@@ -218,7 +254,7 @@ impl Tail {
             }
             Found::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
-                self.ended = true;
+                self.state = State::Ended;
                 return Ok(Read::Ended);
             }
         };
@@ -234,6 +270,7 @@ impl Tail {
         log: &mut OpenLog<K::File>,
         kernel: &mut K,
         scratch: &mut Scratch,
+        behind: &mut Behind,
     ) -> io::Result<Filled> {
         match self.find(log) {
             Found::Window(bytes) => {
@@ -241,7 +278,13 @@ impl Tail {
                 Ok(Filled::Window(self.log, self.offset, bytes.len()))
             }
             Found::File(left) => {
-                let read = |buffer: &mut [u8]| log.read_behind(kernel, buffer, self.offset);
+                let read = |buffer: &mut [u8]| {
+                    let good = log.read_behind(kernel, behind.mark(key), buffer, self.offset)?;
+                    if good {
+                        behind.has_read(key, buffer, self.offset);
+                    }
+                    Ok(good)
+                };
                 let owner = (key, self.truncations);
                 if let Some(length) = scratch.fetch(owner, self.offset, left, read)? {
                     self.set_filled(length);
@@ -258,7 +301,7 @@ impl Tail {
             }
             Found::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
-                self.ended = true;
+                self.state = State::Ended;
                 Ok(Filled::Ended)
             }
         }
@@ -278,8 +321,10 @@ impl Tail {
 
     /// What lies at the offset.
     fn find<'a, F>(&self, log: &'a OpenLog<F>) -> Found<'a> {
-        if self.ended {
-            return Found::Ended;
+        match self.state {
+            State::Reading => {}
+            State::Searching => return Found::UpToDate,
+            State::Ended => return Found::Ended,
         }
         let published = log.published();
         if self.truncations != published.truncations() {

@@ -7,9 +7,6 @@
 /// was truncated and has grown past its old end since the last refill.
 pub(crate) const OVERLAP: usize = 16;
 
-/// The smallest page of any architecture; small for the fuzzer, whose logs are small as well.
-pub(crate) const PAGE: u64 = if cfg!(fuzzing) { 64 } else { 4096 };
-
 /// The newest bytes of a log.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -94,14 +91,8 @@ impl Window {
     /// Reads what the log has behind the window's end, up to `keep` bytes, by `read(buffer,
     /// offset)`, which is to give fewer bytes than it is asked for only at the end of the log.
     ///
-    /// # Kernel trap
-    /// A read does not keep a truncation out. It takes pages from the page cache one by one, and
-    /// only then checks the size of the file: of a file that was truncated and has grown again
-    /// meanwhile, it gives pages of before, with NULs behind what they held, and pages of now. Seen
-    /// on tmpfs and ramfs once in some million reads of a file that was truncated all the time,
-    /// and, once, by a job that opened /dev/stderr with O_TRUNC. So what such a read may have given
-    /// is read once more: everything if a page ends with a NUL, else the beginning if there is more
-    /// than one page.
+    /// What it adds may be a mixture, if the log was truncated meanwhile: unless that is known not
+    /// to have happened, [`confirm`](Self::confirm) has to follow.
     pub(crate) fn refill<E>(
         &mut self,
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
@@ -136,45 +127,46 @@ impl Window {
             return Ok(Refill::Truncated);
         }
         let grown = length - overlap;
-        let doubtful = match pages(found, mark.offset) {
-            _ if grown == 0 => 0,
-            Pages::EndingWithNul => length,
-            Pages::Several => OVERLAP.min(length),
-            Pages::One => 0,
-        };
-        if !reads_again(&found[..doubtful], mark.offset, read)? {
-            return Ok(Refill::Truncated);
-        }
         self.high += grown;
         self.end += grown as u64;
         debug_assert!(self.high <= self.buffer.len() && self.high as u64 <= self.end);
         Ok(if grown == 0 { Refill::Unchanged } else { Refill::Grown(grown) })
     }
+
+    /// Reads again what the last refill has read to add so many bytes, and drops these if the log
+    /// does not have all of it any more, or if reading fails. Says whether they are good.
+    ///
+    /// # Kernel trap
+    /// A read does not keep a truncation out. It takes pages from the page cache one by one, checks
+    /// the size of the file only then, and copies; tmpfs goes on to where the size has moved
+    /// meanwhile. Of a file that was truncated and has grown again during the read, it gives bytes
+    /// of before, with NULs behind them or without, and then bytes of now: even within one page,
+    /// once in some thousand truncations on tmpfs and some ten thousand on ext4, if they come one
+    /// after the other. What was there twice, in the same place, is not such a mixture: whatever
+    /// was truncated before the end of the first read is gone for the second one.
+    pub(crate) fn confirm<E>(
+        &mut self,
+        added: usize,
+        read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+    ) -> Result<bool, E> {
+        // The bytes before them that were read as well are part of the mixture.
+        let overlap = OVERLAP.min(self.high - added);
+        let found = &self.buffer[self.high - added - overlap..self.high];
+        let good = reads_again(found, self.end - found.len() as u64, read);
+        if !matches!(good, Ok(true)) {
+            self.high -= added;
+            self.end -= added as u64;
+        }
+        good
+    }
 }
 
-/// What a read has touched.
-enum Pages {
-    One,
-    Several,
-    /// One of them at least, up to where the read or the page ended.
-    EndingWithNul,
-}
+/// What a few lines have, and how much is read again at a time otherwise. The memory is zeroed
+/// before each use, and on the stack of the host's thread.
+const SOME: usize = 1024;
+const MANY: usize = 16 * 1024;
 
-/// The pages of bytes that were read at `offset`.
-fn pages(bytes: &[u8], offset: u64) -> Pages {
-    let first = usize::try_from(PAGE - offset % PAGE).unwrap_or(usize::MAX);
-    let Some((head, rest)) = bytes.split_at_checked(first).filter(|(_, rest)| !rest.is_empty())
-    else {
-        return if bytes.last() == Some(&0) { Pages::EndingWithNul } else { Pages::One };
-    };
-    let ends_with_nul = |page: &[u8]| page.last() == Some(&0);
-    let nul = ends_with_nul(head)
-        || rest.chunks(usize::try_from(PAGE).unwrap_or(usize::MAX)).any(ends_with_nul);
-    if nul { Pages::EndingWithNul } else { Pages::Several }
-}
-
-/// Whether the log still has these bytes at this offset. Mostly it is a few bytes, or none, for
-/// which not a whole page is to be zeroed.
+/// Whether the log still has these bytes at this offset.
 fn reads_again<E>(
     bytes: &[u8],
     offset: u64,
@@ -182,19 +174,30 @@ fn reads_again<E>(
 ) -> Result<bool, E> {
     match bytes.len() {
         0 => Ok(true),
-        1..=OVERLAP => reads_again_by(&mut [0; OVERLAP], bytes, offset, read),
+        length if length <= OVERLAP => reads_again_by(&mut [0; OVERLAP], bytes, offset, read),
+        length if length <= SOME => reads_some_again(bytes, offset, read),
         _ => reads_many_again(bytes, offset, read),
     }
 }
 
-/// In a function of its own, so that the callers need no page of stack for it.
+/// In a function of its own, so that the callers need no stack for it.
+#[inline(never)]
+fn reads_some_again<E>(
+    bytes: &[u8],
+    offset: u64,
+    read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
+) -> Result<bool, E> {
+    reads_again_by(&mut [0; SOME], bytes, offset, read)
+}
+
+/// As [`reads_some_again`].
 #[inline(never)]
 fn reads_many_again<E>(
     bytes: &[u8],
     offset: u64,
     read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
 ) -> Result<bool, E> {
-    reads_again_by(&mut [0; 4096], bytes, offset, read)
+    reads_again_by(&mut [0; MANY], bytes, offset, read)
 }
 
 /// As [`reads_again`], with the memory to read into.
@@ -223,6 +226,15 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// The last of these bytes, which are at this offset of the log.
+    pub(crate) fn of_last(bytes: &[u8], offset: u64) -> Self {
+        let length = bytes.len().min(OVERLAP);
+        let skip = bytes.len() - length;
+        let mut last = [0; OVERLAP];
+        last[..length].copy_from_slice(&bytes[skip..]);
+        Self { bytes: last, length, offset: offset + skip as u64 }
+    }
+
     /// Whether these bytes, which were just read from where it was made, begin with it.
     fn begins(&self, found: &[u8]) -> bool {
         match found.first_chunk() {
@@ -317,56 +329,58 @@ mod tests {
         );
     }
 
-    /// A read that gets the pages of `before` and the size of `after`.
-    fn racing(before: &[u8], after: &[u8], buffer: &mut [u8], offset: u64) -> usize {
+    const PAGE: usize = 4096;
+
+    /// What a read gets that a truncation overtakes: of the pages that `before` had, or of all that
+    /// it held, what was in them; the rest of `after`, and the size of that.
+    fn racing(before: &[u8], pages: bool, after: &[u8], buffer: &mut [u8], offset: u64) -> usize {
         let offset = usize::try_from(offset).unwrap();
         let length = after.len().saturating_sub(offset).min(buffer.len());
-        let page = usize::try_from(PAGE).unwrap();
+        let cached = if pages { before.len().next_multiple_of(PAGE) } else { before.len() };
         for (index, byte) in buffer[..length].iter_mut().enumerate() {
             let at = offset + index;
-            let cached = at < before.len().next_multiple_of(page);
-            *byte = if cached { before.get(at).copied().unwrap_or(0) } else { after[at] };
+            *byte = if at < cached { before.get(at).copied().unwrap_or(0) } else { after[at] };
         }
         length
     }
 
     #[test]
     fn a_read_that_a_truncation_has_overtaken_gives_nothing() {
-        let page = usize::try_from(PAGE).unwrap();
-        let (old, new) = (vec![b'o'; 3 * page], vec![b'n'; 3 * page]);
-        let sizes = [1, 2, page - 1, page, page + 1, 2 * page];
+        let (old, new) = (vec![b'o'; 3 * PAGE], vec![b'n'; 3 * PAGE]);
+        let sizes = [1, 2, 100, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE];
         for (known, held, after) in sizes.into_iter().flat_map(|held| {
-            let known = [0, 1, held / 2].into_iter().filter(move |known| *known < held);
+            let known = [0, 1, held / 2, held].into_iter().filter(move |known| *known <= held);
             known.flat_map(move |known| sizes.map(|after| (known, held, after)))
         }) {
-            let mut window = Window::new(0, 3 * page);
-            refill(&mut window, &old[..known]);
-            let (old, new, mut first) = (&old[..held], &new[..after], true);
-            let found = window.refill(|buffer, offset| {
-                let raced = std::mem::take(&mut first);
-                Ok::<_, Infallible>(racing(if raced { old } else { new }, new, buffer, offset))
-            });
-            if let Ok(Refill::Grown(_)) = found {
-                assert_eq!(
-                    window.from(0).unwrap(),
-                    &old[..after],
-                    "{known} known of {held}, then {after}"
-                );
-                assert_eq!(
-                    refill(&mut window, new),
-                    Refill::Truncated,
-                    "{known} known of {held}, then {after}"
-                );
+            for pages in [false, true] {
+                let case = format!("{known} known of {held}, then {after}, {pages}");
+                let mut window = Window::new(0, 3 * PAGE);
+                refill(&mut window, &old[..known]);
+                let (old, new) = (&old[..held], &new[..after]);
+                let found = window.refill(|buffer, offset| {
+                    Ok::<_, Infallible>(racing(old, pages, new, buffer, offset))
+                });
+                let Ok(Refill::Grown(added)) = found else { continue };
+                let again = window.confirm(added, |buffer, offset| {
+                    Ok::<_, Infallible>(racing(new, false, new, buffer, offset))
+                });
+                if again == Ok(true) {
+                    // Nothing was known, and nothing was there.
+                    assert_eq!(known, 0, "{case}");
+                    assert_eq!(window.from(0).unwrap(), new, "{case}");
+                } else {
+                    assert_eq!(window.end(), known as u64, "{case}");
+                    assert_eq!(window.from(0).unwrap_or(&[]), &old[..known], "{case}");
+                }
             }
         }
     }
 
     #[test]
     fn nuls_that_are_in_the_log_are_given() {
-        let page = usize::try_from(PAGE).unwrap();
-        let log = vec![0; 2 * page + 1];
-        let mut window = Window::new(0, 3 * page);
-        for end in [1, page, page + 1, 2 * page, 2 * page + 1] {
+        let log = vec![0; 2 * PAGE + 1];
+        let mut window = Window::new(0, 3 * PAGE);
+        for end in [1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 1] {
             assert!(matches!(refill(&mut window, &log[..end]), Refill::Grown(_)));
         }
         assert_eq!(window.from(0).unwrap(), log);
@@ -381,6 +395,9 @@ mod tests {
             Err("no")
         });
         assert_eq!(failed, Err("no"));
+        assert_eq!(window.from(0), Some(&b"first line"[..]));
+        assert_eq!(refill(&mut window, b"first line."), Refill::Grown(1));
+        assert_eq!(window.confirm(1, |_, _| Err("no")), Err("no"));
         assert_eq!(window.from(0), Some(&b"first line"[..]));
         assert_eq!(refill(&mut window, b"first line."), Refill::Grown(1));
     }

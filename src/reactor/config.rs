@@ -90,9 +90,10 @@ impl Config {
 
     /// Sets the time between two reads of a log that grows without a pause; the default is 200 µs.
     ///
-    /// A log counts as hot after it has grown four times, each within one pace of the time before.
+    /// A log counts as hot after it has grown four times, each within one pace of the time before,
+    /// or after fewer growths of many bytes, which a host finds that works between its polls.
     /// Growth after a pause is always noticed at once. Zero disables pacing: each growth then wakes
-    /// the reactor, and slows the writer down.
+    /// the reactor, and slows the writer down. More than a second counts as a second.
     pub fn pace(&mut self, pace: Duration) -> &mut Self {
         self.pace = pace;
         self

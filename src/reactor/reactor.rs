@@ -223,7 +223,8 @@ impl Reactor {
 
     /// Waits for the kernel, unless there is work to do, then handles what it reports.
     fn advance(&mut self, wait: Wait) -> Result<()> {
-        let wait = if self.system.logs.has_work() { Wait::Not } else { wait };
+        let due = self.system.logs.has_work() || self.system.driver.has_work();
+        let wait = if due { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
         self.system.driver.wait(wait, deadline)?;
         self.settle()
@@ -287,7 +288,8 @@ impl Reactor {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.system.queue.is_empty() || self.system.logs.has_work()
+        let Linux { driver, logs, queue, .. } = &self.system;
+        !queue.is_empty() || logs.has_work() || driver.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -350,6 +352,10 @@ impl Reactor {
     /// The offset at which it starts is fixed by this call: what the job writes afterwards is read.
     /// The tail ends where the job's output ends. Opening the first tail of a log takes a file
     /// descriptor and an inotify watch, which all tails of the log share.
+    ///
+    /// Growth is noticed by inotify. A job that writes by `io_submit` raises no inotify event: the
+    /// kernel has none for it (`io_uring` does). What it has written is read with the next growth
+    /// by other means, at the latest when the job has finished.
     ///
     /// The log is the file that was made for the job. If the job has put another file in its place
     /// while the log had no tails, the tail is refused.
@@ -535,6 +541,10 @@ impl Reactor {
     }
 
     /// The offset in the log of the byte that the tail reads next: a later tail can continue there.
+    ///
+    /// While the place of a tail is still being looked for, see
+    /// [`LastLines`](crate::Position::LastLines), it is the end that the log had when the tail was
+    /// opened.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
