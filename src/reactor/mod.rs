@@ -7,8 +7,10 @@ mod config;
 mod nested;
 mod reactor;
 mod resources;
+mod swept;
 mod system_pressure;
 
 pub use capabilities::{Capabilities, Check, Verdict};
 pub use config::Config;
 pub use reactor::{Census, Reactor};
+pub use swept::Swept;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use uuid::Uuid;
 
-use crate::cgroup::Tree;
+use crate::cgroup::{Owner, Tree};
 use crate::command::{Command, Signal};
 use crate::driver::{Driver, Notice, Source, Wait, Waker};
 use crate::error::{Error, Result, SystemError, TailError};
@@ -117,7 +117,7 @@ impl Reactor {
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
-        let tree = match config.containment {
+        let owner = match config.containment {
             Containment::Cgroup => Some(usable_tree(config, &nurseries)?),
             // Whatever is missing: that is what was asked for.
             Containment::BestAvailable => usable_tree(config, &nurseries).ok(),
@@ -127,7 +127,7 @@ impl Reactor {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid()?)?,
         };
-        let launcher = Launcher::new(tree, nurseries, Arc::new(directory))?;
+        let launcher = Launcher::new(owner, nurseries, Arc::new(directory))?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for
         // ours.
         let unique = random_uuid()?.as_fields().0;
@@ -156,9 +156,9 @@ impl Reactor {
     /// ```
     #[must_use]
     pub fn containment(&self) -> Containment {
-        match self.launcher.tree() {
-            Ok(_) => Containment::Cgroup,
-            Err(_) => Containment::ProcessGroup,
+        match self.launcher.owner() {
+            Some(_) => Containment::Cgroup,
+            None => Containment::ProcessGroup,
         }
     }
 
@@ -843,14 +843,15 @@ impl Drop for Reactor {
     }
 }
 
-/// The cgroup tree, once a child was placed in a group of it.
-fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Arc<Tree>> {
+/// Who makes groups in the cgroup tree, once a child was placed in one of them.
+fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Owner> {
     let parent = config.cgroup_parent.as_deref();
     let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
-    let placement = test_placement(&tree, nurseries)?;
+    let owner = Owner::new(&tree)?;
+    let placement = test_placement(&owner, nurseries)?;
     match placement.misplaced {
         Some(reason) => Err(SystemError::NoCgroup { reason }.into()),
-        None => Ok(tree),
+        None => Ok(owner),
     }
 }
 

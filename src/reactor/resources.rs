@@ -4,7 +4,6 @@
 //! Invariant: each method only delegates. Knows nothing of how jobs and groups work.
 
 use std::io;
-use std::path::PathBuf;
 
 use crate::cgroup::{Group, sweep};
 use crate::command::Limits;
@@ -13,6 +12,7 @@ use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
 use crate::job::Contained;
 use crate::reactor::reactor::Reactor;
+use crate::reactor::swept::Swept;
 
 impl Reactor {
     /// Changes the given limits of a running job, and leaves all others as they are.
@@ -236,18 +236,40 @@ impl Reactor {
     }
 
     /// Removes the cgroups that dead hosts have left behind below the parent that this reactor
-    /// uses, and returns their paths. Processes in them are killed, unless their job was
+    /// uses. Processes in them are killed, unless their job was
     /// [detached](crate::Command::detached).
     ///
-    /// Groups of a host that is or may be alive, such as one in another pid namespace, and groups
-    /// that no reactor has created, are never touched. Blocks until the killed processes are gone,
-    /// at most five seconds per group.
+    /// A host counts as dead when the kernel has dropped the lock that its reactor held: each
+    /// reactor makes an empty cgroup `jobworker-<uuid>` beside those of its jobs, accessible to its
+    /// user alone, and holds flock(2) on it. So it does not matter in which pid, time or mount
+    /// namespace the host runs, or what can be seen in `/proc`. A process that the host has forked
+    /// without executing another program keeps the lock as well. Groups of living hosts, of this
+    /// one, of hosts whose `jobworker-<uuid>` cannot be opened, and groups that no reactor has
+    /// created are never touched; groups of a host that another process sweeps at the same time are
+    /// left to that.
     ///
-    /// # Errors
-    /// [`Error::System`](crate::Error::System): `NoCgroup` when jobs are contained by process
-    /// group; `Path` when a group cannot be removed.
-    pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
-        sweep(self.launcher.tree()?, self.launcher.owner())
+    /// Blocks until the killed processes are gone, at most five seconds in all. A group that is not
+    /// empty by then, or that cannot be removed, is one of the [errors](Swept::errors), does not
+    /// prevent the removal of the others, and is left for the next sweep.
+    ///
+    /// ```
+    /// use jobworker::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let swept = reactor.sweep();
+    /// println!("removed {} cgroups of dead hosts", swept.cgroups.len());
+    /// for error in &swept.errors {
+    ///     eprintln!("{error}");
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[doc(alias = "flock")]
+    pub fn sweep(&mut self) -> Swept {
+        let mut swept = Swept::default();
+        if let Some(owner) = self.launcher.owner() {
+            sweep(owner, &mut |removed| swept.cgroup(removed));
+        }
+        swept
     }
 
     /// The cgroup of a job that is not finished.

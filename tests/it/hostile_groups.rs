@@ -1,2 +1,321 @@
 //! Defects of the second review about cgroups: ownership, sweeping, nesting, places, each under its
 //! name. A hostile or unlucky job or host must not be able to bring any of them back.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::thread;
+
+use jobworker::{Limits, Reactor, Token};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::support::{
+    PATIENCE, Place, World, alone, await_exit, directories, end_group, is_alive, markers, members,
+    pidfd, rounds, sh, skip_outside_vm,
+};
+
+/// The cgroup that a host of its own is to use; set in the process that is that host.
+const PARENT: &str = "JOBWORKER_TEST_HOSTILE_GROUPS";
+
+/// The test of this name again, in a process of its own, as a host that uses this cgroup.
+fn host(through: &[&str], test: &str, cgroup: &Path) -> Process {
+    let program = std::env::current_exe().unwrap();
+    let mut line = through.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
+    let mut process = Process::new(line.next().unwrap());
+    process.args(line).args([&format!("hostile_groups::{test}"), "--exact", "--nocapture"]);
+    process.env(PARENT, cgroup);
+    process
+}
+
+/// In the process of such a host: a reactor in the cgroup that it is to use.
+fn as_host() -> Option<(Reactor, Place)> {
+    let cgroup = PathBuf::from(std::env::var_os(PARENT)?);
+    let mut place = Place::new();
+    // Its logs are in a directory of its own, and its own cgroup is not used.
+    fs::remove_dir(place.cgroup.as_ref().unwrap()).unwrap();
+    place.cgroup = None;
+    let reactor = Reactor::with_config(place.config().cgroup_parent(cgroup)).unwrap();
+    Some((reactor, place))
+}
+
+/// Starts a host that says "ready" when it has done its work, waits for that and kills the host.
+fn kill_when_ready(mut host: Process) {
+    let mut child: Child = host.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("ready")), "the host has failed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// What a host does that is killed when it is ready. Its temporary directory is removed at once,
+/// because its destructors never run.
+fn ready_to_die(place: &Place) -> ! {
+    let _ = fs::remove_dir_all(place.dir.path());
+    println!("ready");
+    loop {
+        thread::park();
+    }
+}
+
+#[test]
+fn h4_a_host_in_a_pid_namespace_without_a_proc_of_its_own_sweeps_no_jobs_of_the_living() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a pid namespace needs root");
+        return;
+    }
+    if !alone!("unshare", "--pid", "--fork") {
+        return;
+    }
+    assert_eq!(std::process::id(), 1);
+    let Some(mut world) = World::new() else { return };
+    let job = world.spawn(&sh("sleep 1000"));
+    let group = world.reactor.status(job).unwrap().cgroup.unwrap();
+    let config = world.place.config();
+    let mut other = Reactor::with_config(&config).unwrap();
+    for reactor in [&mut world.reactor, &mut other] {
+        let swept = reactor.sweep();
+        assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+    }
+    assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("populated 1"));
+}
+
+#[test]
+fn h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host() {
+    const TEST: &str = "h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host";
+    if let Some((mut reactor, _place)) = as_host() {
+        let swept = reactor.sweep();
+        assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: namespaces need root");
+        return;
+    }
+    let above = world.place.cgroup.clone().unwrap();
+    let job = world.spawn(&sh("sleep 1000"));
+    let pid = world.reactor.status(job).unwrap().pid;
+    for through in [
+        &["unshare", "--pid", "--fork"][..],
+        &["unshare", "--pid", "--mount-proc", "--fork"],
+        &["unshare", "--time", "--boottime", "1000", "--fork"],
+        &["env"],
+    ] {
+        if through.contains(&"--time") && !Path::new("/proc/self/ns/time").exists() {
+            eprintln!("skipped: no time namespaces here");
+            continue;
+        }
+        let status = host(through, TEST, &above).status().unwrap();
+        assert!(status.success(), "{through:?}");
+        assert!(is_alive(pid), "{through:?}");
+    }
+}
+
+#[test]
+fn h4_a_reactor_never_sweeps_its_own_jobs_nor_those_of_its_process() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let mut other = Reactor::with_config(&world.place.config()).unwrap();
+    let own = world.spawn(&sh("sleep 1000"));
+    let others = other.spawn(&sh("sleep 1000"), Token(0)).unwrap();
+    world.reactor.prepare(&Limits::new(), 2).unwrap();
+    for reactor in [&mut world.reactor, &mut other] {
+        let swept = reactor.sweep();
+        assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+    }
+    assert!(is_alive(world.reactor.status(own).unwrap().pid));
+    assert!(is_alive(other.status(others).unwrap().pid));
+    assert_eq!((directories(&above).len(), markers(&above).len()), (4, 2));
+    for marker in markers(&above) {
+        let mode = fs::metadata(marker).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "another user could hold the lock");
+    }
+    drop(other);
+    assert_eq!((directories(&above).len(), markers(&above).len()), (3, 1));
+}
+
+#[test]
+fn h4_a_marker_stays_until_the_group_of_a_detached_job_is_swept() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let mut other = Reactor::with_config(&world.place.config()).unwrap();
+    let job = other.spawn(sh("sleep 1000").detached(true), Token(0)).unwrap();
+    let group = other.status(job).unwrap().cgroup.unwrap();
+    drop(other);
+    assert_eq!((directories(&above).len(), markers(&above).len()), (1, 2));
+    let swept = world.reactor.sweep();
+    assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+    assert_eq!((directories(&above).len(), markers(&above).len()), (1, 2));
+    let processes: Vec<_> = members(&group).into_iter().map(pidfd).collect();
+    fs::write(group.join("cgroup.kill"), "1").unwrap();
+    assert!(processes.iter().all(|process| await_exit(process, PATIENCE)));
+    world.until("the group is empty", |world| {
+        let swept = world.reactor.sweep();
+        assert!(swept.errors.is_empty(), "{swept:?}");
+        swept.cgroups == std::slice::from_ref(&group)
+    });
+    assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
+}
+
+#[test]
+fn h4_a_marker_that_cannot_be_found_tells_no_death() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let own = markers(&above);
+    let mut other = Reactor::with_config(&world.place.config()).unwrap();
+    let job = other.spawn(sh("sleep 1000").detached(true), Token(0)).unwrap();
+    let group = other.status(job).unwrap().cgroup.unwrap();
+    let marker = markers(&above).into_iter().find(|path| !own.contains(path)).unwrap();
+    fs::remove_dir(marker).unwrap();
+    drop(other);
+    let swept = world.reactor.sweep();
+    assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+    end_group(&group);
+    let swept = world.reactor.sweep();
+    assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
+}
+
+#[test]
+fn low_a_host_killed_amid_spawns_leaves_no_group_that_is_not_swept() {
+    const TEST: &str = "low_a_host_killed_amid_spawns_leaves_no_group_that_is_not_swept";
+    if let Some((mut reactor, place)) = as_host() {
+        let _ = fs::remove_dir_all(place.dir.path());
+        let mut command = sh("sleep 1000");
+        command.output(jobworker::Output::Null);
+        for number in 0.. {
+            reactor.prepare(&Limits::new(), 3).unwrap();
+            let job = reactor.spawn(&command, Token(0)).unwrap();
+            reactor.kill(job).unwrap();
+            if number == 3 {
+                println!("ready");
+            }
+        }
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    for _ in 0..rounds(20) {
+        let own = markers(&above);
+        kill_when_ready(host(&["env"], TEST, &above));
+        // A child that it was just cloning keeps the lock until it executes its program.
+        for marker in markers(&above).iter().filter(|marker| !own.contains(marker)) {
+            flock(fs::File::open(marker).unwrap(), FlockOperation::LockExclusive).unwrap();
+        }
+        let left = directories(&above).len();
+        let swept = world.reactor.sweep();
+        assert!(swept.errors.is_empty(), "{:?}", swept.errors);
+        assert_eq!((swept.cgroups.len(), directories(&above).len()), (left, 0));
+        assert_eq!(markers(&above).len(), 1, "that of the sweeper");
+    }
+}
+
+/// A host with this many jobs, which is killed.
+fn leave_jobs(test: &str, cgroup: &Path) {
+    kill_when_ready(host(&["env"], test, cgroup));
+}
+
+#[test]
+fn low_two_sweeps_at_once_share_the_work() {
+    if let Some((mut reactor, place)) = as_host() {
+        for _ in 0..10 {
+            reactor.spawn(&sh("sleep 1000"), Token(0)).unwrap();
+        }
+        ready_to_die(&place);
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    for _ in 0..rounds(20).max(3) {
+        for _ in 0..2 {
+            leave_jobs("low_two_sweeps_at_once_share_the_work", &above);
+        }
+        let mut other = Reactor::with_config(&world.place.config()).unwrap();
+        let mut expected = directories(&above);
+        let (one, two) = thread::scope(|scope| {
+            let other = scope.spawn(|| other.sweep());
+            (world.reactor.sweep(), other.join().unwrap())
+        });
+        assert!(one.errors.is_empty() && two.errors.is_empty(), "{one:?} {two:?}");
+        let mut swept = [one.cgroups, two.cgroups].concat();
+        swept.sort();
+        expected.sort();
+        assert_eq!(swept, expected, "each once");
+        assert_eq!((directories(&above).len(), markers(&above).len()), (0, 2));
+    }
+}
+
+#[test]
+fn low_a_group_that_cannot_be_removed_hides_no_other() {
+    const TEST: &str = "low_a_group_that_cannot_be_removed_hides_no_other";
+    if let Some((mut reactor, place)) = as_host() {
+        for _ in 0..5 {
+            reactor.spawn(&sh("sleep 1000"), Token(0)).unwrap();
+        }
+        ready_to_die(&place);
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a mount needs root");
+        return;
+    }
+    if !alone!("unshare", "--mount") {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    leave_jobs(TEST, &above);
+    // A mount point cannot be removed.
+    let bad = directories(&above).remove(0);
+    fs::create_dir(bad.join("below")).unwrap();
+    let mount = |name: &str| {
+        Process::new(name)
+            .args(["-t", "tmpfs", "none"])
+            .arg(bad.join("below"))
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(mount("mount"));
+    let swept = world.reactor.sweep();
+    assert_eq!((swept.cgroups.len(), swept.errors.len()), (4, 1), "{swept:?}");
+    assert!(swept.errors[0].to_string().contains(bad.to_str().unwrap()), "{:?}", swept.errors);
+    assert_eq!((directories(&above), markers(&above).len()), (vec![bad.clone()], 2));
+    assert!(Process::new("umount").arg(bad.join("below")).status().unwrap().success());
+    let swept = world.reactor.sweep();
+    assert!(swept.cgroups == [bad] && swept.errors.is_empty(), "{swept:?}");
+    assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
+}
+
+#[test]
+fn low_a_sweep_sleeps_while_the_killed_die() {
+    const TEST: &str = "low_a_sweep_sleeps_while_the_killed_die";
+    if let Some((mut reactor, place)) = as_host() {
+        let job = sh("for i in $(seq 400); do sleep 1000 & done; echo; wait");
+        let job = reactor.spawn(&job, Token(0)).unwrap();
+        let group = reactor.status(job).unwrap().cgroup.unwrap();
+        while members(&group).len() <= 400 {
+            thread::yield_now();
+        }
+        ready_to_die(&place);
+    }
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    leave_jobs(TEST, &above);
+    // The calls that read, of this process.
+    let reads = || -> Option<u64> {
+        let io = fs::read_to_string("/proc/self/io").ok()?;
+        io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
+    };
+    let Some(before) = reads() else {
+        skip_outside_vm("this kernel does not count calls (CONFIG_TASK_IO_ACCOUNTING)");
+        return;
+    };
+    let swept = world.reactor.sweep();
+    assert!(swept.cgroups.len() == 1 && swept.errors.is_empty(), "{swept:?}");
+    let reads = reads().unwrap() - before;
+    // At most one for each notification, of which there is one in 10 ms.
+    assert!(reads < 100, "{reads} reads");
+}

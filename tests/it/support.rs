@@ -123,7 +123,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(cgroup) = &self.cgroup else { return };
         // Only empty groups can be removed, so a job that was left behind makes this fail.
-        for left in directories(cgroup) {
+        for left in all_directories(cgroup) {
             let _ = fs::remove_dir(left);
         }
         let removed = fs::remove_dir(cgroup);
@@ -165,10 +165,36 @@ pub(crate) fn skip_outside_vm(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
-/// The directories in a directory.
+/// The directories in a directory. In a cgroup, those of jobs: the marker of a host is not one.
 pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut directories = all_directories(path);
+    directories.retain(|path| !is_marker(path));
+    directories
+}
+
+/// The markers of hosts in a cgroup.
+pub(crate) fn markers(cgroup: &Path) -> Vec<PathBuf> {
+    let mut markers = all_directories(cgroup);
+    markers.retain(|path| is_marker(path));
+    markers
+}
+
+/// Removes a cgroup that a reactor uses, with the reactor's marker in it.
+pub(crate) fn remove_parent(cgroup: &Path) {
+    for marker in markers(cgroup) {
+        fs::remove_dir(marker).unwrap();
+    }
+    fs::remove_dir(cgroup).unwrap();
+}
+
+fn all_directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn is_marker(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.strip_prefix("jobworker-").is_some_and(|rest| rest.parse::<uuid::Uuid>().is_ok())
 }
 
 impl World {

@@ -1,0 +1,27 @@
+//! Owns [`Swept`]: what a sweep has removed, and what it could not.
+//!
+//! Plain data.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// What [`Reactor::sweep`](crate::Reactor::sweep) has removed, and what it could not.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+#[must_use = "what could not be removed is reported here alone"]
+pub struct Swept {
+    /// The cgroups that were removed.
+    pub cgroups: Vec<PathBuf>,
+    /// Why others were not, one error for each.
+    pub errors: Vec<Error>,
+}
+
+impl Swept {
+    pub(super) fn cgroup(&mut self, removed: Result<PathBuf>) {
+        match removed {
+            Ok(path) => self.cgroups.push(path),
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
