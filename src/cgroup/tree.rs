@@ -54,21 +54,24 @@ impl Tree {
     /// cgroup if that was delegated, the root of the tree where that may be written to, otherwise
     /// the host's own cgroup.
     ///
-    /// With a leaf, the host is moved out of its own cgroup first.
+    /// A host that is in `leaf` already counts as being in the one above.
     pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
         let path = match explicit {
             Some(path) => path.to_owned(),
             None => {
                 let mount = mount_point()?;
-                let own = own_cgroup(&mount)?;
-                if writable(&mount) && !delegated(&own) { mount } else { own }
+                let own = own_cgroup(&mount, leaf);
+                if writable(&mount) && !own.as_deref().is_ok_and(delegated) { mount } else { own? }
             }
         };
-        let tree = Self::open(&path)?;
-        if let Some(leaf) = leaf {
-            move_host(&own_cgroup(&mount_point()?)?, leaf)?;
-        }
-        Ok(tree)
+        Self::open(&path)
+    }
+
+    /// Moves this process into the group `leaf` below its own, unless it is there already.
+    pub(crate) fn move_host(leaf: &str) -> Result<()> {
+        let mount = mount_point()?;
+        let above = own_cgroup(&mount, Some(leaf))?;
+        if own_cgroup(&mount, None)? == above { move_host(&above, leaf) } else { Ok(()) }
     }
 
     fn open(path: &Path) -> Result<Self> {
@@ -291,14 +294,21 @@ fn mount_point() -> Result<PathBuf> {
 }
 
 /// The host's own cgroup, from /proc/self/cgroup, where it is relative to the root of the mount.
-fn own_cgroup(mount: &Path) -> Result<PathBuf> {
+///
+/// If that is `leaf`, into which the host was moved by an earlier reactor, the one above it.
+fn own_cgroup(mount: &Path, leaf: Option<&str>) -> Result<PathBuf> {
     let path = "/proc/self/cgroup";
     let table = fs::read(path).map_err(Error::path("read", path))?;
     let own = table
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::/"))
         .ok_or_else(|| SystemError::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
-    Ok(mount.join(OsString::from_vec(own.to_vec())))
+    let own = mount.join(OsString::from_vec(own.to_vec()));
+    // A group that was handed over to the host was not made by it, whatever its name.
+    let in_leaf = own != mount
+        && leaf.is_some_and(|leaf| own.file_name().is_some_and(|name| name == leaf))
+        && !delegated(&own);
+    Ok(own.parent().filter(|_| in_leaf).map_or_else(|| own.clone(), Path::to_owned))
 }
 
 /// Whether the service manager has handed this cgroup over: systemd says so in an extended
@@ -311,12 +321,8 @@ fn delegated(cgroup: &Path) -> bool {
     })
 }
 
-/// Moves this process into the group `leaf` below its own, unless it is in a group of that name
-/// already.
+/// Moves this process into the group `leaf` below `own`.
 fn move_host(own: &Path, leaf: &str) -> Result<()> {
-    if own.file_name().is_some_and(|name| name == leaf) {
-        return Ok(());
-    }
     if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
         return Err(SystemError::NoCgroup {
             reason: format!("{leaf:?} is not a name for the host's cgroup"),

@@ -79,7 +79,7 @@ impl Capabilities {
     #[must_use]
     pub fn probe_with(config: &Config) -> Self {
         let mut checks = vec![kernel()];
-        let tree = Tree::locate(config.cgroup_parent.as_deref(), None);
+        let tree = Tree::locate(config.cgroup_parent.as_deref(), config.host_leaf.as_deref());
         let located = tree.and_then(|tree| Owner::new(&Arc::new(tree)));
         checks.push(cgroup_tree(located.as_ref().map(|owner| &**owner.tree())));
         if let Ok(owner) = &located {

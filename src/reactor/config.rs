@@ -73,6 +73,10 @@ impl Config {
     /// are created below the host's own cgroup, as in a delegated one, limits therefore need the
     /// host to move out of it. The whole process moves. Other processes in the same cgroup are not
     /// moved, and still prevent limits. Moving takes some milliseconds.
+    ///
+    /// A host that is in a cgroup of this name already, because an earlier reactor has moved it
+    /// there, is not moved again: the cgroup above that counts as its own. A cgroup that was
+    /// delegated to the host is never taken for such a leaf.
     pub fn host_leaf(&mut self, name: &str) -> &mut Self {
         self.host_leaf = Some(name.to_owned());
         self

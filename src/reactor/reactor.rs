@@ -847,6 +847,9 @@ impl Drop for Reactor {
 fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Owner> {
     let parent = config.cgroup_parent.as_deref();
     let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
+    if let Some(leaf) = &config.host_leaf {
+        Tree::move_host(leaf)?;
+    }
     let owner = Owner::new(&tree)?;
     let placement = test_placement(&owner, nurseries)?;
     match placement.misplaced {

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 
-use jobworker::{Limits, Reactor, Token};
-use rustix::fs::{FlockOperation, flock};
+use jobworker::{Config, Limits, Reactor, Token};
+use rustix::fs::{FlockOperation, XattrFlags, flock, setxattr};
 
 use crate::support::{
-    PATIENCE, Place, World, alone, await_exit, directories, end_group, is_alive, markers, members,
-    pidfd, rounds, sh, skip_outside_vm,
+    PATIENCE, Place, World, alone, await_exit, cgroup_mount, directories, end_group, is_alive,
+    markers, members, pidfd, rounds, sh, skip_outside_vm,
 };
 
 /// The cgroup that a host of its own is to use; set in the process that is that host.
@@ -318,4 +318,57 @@ fn low_a_sweep_sleeps_while_the_killed_die() {
     let reads = reads().unwrap() - before;
     // At most one for each notification, of which there is one in 10 ms.
     assert!(reads < 100, "{reads} reads");
+}
+
+/// The cgroup of this process.
+fn own_cgroup() -> PathBuf {
+    let table = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = table.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    cgroup_mount().unwrap().join(own)
+}
+
+/// Moves this process to another cgroup.
+fn move_to(cgroup: &Path) {
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+}
+
+/// In which cgroup a reactor makes those of its jobs.
+fn parent_of_jobs(config: &Config) -> PathBuf {
+    let mut reactor = Reactor::with_config(config).unwrap_or_else(|error| panic!("{error}"));
+    let job = reactor.spawn(&sh("true"), Token(0)).unwrap();
+    let cgroup = reactor.status(job).unwrap().cgroup.unwrap();
+    cgroup.parent().unwrap().to_owned()
+}
+
+#[test]
+fn m12_a_second_reactor_with_a_leaf_makes_its_jobs_where_the_first_does() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    let Some(own) = place.cgroup.clone() else {
+        skip_outside_vm("no cgroup can be made here");
+        return;
+    };
+    let before = own_cgroup();
+    move_to(&own);
+    // As systemd does for Delegate=yes.
+    setxattr(&own, "user.delegate", b"1", XattrFlags::empty()).unwrap();
+    let mut config = Config::new();
+    config.log_dir(place.logs()).host_leaf("host");
+    for _ in 0..3 {
+        assert_eq!(parent_of_jobs(&config), own);
+        assert_eq!(own_cgroup(), own.join("host"));
+    }
+    // A leaf of another name is made in the one that it is in, which is nobody's leaf then.
+    config.host_leaf("below");
+    parent_of_jobs(&config);
+    assert_eq!(own_cgroup(), own.join("host/below"));
+    // A group that was delegated is no leaf, even if it has the name of one.
+    move_to(&own);
+    fs::remove_dir(own.join("host/below")).unwrap();
+    config.host_leaf(own.file_name().unwrap().to_str().unwrap());
+    assert_eq!(parent_of_jobs(&config), own);
+    assert_eq!(own_cgroup(), own.join(own.file_name().unwrap()));
+    move_to(&before);
 }
