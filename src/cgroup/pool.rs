@@ -21,7 +21,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// Creates groups until there are `count` with these limits, and removes those with others.
     pub(crate) fn fill(&mut self, owner: &Owner, limits: &Limits, count: usize) -> Result<()> {
-        let settings = owner.tree().require(limits)?;
+        let settings = owner.tree().require_for_new(limits)?;
         if self.limits != *limits {
             self.clear();
             self.limits = limits.clone();

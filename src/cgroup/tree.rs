@@ -144,7 +144,16 @@ impl Tree {
     /// A controller that the children do not have is enabled on the way down from the lowest cgroup
     /// that has it: no further up, and for no other cgroup.
     pub(crate) fn require(&self, limits: &Limits) -> Result<Settings> {
-        let mut settings = limits.check()?;
+        self.enable_for(limits.check()?)
+    }
+
+    /// Like [`require`](Self::require), with the limits that a new group has by default.
+    pub(crate) fn require_for_new(&self, limits: &Limits) -> Result<Settings> {
+        self.enable_for(limits.check_for_new()?)
+    }
+
+    /// Enables the controllers of these limits, and makes sure that they have an effect.
+    fn enable_for(&self, mut settings: Vec<Setting>) -> Result<Settings> {
         let mut enabled = None;
         for setting in settings.iter().filter(|setting| setting.controller() != "cgroup") {
             let enabled = match &mut enabled {

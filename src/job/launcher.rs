@@ -123,7 +123,7 @@ impl Launcher {
     /// Checks the limits, and that what holds the job can hold it as the command wants.
     fn check_containment(&self, command: &Command) -> Result<Option<Settings>> {
         match &self.owner {
-            Some(owner) => owner.tree().require(&command.limits).map(Some),
+            Some(owner) => owner.tree().require_for_new(&command.limits).map(Some),
             None if !command.limits.is_empty() => Err(LimitsError::NeedCgroup.into()),
             None if command.process_group == ProcessGroup::Host => {
                 let program = command.program.clone();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 
-use jobworker::{Config, Limits, Reactor, Token};
+use jobworker::{Config, LimitValue, Limits, Position, Reactor, Token};
 use rustix::fs::{FlockOperation, XattrFlags, flock, setxattr};
 
 use crate::support::{
@@ -371,4 +371,62 @@ fn m12_a_second_reactor_with_a_leaf_makes_its_jobs_where_the_first_does() {
     assert_eq!(parent_of_jobs(&config), own);
     assert_eq!(own_cgroup(), own.join(own.file_name().unwrap()));
     move_to(&before);
+}
+
+/// A script that makes groups below the job's own: as many as it can side by side at `wide`, and as
+/// deep as it can at `deep`, with a process in each, and then waits.
+const MAKE_GROUPS: &str = r#"
+    own=$CGROUP$(sed -n 's/^0:://p' /proc/self/cgroup)
+    enter() { sh -c 'echo $$ > "$0/cgroup.procs"; exec sleep 1000' "$1" & }
+    deep=$own depth=0 wide=0
+    while [ $depth -lt 100 ] && mkdir $deep/d 2>/dev/null; do
+        deep=$deep/d depth=$((depth + 1)); enter $deep
+    done
+    while [ $wide -lt 2000 ] && mkdir $own/w$wide 2>/dev/null; do
+        enter $own/w$wide; wide=$((wide + 1))
+    done
+    echo $depth $wide
+    wait
+"#;
+
+#[test]
+fn m6_a_job_can_make_only_so_many_groups_and_stop_leaves_none_of_them() {
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    let mut command = sh(MAKE_GROUPS);
+    command.env("CGROUP", cgroup_mount().unwrap());
+    let job = world.spawn(&command);
+    let tail = world.tail(job, Position::Start);
+    world.until("the job has made its groups", |world| world.text(tail).ends_with('\n'));
+    assert_eq!(world.text(tail), "32 224\n");
+    let group = world.reactor.status(job).unwrap().cgroup.unwrap();
+    assert_eq!(directories(&group).len(), 225);
+    world.reactor.stop(job).unwrap();
+    let report = world.finish(job);
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    world.reactor.remove(job).unwrap();
+    assert_eq!(directories(&above), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn m6_the_number_of_groups_can_be_changed_and_stays_as_it_was_set() {
+    let Some(mut world) = World::new() else { return };
+    let mut limits = Limits::new();
+    limits.cgroup_max_descendants(5).set("cgroup.max.depth", "max").unwrap();
+    world.reactor.prepare(&limits, 1).unwrap();
+    for _ in 0..2 {
+        let mut command = sh(MAKE_GROUPS);
+        command.env("CGROUP", cgroup_mount().unwrap()).limits(&limits);
+        let job = world.spawn(&command);
+        let tail = world.tail(job, Position::Start);
+        world.until("the job has made its groups", |world| world.text(tail).ends_with('\n'));
+        assert_eq!(world.text(tail), "5 0\n");
+        // A change of another limit does not bring the default back.
+        world.reactor.set_limits(job, Limits::new().cgroup_max_descendants(6)).unwrap();
+        let found = world.reactor.limits(job).unwrap();
+        assert_eq!(found.get("cgroup.max.depth"), Some(&LimitValue::Count(None)));
+        world.reactor.kill(job).unwrap();
+        world.finish(job);
+        world.reactor.remove(job).unwrap();
+    }
 }
