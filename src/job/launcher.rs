@@ -93,6 +93,9 @@ impl Launcher {
         let stdin = open_stdin(&command.stdin)?;
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
+        if (command.keep_log || command.detached) && command.output != Output::Null {
+            self.directory.keep()?;
+        }
         let owner = (command.uid, command.gid);
         let (output, error) = match command.output {
             Output::Combined => (Some(made.log(0, "log", owner)?), None),
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
-        let directory = Arc::new(LogDirectory::temporary(random_uuid().unwrap()).unwrap());
+        let directory = Arc::new(LogDirectory::temporary(random_uuid).unwrap());
         let logs = directory.path("");
         // Containment by process group needs no cgroup.
         let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory).unwrap();

@@ -20,6 +20,7 @@ mod schedule;
 mod scratch;
 #[cfg(any(fuzzing, test))]
 mod simulator;
+mod sweep;
 mod tail;
 mod window;
 
@@ -36,3 +37,4 @@ pub(crate) use logs::Logs;
 pub(crate) use place::Place;
 pub(crate) use queue::Queue;
 pub(crate) use read::ReadError;
+pub(crate) use sweep::sweep_directories;

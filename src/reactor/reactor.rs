@@ -125,7 +125,7 @@ impl Reactor {
         };
         let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
-            None => LogDirectory::temporary(random_uuid()?)?,
+            None => LogDirectory::temporary(random_uuid)?,
         };
         let launcher = Launcher::new(owner, nurseries, Arc::new(directory))?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for

@@ -11,6 +11,7 @@ use crate::error::{Error, JobError, Result};
 use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
 use crate::job::Contained;
+use crate::log::sweep_directories;
 use crate::reactor::reactor::Reactor;
 use crate::reactor::swept::Swept;
 
@@ -235,9 +236,9 @@ impl Reactor {
         self.launcher.prepare(limits, count)
     }
 
-    /// Removes the cgroups that dead hosts have left behind below the parent that this reactor
-    /// uses. Processes in them are killed, unless their job was
-    /// [detached](crate::Command::detached).
+    /// Removes what dead hosts have left behind: the cgroups below the parent that this reactor
+    /// uses, and the temporary log directories of its user. Processes in the cgroups are killed,
+    /// unless their job was [detached](crate::Command::detached).
     ///
     /// A host counts as dead when the kernel has dropped the lock that its reactor held: each
     /// reactor makes an empty cgroup `jobworker-<uuid>` beside those of its jobs, accessible to its
@@ -248,7 +249,13 @@ impl Reactor {
     /// created are never touched; groups of a host that another process sweeps at the same time are
     /// left to that.
     ///
-    /// Blocks until the killed processes are gone, at most five seconds in all. A group that is not
+    /// A log directory is removed if a reactor without a
+    /// [`Config::log_dir`](crate::Config::log_dir) has made it in [`std::env::temp_dir`], nobody
+    /// holds the lock that the reactor held on it, and it has no log that was to be
+    /// [kept](crate::Command::keep_log), nor one of a detached job.
+    ///
+    /// Blocks until the killed processes are gone, at most five seconds in all, and while logs are
+    /// removed, which ends after the first log beyond one second. A group that is not
     /// empty by then, or that cannot be removed, is one of the [errors](Swept::errors), does not
     /// prevent the removal of the others, and is left for the next sweep.
     ///
@@ -257,7 +264,8 @@ impl Reactor {
     ///
     /// let mut reactor = Reactor::new()?;
     /// let swept = reactor.sweep();
-    /// println!("removed {} cgroups of dead hosts", swept.cgroups.len());
+    /// let (cgroups, log_dirs) = (swept.cgroups.len(), swept.log_dirs.len());
+    /// println!("removed {cgroups} cgroups and {log_dirs} log directories");
     /// for error in &swept.errors {
     ///     eprintln!("{error}");
     /// }
@@ -269,6 +277,7 @@ impl Reactor {
         if let Some(owner) = self.launcher.owner() {
             sweep(owner, &mut |removed| swept.cgroup(removed));
         }
+        sweep_directories(&mut |removed| swept.log_dir(removed));
         swept
     }
 

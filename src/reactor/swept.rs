@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct Swept {
     /// The cgroups that were removed.
     pub cgroups: Vec<PathBuf>,
+    /// The log directories that were removed.
+    pub log_dirs: Vec<PathBuf>,
     /// Why others were not, one error for each.
     pub errors: Vec<Error>,
 }
@@ -21,6 +23,13 @@ impl Swept {
     pub(super) fn cgroup(&mut self, removed: Result<PathBuf>) {
         match removed {
             Ok(path) => self.cgroups.push(path),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    pub(super) fn log_dir(&mut self, removed: Result<PathBuf>) {
+        match removed {
+            Ok(path) => self.log_dirs.push(path),
             Err(error) => self.errors.push(error),
         }
     }

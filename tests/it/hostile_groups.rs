@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 
-use jobworker::{Config, LimitValue, Limits, Position, Reactor, Token};
+use jobworker::{
+    Config, Containment, Error, Exit, LimitValue, Limits, Output, Position, Reactor, SystemError,
+    Token,
+};
 use rustix::fs::{FlockOperation, XattrFlags, flock, setxattr};
 
 use crate::support::{
@@ -183,7 +186,7 @@ fn low_a_host_killed_amid_spawns_leaves_no_group_that_is_not_swept() {
     if let Some((mut reactor, place)) = as_host() {
         let _ = fs::remove_dir_all(place.dir.path());
         let mut command = sh("sleep 1000");
-        command.output(jobworker::Output::Null);
+        command.output(Output::Null);
         for number in 0.. {
             reactor.prepare(&Limits::new(), 3).unwrap();
             let job = reactor.spawn(&command, Token(0)).unwrap();
@@ -429,4 +432,133 @@ fn m6_the_number_of_groups_can_be_changed_and_stays_as_it_was_set() {
         world.finish(job);
         world.reactor.remove(job).unwrap();
     }
+}
+
+/// The log directories that reactors have made in a directory.
+fn log_dirs(parent: &Path) -> Vec<PathBuf> {
+    let mut found = directories(parent);
+    found.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("jobworker-logs-"));
+    found.sort();
+    found
+}
+
+/// A configuration for jobs in process groups, whose logs are in the default place.
+fn without_cgroups() -> Config {
+    let mut config = Config::new();
+    config.containment(Containment::ProcessGroup);
+    config
+}
+
+#[test]
+fn low_log_directories_of_dead_hosts_are_swept_unless_a_log_was_to_be_kept() {
+    const TEST: &str = "low_log_directories_of_dead_hosts_are_swept_unless_a_log_was_to_be_kept";
+    const KIND: &str = "JOBWORKER_TEST_KIND";
+    if let Some(kind) = std::env::var_os(KIND) {
+        let mut reactor = Reactor::with_config(&without_cgroups()).unwrap();
+        if kind == "sweeper" {
+            let swept = reactor.sweep();
+            assert!(swept.errors.is_empty() && !swept.log_dirs.is_empty(), "{swept:?}");
+            return;
+        }
+        let mut command = sh("echo something");
+        command.keep_log(kind == "kept").detached(kind == "detached");
+        for _ in 0..3 {
+            let job = reactor.spawn(&command, Token(0)).unwrap();
+            reactor.wait(job).unwrap();
+        }
+        println!("ready");
+        loop {
+            thread::park();
+        }
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let of_kind = |kind: &str| {
+        let mut host = host(&["env"], TEST, Path::new(""));
+        host.env(KIND, kind).env("TMPDIR", temp.path());
+        host
+    };
+    let mut expected = Vec::new();
+    for kind in ["plain", "kept", "detached"] {
+        let before = log_dirs(temp.path());
+        kill_when_ready(of_kind(kind));
+        let mut made = log_dirs(temp.path());
+        made.retain(|path| !before.contains(path));
+        assert_eq!(made.len(), 1);
+        if kind != "plain" {
+            expected.append(&mut made);
+        }
+    }
+    expected.sort();
+    // What looks different is somebody else's.
+    let foreign = temp.path().join("jobworker-logs-6f1b7e52-2a0c-4c5e-9d0a-3f1f0c9c2b11");
+    fs::create_dir(&foreign).unwrap();
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o755)).unwrap();
+    let named = temp.path().join("jobworker-logs-mine");
+    fs::create_dir(&named).unwrap();
+    fs::set_permissions(&named, fs::Permissions::from_mode(0o700)).unwrap();
+    // A host that lives.
+    let mut living = of_kind("plain").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(living.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("ready")));
+    expected.extend([foreign, named]);
+    let known = expected.clone();
+    expected.extend(log_dirs(temp.path()).into_iter().filter(|path| {
+        !known.contains(path)
+            && fs::File::open(path)
+                .is_ok_and(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive).is_err())
+    }));
+    assert_eq!(expected.len(), 5, "two kept, two of others, one of the living");
+    expected.sort();
+
+    assert!(of_kind("sweeper").status().unwrap().success());
+    assert_eq!(log_dirs(temp.path()), expected);
+    living.kill().unwrap();
+    living.wait().unwrap();
+    // Logs that were kept may be removed at any time, and nothing is left then.
+    for dir in log_dirs(temp.path()) {
+        for log in fs::read_dir(dir).unwrap().flatten() {
+            if log.file_name().to_str().unwrap().ends_with("log") {
+                fs::remove_file(log.path()).unwrap();
+            }
+        }
+    }
+    assert!(of_kind("sweeper").status().unwrap().success());
+    assert_eq!(log_dirs(temp.path()).len(), 2, "only those of others");
+}
+
+#[test]
+fn low_a_relative_directory_for_temporary_files_is_found_from_any_working_directory() {
+    let elsewhere = "cd /tmp && TMPDIR=. exec \"$0\" \"$@\"";
+    if !alone!("sh", "-c", elsewhere) {
+        return;
+    }
+    let mut reactor = Reactor::with_config(&without_cgroups()).unwrap();
+    std::env::set_current_dir("/").unwrap();
+    let job = reactor.spawn(&sh("echo here"), Token(0)).unwrap();
+    reactor.wait(job).unwrap();
+    let log = reactor.status(job).unwrap().output.unwrap();
+    assert!(log.is_absolute(), "{}", log.display());
+    assert_eq!(fs::read_to_string(&log).unwrap(), "here\n");
+    drop(reactor);
+    assert!(!log.parent().unwrap().exists());
+}
+
+#[test]
+fn low_a_log_directory_that_was_removed_is_named_with_a_remedy() {
+    let mut reactor = Reactor::with_config(&without_cgroups()).unwrap();
+    let running = reactor.spawn(&sh("read line"), Token(0)).unwrap();
+    let log = reactor.status(running).unwrap().output.unwrap();
+    let dir = log.parent().unwrap();
+    fs::remove_dir_all(dir).unwrap();
+    for keep in [false, true] {
+        let error = reactor.spawn(sh("true").keep_log(keep), Token(0)).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::System(SystemError::LogDirectory { .. })), "{text}");
+        for part in [dir.to_str().unwrap(), "was removed", "Config::log_dir"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    // What needs no log is started.
+    let job = reactor.spawn(sh("exit 3").output(Output::Null), Token(0)).unwrap();
+    assert_eq!(reactor.wait(job).unwrap().exit, Exit::Code(3));
 }
