@@ -9,10 +9,10 @@ use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 
 use jobworker::{
-    Config, Containment, Error, Exit, LimitValue, Limits, Output, Position, Reactor, SystemError,
-    Token,
+    Capabilities, Config, Containment, Error, Exit, LimitValue, Limits, Output, Position, Reactor,
+    SystemError, Token,
 };
-use rustix::fs::{FlockOperation, XattrFlags, flock, setxattr};
+use rustix::fs::{FlockOperation, Gid, Uid, XattrFlags, chown, flock, setxattr};
 
 use crate::support::{
     PATIENCE, Place, World, alone, await_exit, cgroup_mount, directories, end_group, is_alive,
@@ -561,4 +561,100 @@ fn low_a_log_directory_that_was_removed_is_named_with_a_remedy() {
     // What needs no log is started.
     let job = reactor.spawn(sh("exit 3").output(Output::Null), Token(0)).unwrap();
     assert_eq!(reactor.wait(job).unwrap().exit, Exit::Code(3));
+}
+
+/// What a reactor with this configuration says when there can be none.
+#[track_caller]
+fn refusal(config: &Config) -> String {
+    match Reactor::with_config(config) {
+        Err(error @ Error::System(SystemError::NoCgroup { .. })) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn low_a_cgroup_tree_that_is_mounted_read_only_is_named_as_that() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a mount needs root");
+        return;
+    }
+    if !alone!("unshare", "--mount") {
+        return;
+    }
+    let place = Place::new();
+    let Some(mount) = cgroup_mount() else { return };
+    let remount = |how: &str| {
+        let status = Process::new("mount").args(["-o", how]).arg(&mount).status().unwrap();
+        assert!(status.success());
+    };
+    remount("remount,bind,ro");
+    let mut by_default = Config::new();
+    by_default.log_dir(place.logs());
+    for config in [by_default, place.config()] {
+        let text = refusal(&config);
+        assert!(text.contains("read-only") && text.contains("writable-cgroups"), "{text}");
+        assert!(!text.contains("run as root"), "{text}");
+        let report = Capabilities::probe_with(&config);
+        assert!(!report.can_run_jobs() && report.to_string().contains("read-only"), "{report}");
+    }
+    remount("remount,bind,rw");
+}
+
+#[test]
+fn low_a_host_without_proc_is_told_what_is_missing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a mount needs root");
+        return;
+    }
+    if !alone!("unshare", "--mount") {
+        return;
+    }
+    let place = Place::new();
+    let mut by_default = Config::new();
+    by_default.log_dir(place.logs());
+    let explicit = place.config();
+    let run = |program: &str, args: &[&str]| {
+        assert!(Process::new(program).args(args).status().unwrap().success());
+    };
+    run("mount", &["-t", "tmpfs", "none", "/proc"]);
+    let text = refusal(&by_default);
+    // Who names a cgroup needs no /proc.
+    let found = place.cgroup.as_ref().map(|_| Reactor::with_config(&explicit).map(drop));
+    run("umount", &["/proc"]);
+    assert!(text.contains("/proc/self/mountinfo") && text.contains("mount the proc"), "{text}");
+    if let Some(found) = found {
+        found.unwrap();
+    }
+}
+
+#[test]
+fn low_a_host_outside_of_its_delegated_subtree_is_told_so() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can give up privileges");
+        return;
+    }
+    let place = Place::new();
+    let Some(delegated) = place.cgroup.clone() else { return };
+    let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
+    for path in [place.dir.path(), &place.logs(), &delegated, &delegated.join("cgroup.procs")] {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+    let config = place.config();
+    // To the kernel, ids belong to a thread: this one gives up its own.
+    let unprivileged = thread::spawn(move || {
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        refusal(&config)
+    });
+    let text = unprivileged.join().unwrap();
+    let own = own_cgroup();
+    for part in ["the host runs in", own.to_str().unwrap(), "outside of", "cgroup.procs", "Start"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(text.contains(delegated.to_str().unwrap()) && !text.contains("probe"), "{text}");
+    assert_eq!(directories(&delegated).len() + markers(&delegated).len(), 0);
 }
