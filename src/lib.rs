@@ -139,12 +139,12 @@ pub use crate::error::{
 };
 pub use crate::event::{
     CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
-    PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Usage,
+    PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Swept, Usage,
 };
 pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::Containment;
 pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
-pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Swept, Verdict};
+pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 
 mod cgroup;
 mod command;

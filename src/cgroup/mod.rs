@@ -17,7 +17,7 @@ pub(crate) use group::Group;
 pub(crate) use mark::Mark;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
-pub(crate) use sweep::sweep;
+pub(crate) use sweep::{Progress, Sweep};
 pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 #[cfg(any(fuzzing, test))]
 pub(crate) use tree::{parse_mount_point, unescape};

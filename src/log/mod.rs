@@ -37,4 +37,4 @@ pub(crate) use logs::Logs;
 pub(crate) use place::Place;
 pub(crate) use queue::Queue;
 pub(crate) use read::ReadError;
-pub(crate) use sweep::sweep_directories;
+pub(crate) use sweep::DirectorySweep;

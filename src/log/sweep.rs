@@ -1,17 +1,17 @@
-//! Owns the sweep of log directories that dead hosts have left behind.
+//! Owns [`DirectorySweep`]: the removal of log directories that dead hosts have left behind, step
+//! by step.
 //!
 //! Invariant: a directory is swept only if a host of this user has made it in the directory for
-//! temporary files, nobody holds its lock, and no log in it was to outlive that host. Knows nothing
-//! of jobs.
+//! temporary files, nobody holds its lock, and no log in it was to outlive that host. A step makes
+//! a bounded number of calls. Knows nothing of jobs or the loop.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, fstat, lstat, openat, statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, lstat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -19,35 +19,87 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::log::directory::{KEEP, PREFIX, lock, temporary_parent};
 
-/// How long one sweep may take for the directories: what is not removed by then is left for the
-/// next one.
-const TIME: Duration = Duration::from_secs(1);
+/// A sweep of log directories that is going on. Dropping it gives all locks back; the next sweep
+/// does the rest.
+#[derive(Debug)]
+pub(crate) struct DirectorySweep {
+    /// What is still to be searched.
+    entries: fs::ReadDir,
+    /// The one that is swept now.
+    current: Option<Current>,
+}
 
-/// Removes the log directories of dead hosts, and tells each that was removed or could not be; see
-/// [`Reactor::sweep`](crate::Reactor::sweep).
-pub(crate) fn sweep_directories(tell: &mut dyn FnMut(Result<PathBuf>)) {
-    let until = Instant::now() + TIME;
-    let parent = match temporary_parent() {
-        Ok(parent) => parent,
-        Err(error) => return tell(Err(error)),
-    };
-    let entries = match fs::read_dir(&parent) {
-        Ok(entries) => entries,
-        Err(cause) => return tell(Err(Error::path("list", parent)(cause))),
-    };
-    for entry in entries.flatten() {
+/// A directory of a dead host.
+#[derive(Debug)]
+struct Current {
+    path: PathBuf,
+    /// Open and locked.
+    dir: OwnedFd,
+    logs: fs::ReadDir,
+}
+
+impl DirectorySweep {
+    /// Begins to sweep the system's directory for temporary files.
+    pub(crate) fn begin() -> Result<Self> {
+        let parent = temporary_parent()?;
+        let entries = fs::read_dir(&parent).map_err(Error::path("list", parent))?;
+        Ok(Self { entries, current: None })
+    }
+
+    /// Does the next piece, and tells of each directory that was removed or could not be; `false`
+    /// once it is done.
+    pub(crate) fn step(&mut self, tell: &mut dyn FnMut(Result<PathBuf>)) -> bool {
+        if let Some(mut current) = self.current.take() {
+            match current.remove_next() {
+                Ok(true) => self.current = Some(current),
+                Ok(false) => tell(Ok(current.path)),
+                Err(cause) => tell(Err(Error::path("remove log directory", current.path)(cause))),
+            }
+            return true;
+        }
+        let Some(entry) = self.entries.next() else { return false };
+        // Others come and go in this directory.
+        let Ok(entry) = entry else { return true };
         let path = entry.path();
-        if !is_ours(&entry.file_name(), &path) {
-            continue;
+        if is_ours(&entry.file_name(), &path) {
+            match Current::begin(&path) {
+                Ok(current) => self.current = current,
+                Err(cause) => tell(Err(Error::path("examine log directory", path)(cause))),
+            }
         }
-        match remove(&path, until) {
-            Ok(true) => tell(Ok(path)),
-            Ok(false) => {}
-            Err(cause) => tell(Err(Error::path("remove log directory", path)(cause))),
+        true
+    }
+}
+
+impl Current {
+    /// Locks a directory; `None` when it is in use, or is to be kept.
+    fn begin(path: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir: OwnedFd = match openat(CWD, path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened?,
+        };
+        if !is_private(&fstat(&dir)?) || !lock(&dir, path)? || holds_kept_log(&dir, path)? {
+            return Ok(None);
         }
-        if Instant::now() >= until {
-            return;
+        let logs = fs::read_dir(path)?;
+        Ok(Some(Self { path: path.to_owned(), dir, logs }))
+    }
+
+    /// Removes one log, or the directory once it is empty; `true` if there is more.
+    fn remove_next(&mut self) -> io::Result<bool> {
+        let Some(log) = self.logs.next() else {
+            fs::remove_dir(&self.path)?;
+            return Ok(false);
+        };
+        let name = log?.file_name();
+        match unlinkat(&self.dir, &name, AtFlags::empty()) {
+            // A job of this user may have put an empty directory in the place of its log.
+            Err(Errno::ISDIR) => unlinkat(&self.dir, &name, AtFlags::REMOVEDIR)?,
+            Err(Errno::NOENT) => {}
+            removed => removed?,
         }
+        Ok(true)
     }
 }
 
@@ -58,7 +110,7 @@ fn is_ours(name: &OsStr, path: &Path) -> bool {
         && lstat(path).is_ok_and(|stat| is_private(&stat))
 }
 
-fn is_private(stat: &rustix::fs::Stat) -> bool {
+fn is_private(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
         && stat.st_uid == rustix::process::geteuid().as_raw()
         && stat.st_mode & 0o7777 == 0o700
@@ -71,40 +123,5 @@ fn holds_kept_log(dir: &OwnedFd, path: &Path) -> io::Result<bool> {
         found => drop(found?),
     }
     // Its user may have removed all logs since.
-    let names = fs::read_dir(path)?;
-    Ok(!names.into_iter().flatten().all(|entry| entry.file_name() == KEEP))
-}
-
-/// Removes a directory with its logs; `false` when it is in use, or is to be kept.
-fn remove(path: &Path, until: Instant) -> io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir: OwnedFd = match openat(CWD, path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(false),
-        opened => opened?,
-    };
-    if !is_private(&fstat(&dir)?) || !lock(&dir, path)? {
-        return Ok(false);
-    }
-    if holds_kept_log(&dir, path)? {
-        return Ok(false);
-    }
-    let mut listed = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(dir.as_fd(), listed.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if [c".", c".."].contains(&name) {
-            continue;
-        }
-        // A job of this user may have put an empty directory in the place of its log.
-        match unlinkat(&dir, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => unlinkat(&dir, name, AtFlags::REMOVEDIR)?,
-            removed => removed?,
-        }
-        if Instant::now() >= until {
-            return Ok(false);
-        }
-    }
-    fs::remove_dir(path)?;
-    Ok(true)
+    Ok(!fs::read_dir(path)?.flatten().all(|entry| entry.file_name() == KEEP))
 }

@@ -7,10 +7,9 @@ mod config;
 mod nested;
 mod reactor;
 mod resources;
-mod swept;
+mod sweeping;
 mod system_pressure;
 
 pub use capabilities::{Capabilities, Check, Verdict};
 pub use config::Config;
 pub use reactor::{Census, Reactor};
-pub use swept::Swept;

@@ -27,6 +27,7 @@ use crate::log::{
     Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
 };
 use crate::reactor::config::Config;
+use crate::reactor::sweeping::Sweeping;
 use crate::reactor::system_pressure::SystemPressure;
 use crate::sys::{Nurseries, random_uuid};
 
@@ -93,6 +94,7 @@ pub struct Reactor {
     pub(super) jobs: Registry<Linux>,
     pub(super) launcher: Arc<Launcher>,
     pub(super) system_pressure: SystemPressure,
+    pub(super) sweeping: Sweeping,
     /// Empty between turns; kept to reuse its memory.
     notices: Vec<Notice>,
 }
@@ -137,6 +139,7 @@ impl Reactor {
             jobs: Registry::new(),
             launcher: Arc::new(launcher),
             system_pressure: SystemPressure::default(),
+            sweeping: Sweeping::default(),
             notices: Vec::new(),
         })
     }
@@ -259,6 +262,10 @@ impl Reactor {
                         system.queue.push(event);
                     }
                 }
+                Source::Sweep => {
+                    let Linux { driver, queue, .. } = system;
+                    self.sweeping.ready(registration, self.launcher.owner(), driver, queue);
+                }
                 Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
             },
             Notice::Changed(Source::Log(log)) => system.logs.changed(log),
@@ -267,9 +274,9 @@ impl Reactor {
             }
             Notice::Changed(Source::Job(job, source))
             | Notice::WatchLost(Source::Job(job, source)) => jobs.changed(job, source, system),
-            Notice::Changed(Source::SystemPressure(_))
-            | Notice::WatchLost(Source::SystemPressure(_)) => {
-                unreachable!("a trigger is registered, not watched")
+            Notice::Changed(Source::SystemPressure(_) | Source::Sweep)
+            | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep) => {
+                unreachable!("it is registered, not watched")
             }
             Notice::Overflow => {
                 system.logs.everything_changed();
@@ -831,8 +838,8 @@ pub struct Census {
     pub tails: usize,
     /// Inotify watches.
     pub watches: usize,
-    /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds and
-    /// pressure triggers.
+    /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds,
+    /// pressure triggers, and what a sweep waits for.
     pub sources: usize,
 }
 

@@ -5,15 +5,13 @@
 
 use std::io;
 
-use crate::cgroup::{Group, sweep};
+use crate::cgroup::Group;
 use crate::command::Limits;
 use crate::error::{Error, JobError, Result};
 use crate::event::{Pressure, Stall, Stallable, Stats};
 use crate::id::{JobId, Token};
 use crate::job::Contained;
-use crate::log::sweep_directories;
 use crate::reactor::reactor::Reactor;
-use crate::reactor::swept::Swept;
 
 impl Reactor {
     /// Changes the given limits of a running job, and leaves all others as they are.
@@ -254,31 +252,40 @@ impl Reactor {
     /// holds the lock that the reactor held on it, and it has no log that was to be
     /// [kept](crate::Command::keep_log), nor one of a detached job.
     ///
-    /// Blocks until the killed processes are gone, at most five seconds in all, and while logs are
-    /// removed, which ends after the first log beyond one second. A group that is not
-    /// empty by then, or that cannot be removed, is one of the [errors](Swept::errors), does not
-    /// prevent the removal of the others, and is left for the next sweep.
+    /// Returns at once. The work is done in the polls that follow, at most about a millisecond of
+    /// it in each, and [`Event::Swept`](crate::Event::Swept) reports what was removed. Killed
+    /// processes may take five seconds to die. What cannot be removed is one of the
+    /// [errors](crate::Swept::errors), does not prevent the removal of the rest, and is left for
+    /// the next sweep. A sweep that is asked for during another begins when that is done.
     ///
     /// ```
-    /// use jobworker::Reactor;
+    /// use jobworker::{Event, Events, Reactor, Token};
     ///
     /// let mut reactor = Reactor::new()?;
-    /// let swept = reactor.sweep();
-    /// let (cgroups, log_dirs) = (swept.cgroups.len(), swept.log_dirs.len());
-    /// println!("removed {cgroups} cgroups and {log_dirs} log directories");
+    /// reactor.sweep(Token(1))?;
+    /// let mut events = Events::with_capacity(64);
+    /// let swept = 'sweep: loop {
+    ///     reactor.poll(&mut events, None)?;
+    ///     for event in &events {
+    ///         if let Event::Swept { swept, .. } = event {
+    ///             break 'sweep swept.clone();
+    ///         }
+    ///     }
+    /// };
+    /// println!("removed {} cgroups of dead hosts", swept.cgroups.len());
     /// for error in &swept.errors {
     ///     eprintln!("{error}");
     /// }
     /// # Ok::<(), jobworker::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) (`Path` when the cgroup parent or the directory for
+    /// temporary files cannot be listed, `Loop` when a timer cannot be created or registered).
     #[doc(alias = "flock")]
-    pub fn sweep(&mut self) -> Swept {
-        let mut swept = Swept::default();
-        if let Some(owner) = self.launcher.owner() {
-            sweep(owner, &mut |removed| swept.cgroup(removed));
-        }
-        sweep_directories(&mut |removed| swept.log_dir(removed));
-        swept
+    pub fn sweep(&mut self, token: Token) -> Result<()> {
+        self.sweeping.begin(token, self.launcher.owner(), &mut self.system.driver)?;
+        self.tell_host()
     }
 
     /// The cgroup of a job that is not finished.

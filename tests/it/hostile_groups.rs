@@ -7,16 +7,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use jobworker::{
-    Capabilities, Config, Containment, Error, Exit, LimitValue, Limits, Output, Position, Reactor,
-    SystemError, Token,
+    Capabilities, Config, Containment, Error, Event, Exit, LimitValue, Limits, Output, Position,
+    Reactor, SystemError, Token,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Gid, Uid, XattrFlags, chown, flock, setxattr};
 
 use crate::support::{
     PATIENCE, Place, World, alone, await_exit, cgroup_mount, directories, end_group, is_alive,
-    markers, members, pidfd, rounds, sh, skip_outside_vm,
+    markers, members, pidfd, rounds, sh, skip_outside_vm, sweep,
 };
 
 /// The cgroup that a host of its own is to use; set in the process that is that host.
@@ -78,7 +80,7 @@ fn h4_a_host_in_a_pid_namespace_without_a_proc_of_its_own_sweeps_no_jobs_of_the_
     let config = world.place.config();
     let mut other = Reactor::with_config(&config).unwrap();
     for reactor in [&mut world.reactor, &mut other] {
-        let swept = reactor.sweep();
+        let swept = sweep(reactor);
         assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
     }
     assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("populated 1"));
@@ -88,7 +90,7 @@ fn h4_a_host_in_a_pid_namespace_without_a_proc_of_its_own_sweeps_no_jobs_of_the_
 fn h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host() {
     const TEST: &str = "h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host";
     if let Some((mut reactor, _place)) = as_host() {
-        let swept = reactor.sweep();
+        let swept = sweep(&mut reactor);
         assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
         return;
     }
@@ -125,7 +127,7 @@ fn h4_a_reactor_never_sweeps_its_own_jobs_nor_those_of_its_process() {
     let others = other.spawn(&sh("sleep 1000"), Token(0)).unwrap();
     world.reactor.prepare(&Limits::new(), 2).unwrap();
     for reactor in [&mut world.reactor, &mut other] {
-        let swept = reactor.sweep();
+        let swept = sweep(reactor);
         assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
     }
     assert!(is_alive(world.reactor.status(own).unwrap().pid));
@@ -148,14 +150,14 @@ fn h4_a_marker_stays_until_the_group_of_a_detached_job_is_swept() {
     let group = other.status(job).unwrap().cgroup.unwrap();
     drop(other);
     assert_eq!((directories(&above).len(), markers(&above).len()), (1, 2));
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
     assert_eq!((directories(&above).len(), markers(&above).len()), (1, 2));
     let processes: Vec<_> = members(&group).into_iter().map(pidfd).collect();
     fs::write(group.join("cgroup.kill"), "1").unwrap();
     assert!(processes.iter().all(|process| await_exit(process, PATIENCE)));
     world.until("the group is empty", |world| {
-        let swept = world.reactor.sweep();
+        let swept = sweep(&mut world.reactor);
         assert!(swept.errors.is_empty(), "{swept:?}");
         swept.cgroups == std::slice::from_ref(&group)
     });
@@ -173,10 +175,10 @@ fn h4_a_marker_that_cannot_be_found_tells_no_death() {
     let marker = markers(&above).into_iter().find(|path| !own.contains(path)).unwrap();
     fs::remove_dir(marker).unwrap();
     drop(other);
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
     end_group(&group);
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert!(swept.cgroups.is_empty() && swept.errors.is_empty(), "{swept:?}");
 }
 
@@ -207,7 +209,7 @@ fn low_a_host_killed_amid_spawns_leaves_no_group_that_is_not_swept() {
             flock(fs::File::open(marker).unwrap(), FlockOperation::LockExclusive).unwrap();
         }
         let left = directories(&above).len();
-        let swept = world.reactor.sweep();
+        let swept = sweep(&mut world.reactor);
         assert!(swept.errors.is_empty(), "{:?}", swept.errors);
         assert_eq!((swept.cgroups.len(), directories(&above).len()), (left, 0));
         assert_eq!(markers(&above).len(), 1, "that of the sweeper");
@@ -236,11 +238,11 @@ fn low_two_sweeps_at_once_share_the_work() {
         let mut other = Reactor::with_config(&world.place.config()).unwrap();
         let mut expected = directories(&above);
         let (one, two) = thread::scope(|scope| {
-            let other = scope.spawn(|| other.sweep());
-            (world.reactor.sweep(), other.join().unwrap())
+            let other = scope.spawn(|| sweep(&mut other));
+            (sweep(&mut world.reactor), other.join().unwrap())
         });
         assert!(one.errors.is_empty() && two.errors.is_empty(), "{one:?} {two:?}");
-        let mut swept = [one.cgroups, two.cgroups].concat();
+        let mut swept = [&one.cgroups[..], &two.cgroups].concat();
         swept.sort();
         expected.sort();
         assert_eq!(swept, expected, "each once");
@@ -279,12 +281,12 @@ fn low_a_group_that_cannot_be_removed_hides_no_other() {
             .success()
     };
     assert!(mount("mount"));
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert_eq!((swept.cgroups.len(), swept.errors.len()), (4, 1), "{swept:?}");
     assert!(swept.errors[0].to_string().contains(bad.to_str().unwrap()), "{:?}", swept.errors);
     assert_eq!((directories(&above), markers(&above).len()), (vec![bad.clone()], 2));
     assert!(Process::new("umount").arg(bad.join("below")).status().unwrap().success());
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert!(swept.cgroups == [bad] && swept.errors.is_empty(), "{swept:?}");
     assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
 }
@@ -316,7 +318,7 @@ fn low_a_sweep_sleeps_while_the_killed_die() {
         skip_outside_vm("this kernel does not count calls (CONFIG_TASK_IO_ACCOUNTING)");
         return;
     };
-    let swept = world.reactor.sweep();
+    let swept = sweep(&mut world.reactor);
     assert!(swept.cgroups.len() == 1 && swept.errors.is_empty(), "{swept:?}");
     let reads = reads().unwrap() - before;
     // At most one for each notification, of which there is one in 10 ms.
@@ -456,7 +458,7 @@ fn low_log_directories_of_dead_hosts_are_swept_unless_a_log_was_to_be_kept() {
     if let Some(kind) = std::env::var_os(KIND) {
         let mut reactor = Reactor::with_config(&without_cgroups()).unwrap();
         if kind == "sweeper" {
-            let swept = reactor.sweep();
+            let swept = sweep(&mut reactor);
             assert!(swept.errors.is_empty() && !swept.log_dirs.is_empty(), "{swept:?}");
             return;
         }
@@ -657,4 +659,66 @@ fn low_a_host_outside_of_its_delegated_subtree_is_told_so() {
     }
     assert!(text.contains(delegated.to_str().unwrap()) && !text.contains("probe"), "{text}");
     assert_eq!(directories(&delegated).len() + markers(&delegated).len(), 0);
+}
+
+#[test]
+fn low_a_sweep_returns_at_once_and_goes_on_in_turns_whenever_the_descriptor_is_readable() {
+    const TEST: &str =
+        "low_a_sweep_returns_at_once_and_goes_on_in_turns_whenever_the_descriptor_is_readable";
+    if let Some((mut reactor, place)) = as_host() {
+        for _ in 0..200 {
+            reactor.spawn(sh("sleep 1000").output(Output::Null), Token(0)).unwrap();
+        }
+        ready_to_die(&place);
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    leave_jobs(TEST, &above);
+    world.reactor.sweep(Token(1)).unwrap();
+    world.reactor.sweep(Token(2)).unwrap();
+    assert_eq!(directories(&above).len(), 200, "nothing was done within the call");
+    let mut done = Vec::new();
+    let mut turns = 0;
+    while done.len() < 2 {
+        let timeout = PATIENCE.try_into().unwrap();
+        let mut readable = [PollFd::new(&world.reactor, PollFlags::IN)];
+        assert_eq!(poll(&mut readable, Some(&timeout)).unwrap(), 1, "not readable");
+        world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+        turns += 1;
+        for event in &world.events {
+            let Event::Swept { token, swept } = event else { panic!("{event:?}") };
+            assert!(swept.errors.is_empty(), "{swept:?}");
+            done.push((*token, swept.cgroups.len()));
+        }
+    }
+    assert_eq!(done, [(Token(1), 200), (Token(2), 0)]);
+    assert!(turns > 3, "{turns} turns");
+    assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
+    assert_eq!(world.reactor.census().sources, 0);
+}
+
+#[test]
+fn low_a_sweep_that_is_broken_off_leaves_the_rest_to_the_next() {
+    if let Some((mut reactor, place)) = as_host() {
+        for _ in 0..100 {
+            reactor.spawn(sh("sleep 1000").output(Output::Null), Token(0)).unwrap();
+        }
+        ready_to_die(&place);
+    }
+    let Some(mut world) = World::new() else { return };
+    let above = world.place.cgroup.clone().unwrap();
+    leave_jobs("low_a_sweep_that_is_broken_off_leaves_the_rest_to_the_next", &above);
+    let mut other = Reactor::with_config(&world.place.config()).unwrap();
+    other.sweep(Token(1)).unwrap();
+    for _ in 0..3 {
+        other.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+    }
+    // While it holds the locks, nobody else touches these groups.
+    let swept = sweep(&mut world.reactor);
+    assert!(swept.errors.is_empty(), "{swept:?}");
+    drop(other);
+    let left = directories(&above).len();
+    let swept = sweep(&mut world.reactor);
+    assert!(swept.errors.is_empty() && swept.cgroups.len() == left, "{swept:?}");
+    assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
 }

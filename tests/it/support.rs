@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jobworker::{
     Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report,
-    TailId, TailOptions, Token,
+    Swept, TailId, TailOptions, Token,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -395,6 +395,24 @@ impl World {
             cgroups: self.place.cgroup.as_deref().map_or(0, |path| directories(path).len()),
             log_files: fs::read_dir(self.place.logs()).unwrap().count(),
             children: children(),
+        }
+    }
+}
+
+/// Sweeps, and returns what was removed. Other events that come meanwhile are dropped.
+#[track_caller]
+pub(crate) fn sweep(reactor: &mut Reactor) -> Arc<Swept> {
+    reactor.sweep(Token(99)).unwrap_or_else(|error| panic!("{error}"));
+    let mut events = Events::with_capacity(64);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "timed out waiting for a sweep");
+        reactor.poll(&mut events, Some(left)).unwrap_or_else(|error| panic!("{error}"));
+        for event in &events {
+            if let Event::Swept { token: Token(99), swept } = event {
+                return Arc::clone(swept);
+            }
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 /// What [`Reactor::sweep`](crate::Reactor::sweep) has removed, and what it could not.
 #[derive(Debug, Default)]
 #[non_exhaustive]
-#[must_use = "what could not be removed is reported here alone"]
 pub struct Swept {
     /// The cgroups that were removed.
     pub cgroups: Vec<PathBuf>,
@@ -20,14 +19,14 @@ pub struct Swept {
 }
 
 impl Swept {
-    pub(super) fn cgroup(&mut self, removed: Result<PathBuf>) {
+    pub(crate) fn cgroup(&mut self, removed: Result<PathBuf>) {
         match removed {
             Ok(path) => self.cgroups.push(path),
             Err(error) => self.errors.push(error),
         }
     }
 
-    pub(super) fn log_dir(&mut self, removed: Result<PathBuf>) {
+    pub(crate) fn log_dir(&mut self, removed: Result<PathBuf>) {
         match removed {
             Ok(path) => self.log_dirs.push(path),
             Err(error) => self.errors.push(error),
