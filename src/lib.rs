@@ -139,7 +139,7 @@ pub use crate::error::{
 };
 pub use crate::event::{
     CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
-    PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Usage,
+    PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Swept, Usage,
 };
 pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::Containment;
@@ -168,7 +168,7 @@ pub mod simulator {
     pub mod parsers {
         use std::path::PathBuf;
 
-        use crate::cgroup::Owner;
+        use crate::cgroup::Mark;
         use crate::event::Stats;
 
         /// What a group's interface files say, by a function that gives their content.
@@ -191,10 +191,10 @@ pub mod simulator {
             crate::cgroup::unescape(field)
         }
 
-        /// State, process group and start time out of /proc/PID/stat.
-        pub fn stat(content: &[u8]) -> Option<(u8, u32, u64)> {
+        /// State and process group out of /proc/PID/stat.
+        pub fn stat(content: &[u8]) -> Option<(u8, u32)> {
             let stat = crate::sys::Stat::parse(content)?;
-            Some((stat.state, stat.process_group, stat.start_time))
+            Some((stat.state, stat.process_group))
         }
 
         /// The ranges of a list of numbers.
@@ -202,9 +202,9 @@ pub mod simulator {
             crate::command::ranges(list)
         }
 
-        /// The mark of an owner on a group, parsed and printed again.
+        /// The mark on a group, parsed and printed again.
         pub fn owner(mark: &str) -> Option<String> {
-            Owner::parse(mark).map(|(owner, detached)| owner.print(detached))
+            Mark::parse(mark).map(Mark::print)
         }
     }
 }

@@ -4,15 +4,20 @@
 //! Knows nothing of jobs, logs or the loop.
 
 mod group;
+mod mark;
 mod owner;
 mod pool;
+mod sweep;
 mod tree;
 mod trigger;
 mod walk;
 
 pub(crate) use group::Group;
-pub(crate) use owner::{Owner, sweep};
+#[cfg(any(fuzzing, test))]
+pub(crate) use mark::Mark;
+pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
+pub(crate) use sweep::{Progress, Sweep};
 pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 #[cfg(any(fuzzing, test))]
 pub(crate) use tree::{parse_mount_point, unescape};

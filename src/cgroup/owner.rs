@@ -1,152 +1,149 @@
-//! Owns [`Owner`]: who made a cgroup, written on the group itself, and the sweep of groups whose
-//! owner is dead.
+//! Owns [`Owner`]: a host that makes groups, in a way by which others can tell whether it lives.
 //!
-//! Invariant: a group is swept only when its owner is known to be dead: another boot, or the same
-//! boot and the same pid namespace without that process. A group without a mark is not ours and is
-//! never touched.
+//! Invariant: an owner lives as long as the lock on its marker is held, and the kernel drops that
+//! with the last process that has the open file: no pid is ever asked for, so it does not matter
+//! which pid, time, mount or user namespace anybody is in. A group is known to the marker before it
+//! exists, and is marked before it can hold a process. Knows nothing of jobs.
 
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, Mode, OFlags, XattrFlags, fsetxattr, getxattr, openat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat};
+use rustix::io::Errno;
+use uuid::Uuid;
 
 use crate::cgroup::group::Group;
+use crate::cgroup::mark::{Mark, write_making};
 use crate::cgroup::tree::Tree;
 use crate::error::{Error, Result};
-use crate::sys::Stat;
+use crate::sys::random_uuid;
 
-/// The extended attribute that names the owner. cgroup2 has those of users since Linux 5.7.
-const ATTRIBUTE: &str = "user.jobworker.owner";
+/// What the name of a marker begins with; the name of its owner follows.
+const PREFIX: &str = "jobworker-";
 
-/// How long the processes of one swept group may take to die.
-const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many markers may be swept away before they are locked. Each takes a sweep of another host
+/// within the microseconds between two calls.
+const ATTEMPTS: usize = 8;
 
-/// A process, in a way that survives the reuse of its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A host, by the empty cgroup that it makes beside those of its jobs and holds a lock on.
+#[derive(Debug)]
 pub(crate) struct Owner {
-    boot: String,
-    pid_namespace: String,
-    pid: u32,
-    /// When the process started, in clock ticks since the boot.
-    start: u64,
+    tree: Arc<Tree>,
+    name: Uuid,
+    /// The directory of the marker, open and locked. A child of the host that was only forked has
+    /// the same open file, and so keeps the lock.
+    marker: OwnedFd,
+    /// Held while a group is made, because the marker names one at a time.
+    making: Mutex<()>,
+    /// The process that made the marker. One that was forked from it must not remove it.
+    process: u32,
 }
 
 impl Owner {
-    /// This process.
-    pub(crate) fn current() -> Result<Self> {
-        let read = |path: &'static str| fs::read_to_string(path).map_err(Error::path("read", path));
-        let namespace = "/proc/self/ns/pid";
-        let pid_namespace = fs::read_link(namespace).map_err(Error::path("read", namespace))?;
-        let pid = std::process::id();
-        let stat = Stat::of_self().map_err(Error::path("read", "/proc/self/stat"))?;
-        Ok(Self {
-            boot: read("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned(),
-            pid_namespace: pid_namespace.display().to_string(),
-            pid,
-            start: stat.start_time,
-        })
-    }
-
-    /// Marks a group as made by this process. Where the kernel does not support such attributes,
-    /// the group stays unmarked and is never swept.
-    pub(crate) fn mark(&self, group: BorrowedFd<'_>, detached: bool) {
-        let mark = self.print(detached);
-        let _ = fsetxattr(group, ATTRIBUTE, mark.as_bytes(), XattrFlags::empty());
-    }
-
-    /// The owner of a group, and whether the job in it was to outlive that.
-    fn of(group: &Path) -> Option<(Self, bool)> {
-        let mut buffer = [0; 256];
-        let length = getxattr(group, ATTRIBUTE, &mut buffer).ok()?;
-        Self::parse(std::str::from_utf8(buffer.get(..length)?).ok()?)
-    }
-
-    /// The mark on a group, as [`parse`](Self::parse) takes it.
-    pub(crate) fn print(&self, detached: bool) -> String {
-        let kind = if detached { "detached" } else { "attached" };
-        format!("{} {} {} {} {kind}", self.boot, self.pid_namespace, self.pid, self.start)
-    }
-
-    /// The owner that a mark names, and whether the job is detached. Only exactly what
-    /// [`print`](Self::print) writes is accepted, because it decides which processes are killed.
-    pub(crate) fn parse(text: &str) -> Option<(Self, bool)> {
-        let mut words = text.split(' ');
-        let owner = Self {
-            boot: words.next()?.to_owned(),
-            pid_namespace: words.next()?.to_owned(),
-            pid: words.next()?.parse().ok()?,
-            start: words.next()?.parse().ok()?,
-        };
-        let detached = words.next()? == "detached";
-        let complete = !owner.boot.is_empty() && !owner.pid_namespace.is_empty();
-        (complete && owner.print(detached) == text).then_some((owner, detached))
-    }
-
-    /// Whether this owner is known to be dead. `here` is the calling process.
-    fn is_dead(&self, here: &Self) -> bool {
-        if self.boot != here.boot {
-            return true;
-        }
-        if self.pid_namespace != here.pid_namespace {
-            // Its number means nothing here.
-            return false;
-        }
-        // If the file cannot be read, the owner counts as alive.
-        Stat::of(self.pid).is_ok_and(|stat| stat.map(|stat| stat.start_time) != Some(self.start))
-    }
-}
-
-/// Removes the groups of dead owners; see [`Reactor::sweep`](crate::Reactor::sweep).
-pub(crate) fn sweep(tree: &Arc<Tree>, here: &Owner) -> Result<Vec<PathBuf>> {
-    let parent = tree.path();
-    let mut swept = Vec::new();
-    for entry in fs::read_dir(parent).map_err(Error::path("list", parent))? {
-        let Ok(entry) = entry else { continue };
-        let path = entry.path();
-        let Some((owner, detached)) = Owner::of(&path) else { continue };
-        if !owner.is_dead(here) {
-            continue;
-        }
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let group = Group::named(tree, name);
-        if group.populated()? {
-            if detached {
-                continue;
+    /// Makes a marker in `tree` and locks it.
+    pub(crate) fn new(tree: &Arc<Tree>) -> Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let name = random_uuid()?;
+            let path = tree.path().join(marker_name(name));
+            // Nobody else can open it, and so nobody else can hold the lock.
+            mkdirat(tree.dir(), marker_name(name), Mode::RWXU)
+                .map_err(Error::path("create cgroup", &path))?;
+            let locked = lock_marker(tree, name);
+            if !matches!(locked, Ok(Some(_))) {
+                let _ = remove_marker(tree, name);
             }
-            group.kill()?;
-            await_empty(&group)?;
+            if let Some(marker) = locked.map_err(Error::path("lock", &path))? {
+                let (tree, process) = (Arc::clone(tree), std::process::id());
+                return Ok(Self { tree, name, marker, making: Mutex::default(), process });
+            }
         }
-        group.remove()?;
-        swept.push(path);
+        Err(Error::path("lock a cgroup in", tree.path())(Errno::BUSY))
     }
-    Ok(swept)
+
+    /// Where the groups are made.
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// What the owner's marker and the marks on its groups say.
+    pub(super) fn name(&self) -> Uuid {
+        self.name
+    }
+
+    /// Makes a group, with its mark, and opens its directory.
+    pub(crate) fn create(&self, name: String, detached: bool) -> Result<(Group, OwnedFd)> {
+        // The kernel makes one group at a time anyway.
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        // A host that is killed before it has marked the group leaves its name here.
+        write_making(&self.marker, &name);
+        let group = Group::create(&self.tree, name)?;
+        let dir = group.open_dir().inspect_err(|_| drop(group.remove()))?;
+        self.mark(&dir, detached);
+        Ok((group, dir))
+    }
+
+    /// Marks a group as made by this owner.
+    pub(crate) fn mark(&self, group: impl AsFd, detached: bool) {
+        Mark { owner: self.name, detached }.write(group);
+    }
 }
 
-/// Waits, for a bounded time, until a killed group is empty. cgroup.events raises a priority event
-/// when it changes.
-fn await_empty(group: &Group) -> Result<()> {
-    let path = group.path().join("cgroup.events");
-    let events = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(Error::path("watch", &path))?;
-    let until = Instant::now() + DEATH_TIMEOUT;
-    while group.populated()? {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::path("empty cgroup", group.path())(io::Error::from(
-                io::ErrorKind::TimedOut,
-            )));
+impl Drop for Owner {
+    /// Removes the marker, unless a group is left: that of a detached job, which somebody can sweep
+    /// once it is empty.
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
         }
-        let timeout: Option<Timespec> = left.try_into().ok();
-        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::path("watch", path)(errno)),
+        let of_ours = |path: &Path| Mark::of(path).is_some_and(|mark| mark.owner == self.name);
+        let left = std::fs::read_dir(self.tree.path())
+            .and_then(|mut entries| {
+                entries.try_fold(false, |left, entry| Ok(left || of_ours(&entry?.path())))
+            })
+            // Not known: whoever sweeps finds out.
+            .unwrap_or(true);
+        if !left {
+            let _ = remove_marker(&self.tree, self.name);
         }
     }
-    Ok(())
+}
+
+/// The name of an owner's marker.
+pub(super) fn marker_name(owner: Uuid) -> String {
+    format!("{PREFIX}{owner}")
+}
+
+/// The owner of a marker with this name, if it is the name of one.
+pub(super) fn owner_of_marker(name: &str) -> Option<Uuid> {
+    let owner = Uuid::try_parse(name.strip_prefix(PREFIX)?).ok()?;
+    (marker_name(owner) == name).then_some(owner)
+}
+
+/// Opens and locks the marker of an owner; `None` when somebody else holds the lock, or removed it
+/// meanwhile.
+pub(super) fn lock_marker(tree: &Tree, owner: Uuid) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let marker = match openat(tree.dir(), marker_name(owner), flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(None),
+        opened => opened?,
+    };
+    match flock(&marker, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    // Whoever held the lock before may have removed it, and a lock on what is gone means nothing.
+    let opened = fstat(&marker)?;
+    match statat(tree.dir(), marker_name(owner), AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+        found => Ok((found?.st_ino == opened.st_ino).then_some(marker)),
+    }
+}
+
+/// Removes the marker of an owner.
+pub(super) fn remove_marker(tree: &Arc<Tree>, owner: Uuid) -> Result<()> {
+    Group::named(tree, marker_name(owner)).remove()
 }
 
 #[cfg(test)]
@@ -154,41 +151,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_reads_back_as_it_was_written() {
-        let text = "boot pid:[4026531836] 42 1234 detached";
-        let (owner, detached) = Owner::parse(text).unwrap();
-        assert!(detached);
-        assert_eq!((owner.pid, owner.start), (42, 1234));
-        assert_eq!(owner.print(detached), text);
-    }
-
-    #[test]
-    fn what_is_not_exactly_a_mark_names_no_owner() {
-        for text in [
-            "",
-            "boot pid:[1] 42",
-            "boot pid:[1] 42 1234",
-            "boot pid:[1] 42 1234 ",
-            "boot pid:[1] 42 1234 detach",
-            "boot pid:[1] 42 1234 detached more",
-            "boot pid:[1] +42 1234 attached",
-            "boot pid:[1] 042 1234 attached",
-            "  42 1234 attached",
-        ] {
-            assert_eq!(Owner::parse(text), None, "{text:?}");
+    fn only_the_name_of_a_marker_names_an_owner() {
+        let owner = random_uuid().unwrap();
+        assert_eq!(owner_of_marker(&marker_name(owner)), Some(owner));
+        let uuid = owner.to_string();
+        for name in ["jobworker-", "jobworker-test-1-2", uuid.as_str(), ""] {
+            assert_eq!(owner_of_marker(name), None, "{name}");
         }
-    }
-
-    #[test]
-    fn only_a_dead_owner_is_dead() {
-        let here = Owner::current().unwrap();
-        assert!(!here.is_dead(&here));
-        assert!(
-            Owner { start: here.start + 1, ..here.clone() }.is_dead(&here),
-            "the pid was used again"
-        );
-        assert!(Owner { boot: "another".to_owned(), ..here.clone() }.is_dead(&here));
-        let elsewhere = Owner { pid_namespace: "pid:[1]".to_owned(), start: 0, ..here.clone() };
-        assert!(!elsewhere.is_dead(&here), "pids of another namespace say nothing here");
+        assert_eq!(owner_of_marker(&format!("jobworker-{}", owner.simple())), None);
     }
 }

@@ -3,14 +3,10 @@
 //! Invariant: no process was ever in a group of the pool, and each is given out once. Dropping the
 //! pool removes what was not given out.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use crate::cgroup::group::Group;
 use crate::cgroup::owner::Owner;
-use crate::cgroup::tree::Tree;
 use crate::command::Limits;
 use crate::error::Result;
 use crate::sys::random_uuid;
@@ -24,23 +20,16 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Creates groups until there are `count` with these limits, and removes those with others.
-    pub(crate) fn fill(
-        &mut self,
-        tree: &Arc<Tree>,
-        owner: &Owner,
-        limits: &Limits,
-        count: usize,
-    ) -> Result<()> {
-        let settings = tree.require(limits)?;
+    pub(crate) fn fill(&mut self, owner: &Owner, limits: &Limits, count: usize) -> Result<()> {
+        let settings = owner.tree().require_for_new(limits)?;
         if self.limits != *limits {
             self.clear();
             self.limits = limits.clone();
         }
         while self.ready.len() < count {
             let uuid = random_uuid()?;
-            let group = Group::create(tree, uuid.to_string())?;
-            let marked = group.open_dir().map(|dir| owner.mark(dir.as_fd(), false));
-            if let Err(error) = marked.and_then(|()| group.apply(&settings)) {
+            let (group, _) = owner.create(uuid.to_string(), false)?;
+            if let Err(error) = group.apply(&settings) {
                 let _ = group.remove();
                 return Err(error);
             }

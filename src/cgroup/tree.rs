@@ -54,21 +54,25 @@ impl Tree {
     /// cgroup if that was delegated, the root of the tree where that may be written to, otherwise
     /// the host's own cgroup.
     ///
-    /// With a leaf, the host is moved out of its own cgroup first.
+    /// A host that is in `leaf` already counts as being in the one above.
     pub(crate) fn locate(explicit: Option<&Path>, leaf: Option<&str>) -> Result<Self> {
         let path = match explicit {
             Some(path) => path.to_owned(),
             None => {
                 let mount = mount_point()?;
-                let own = own_cgroup(&mount)?;
-                if writable(&mount) && !delegated(&own) { mount } else { own }
+                let own = own_cgroup(&mount, leaf);
+                let to_root = may_write(&mount).is_ok() && !own.as_deref().is_ok_and(delegated);
+                if to_root { mount } else { own? }
             }
         };
-        let tree = Self::open(&path)?;
-        if let Some(leaf) = leaf {
-            move_host(&own_cgroup(&mount_point()?)?, leaf)?;
-        }
-        Ok(tree)
+        Self::open(&path)
+    }
+
+    /// Moves this process into the group `leaf` below its own, unless it is there already.
+    pub(crate) fn move_host(leaf: &str) -> Result<()> {
+        let mount = mount_point()?;
+        let above = own_cgroup(&mount, Some(leaf))?;
+        if own_cgroup(&mount, None)? == above { move_host(&above, leaf) } else { Ok(()) }
     }
 
     fn open(path: &Path) -> Result<Self> {
@@ -100,13 +104,8 @@ impl Tree {
                 kind.trim_end()
             )));
         }
-        if !writable(path) {
-            return Err(refuse(
-                "is not writable for this user: run as root, or let the service manager delegate \
-                 a cgroup (systemd: Delegate=yes)"
-                    .to_owned(),
-            ));
-        }
+        may_write(path).map_err(|errno| refuse(not_writable(errno)))?;
+        check_reach(path)?;
         let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
         let has_memory = AtomicBool::new(lists(&enabled, "memory"));
         Ok(Self { path: path.to_owned(), dir, has_memory, accounts: AtomicBool::new(false) })
@@ -141,7 +140,16 @@ impl Tree {
     /// A controller that the children do not have is enabled on the way down from the lowest cgroup
     /// that has it: no further up, and for no other cgroup.
     pub(crate) fn require(&self, limits: &Limits) -> Result<Settings> {
-        let mut settings = limits.check()?;
+        self.enable_for(limits.check()?)
+    }
+
+    /// Like [`require`](Self::require), with the limits that a new group has by default.
+    pub(crate) fn require_for_new(&self, limits: &Limits) -> Result<Settings> {
+        self.enable_for(limits.check_for_new()?)
+    }
+
+    /// Enables the controllers of these limits, and makes sure that they have an effect.
+    fn enable_for(&self, mut settings: Vec<Setting>) -> Result<Settings> {
         let mut enabled = None;
         for setting in settings.iter().filter(|setting| setting.controller() != "cgroup") {
             let enabled = match &mut enabled {
@@ -281,24 +289,47 @@ fn is_cgroup2(file: impl AsFd) -> rustix::io::Result<bool> {
     Ok(magic == CGROUP2_MAGIC)
 }
 
+/// What /proc says of this process.
+fn read_proc(path: &'static str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let reason = format!(
+                "there is no {path}, by which to find it: mount the proc file system at /proc"
+            );
+            SystemError::NoCgroup { reason }.into()
+        }
+        _ => Error::path("read", path)(error),
+    })
+}
+
 /// Where cgroup2 is mounted, from /proc/self/mountinfo.
 fn mount_point() -> Result<PathBuf> {
-    let path = "/proc/self/mountinfo";
-    let table = fs::read(path).map_err(Error::path("read", path))?;
+    let table = read_proc("/proc/self/mountinfo")?;
     parse_mount_point(&table).ok_or_else(|| {
         SystemError::NoCgroup { reason: "no cgroup2 file system is mounted".to_owned() }.into()
     })
 }
 
 /// The host's own cgroup, from /proc/self/cgroup, where it is relative to the root of the mount.
-fn own_cgroup(mount: &Path) -> Result<PathBuf> {
+///
+/// If that is `leaf`, into which the host was moved by an earlier reactor, the one above it.
+fn own_cgroup(mount: &Path, leaf: Option<&str>) -> Result<PathBuf> {
     let path = "/proc/self/cgroup";
-    let table = fs::read(path).map_err(Error::path("read", path))?;
+    let table = read_proc(path)?;
     let own = table
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::/"))
         .ok_or_else(|| SystemError::NoCgroup { reason: format!("{path} names no cgroup v2") })?;
-    Ok(mount.join(OsString::from_vec(own.to_vec())))
+    // The root itself is an empty path, which would leave a slash behind.
+    let own = match own {
+        [] => mount.to_owned(),
+        own => mount.join(OsString::from_vec(own.to_vec())),
+    };
+    // A group that was handed over to the host was not made by it, whatever its name.
+    let in_leaf = own != mount
+        && leaf.is_some_and(|leaf| own.file_name().is_some_and(|name| name == leaf))
+        && !delegated(&own);
+    Ok(own.parent().filter(|_| in_leaf).map_or_else(|| own.clone(), Path::to_owned))
 }
 
 /// Whether the service manager has handed this cgroup over: systemd says so in an extended
@@ -311,12 +342,8 @@ fn delegated(cgroup: &Path) -> bool {
     })
 }
 
-/// Moves this process into the group `leaf` below its own, unless it is in a group of that name
-/// already.
+/// Moves this process into the group `leaf` below `own`.
 fn move_host(own: &Path, leaf: &str) -> Result<()> {
-    if own.file_name().is_some_and(|name| name == leaf) {
-        return Ok(());
-    }
     if leaf.is_empty() || leaf.contains('/') || leaf.starts_with('.') {
         return Err(SystemError::NoCgroup {
             reason: format!("{leaf:?} is not a name for the host's cgroup"),
@@ -366,12 +393,66 @@ pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     }
 }
 
-fn writable(path: &Path) -> bool {
-    let access = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
-    // CLONE_INTO_CGROUP checks cgroup.procs of the common ancestor as well; older kernels lack
-    // faccessat2.
-    let may = |path: &Path| matches!(access(path), Ok(()) | Err(Errno::NOSYS));
-    may(path) && may(&path.join("cgroup.procs"))
+/// Whether groups can be made in a cgroup, and processes moved within it.
+fn may_write(path: &Path) -> rustix::io::Result<()> {
+    may_write_file(path)?;
+    may_write_file(&path.join("cgroup.procs"))
+}
+
+fn may_write_file(path: &Path) -> rustix::io::Result<()> {
+    match accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
+        // Kernels before 5.8 lack the call; if it matters, making a group fails.
+        Err(Errno::NOSYS) => Ok(()),
+        access => access,
+    }
+}
+
+/// Why a cgroup cannot hold jobs, and what to do about it.
+fn not_writable(errno: Errno) -> String {
+    match errno {
+        Errno::ROFS => {
+            "is mounted read-only, as it is in most containers: start the container with a \
+             writable one (Docker from 28 on: --security-opt writable-cgroups=true; Podman: \
+             --security-opt unmask=/sys/fs/cgroup; Kubernetes and others: privileged)"
+        }
+        _ if rustix::process::geteuid().is_root() => {
+            "is not writable even for root here: it may belong to a user outside of this user \
+             namespace, or a security module may forbid it"
+        }
+        _ => {
+            "is not writable for this user: run as root, or let the service manager delegate a \
+             cgroup (systemd: Delegate=yes)"
+        }
+    }
+    .to_owned()
+}
+
+/// Checks that a process can be cloned from the host's own cgroup into one below `path`.
+///
+/// To the kernel that is a move, for which it demands write access to cgroup.procs of their common
+/// ancestor. It refuses this only when a process is cloned, with EACCES.
+fn check_reach(path: &Path) -> Result<()> {
+    // Without /proc, or from outside of the namespace, the clone decides.
+    let Ok(own) = mount_point().and_then(|mount| own_cgroup(&mount, None)) else { return Ok(()) };
+    let Some(common) = own.ancestors().find(|ancestor| path.starts_with(ancestor)) else {
+        return Ok(());
+    };
+    let procs = common.join("cgroup.procs");
+    match may_write_file(&procs) {
+        Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => {
+            let reason = format!(
+                "the host runs in {}, outside of {}, and starting a process there takes write \
+                 access to {} ({errno}). Start the host in that cgroup, or in one below it \
+                 (systemd: as the service that has Delegate=yes, or by systemd-run --user --scope \
+                 -p Delegate=yes)",
+                own.display(),
+                path.display(),
+                procs.display()
+            );
+            Err(SystemError::NoCgroup { reason }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The version 1 hierarchies that are mounted as well, by their options.

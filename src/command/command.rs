@@ -291,7 +291,9 @@ impl Command {
         self
     }
 
-    /// Leaves the log file on disk when the job is removed or the reactor is dropped.
+    /// Leaves the log file on disk when the job is removed or the reactor is dropped. Unless
+    /// [`Config::log_dir`](crate::Config::log_dir) is set, an empty file `.keep` beside it records
+    /// that, for [`Reactor::sweep`](crate::Reactor::sweep).
     pub fn keep_log(&mut self, keep: bool) -> &mut Self {
         self.keep_log = keep;
         self

@@ -43,6 +43,12 @@ impl Setting {
         Self { file: file.into(), row, value, needs, optional: true }
     }
 
+    /// A limit that a job has unless its command says otherwise.
+    pub(crate) fn by_default(file: &'static str, most: u32) -> Self {
+        let value = LimitValue::Count(Some(most));
+        Self { file: file.into(), row: None, value, needs: LimitFile::needs(file), optional: true }
+    }
+
     /// The interface file inside of the group.
     pub(crate) fn file(&self) -> &str {
         &self.file
@@ -58,8 +64,8 @@ impl Setting {
         self.needs
     }
 
-    /// Whether the limit only comes along with another one: where the kernel does not have the
-    /// file, there is nothing to set.
+    /// Whether nobody has asked for the limit itself: where the kernel does not have the file,
+    /// there is nothing to set.
     pub(crate) fn is_optional(&self) -> bool {
         self.optional
     }

@@ -15,3 +15,4 @@ pub use waker::Waker;
 pub(crate) use driver::{Driver, Readiness, Wait};
 pub(crate) use inotify::Watching;
 pub(crate) use source::{JobSource, Notice, Registration, Source};
+pub(crate) use timer::Timer;

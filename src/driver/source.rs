@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Job(Key, JobSource),
     /// A pressure trigger for the whole system.
     SystemPressure(Stallable),
+    /// Something of the sweep that is going on.
+    Sweep,
 }
 
 /// What a job has registered.

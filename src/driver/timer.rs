@@ -1,10 +1,10 @@
-//! Owns [`Timer`], the one timerfd of a reactor.
+//! Owns [`Timer`], a timerfd: the one of the loop, and that of a sweep.
 //!
 //! Invariant: the timerfd is set to the earliest deadline or not at all, so it never wakes for
 //! nothing. A timerfd, because epoll counts in milliseconds and because a host that polls our
 //! descriptor cannot know our timeouts.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use rustix::time::{
@@ -55,6 +55,12 @@ impl Timer {
     /// the next setting clears it.
     pub(crate) fn fired(&mut self) {
         self.set_to = None;
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::event::exit::Exit;
 use crate::event::pressure::Stallable;
 use crate::event::report::{OomCause, Report};
+use crate::event::swept::Swept;
 use crate::id::{JobId, TailId, Token};
 
 /// What happened, as returned by [`Reactor::poll`](crate::Reactor::poll).
@@ -97,6 +98,14 @@ pub enum Event {
         /// The token the job was spawned with.
         token: Token,
     },
+    /// What dead hosts have left behind was removed; see
+    /// [`Reactor::sweep`](crate::Reactor::sweep).
+    Swept {
+        /// The token that was given with the request.
+        token: Token,
+        /// What was removed, and what could not be.
+        swept: Arc<Swept>,
+    },
     /// A [`Waker`](crate::Waker) was used since the last poll, once or several times.
     Woken,
 }
@@ -125,7 +134,10 @@ impl Event {
             | Self::Oom { job, .. }
             | Self::Frozen { job, .. }
             | Self::Thawed { job, .. } => Some(*job),
-            Self::Readable { .. } | Self::SystemPressure { .. } | Self::Woken => None,
+            Self::Readable { .. }
+            | Self::SystemPressure { .. }
+            | Self::Swept { .. }
+            | Self::Woken => None,
         }
     }
 
@@ -141,7 +153,8 @@ impl Event {
             | Self::SystemPressure { token, .. }
             | Self::Oom { token, .. }
             | Self::Frozen { token, .. }
-            | Self::Thawed { token, .. } => Some(*token),
+            | Self::Thawed { token, .. }
+            | Self::Swept { token, .. } => Some(*token),
             Self::Woken => None,
         }
     }

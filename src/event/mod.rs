@@ -8,11 +8,13 @@ mod exit;
 mod pressure;
 mod report;
 mod stats;
+mod swept;
 
 pub use event::{Event, Events};
 pub use exit::{Exit, Usage};
 pub use pressure::{InvalidPressure, Pressure, Stall, Stallable, Stalled};
 pub use report::{OomCause, Phase, Report, Status, StopCause};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
+pub use swept::Swept;
 
 pub(crate) use stats::keyed;

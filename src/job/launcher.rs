@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::cgroup::{Group, Owner, Pool, Settings, Tree};
+use crate::cgroup::{Group, Owner, Pool, Settings};
 use crate::command::{Command, Limits, Output, ProcessGroup, Signal, Stdin};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
@@ -29,10 +29,10 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// Starts jobs; can be shared by threads.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    /// Where to make cgroups; `None` when jobs are contained by process group.
-    tree: Option<Arc<Tree>>,
-    owner: Owner,
+    /// Dropped before the owner, whose marker stays as long as a group does.
     pool: Mutex<Pool>,
+    /// Whose cgroups are made; `None` when jobs are contained by process group.
+    owner: Option<Owner>,
     nurseries: Nurseries,
     /// `/dev/null`, for reading and writing.
     null: OwnedFd,
@@ -59,31 +59,28 @@ struct Made {
 
 impl Launcher {
     pub(crate) fn new(
-        tree: Option<Arc<Tree>>,
+        owner: Option<Owner>,
         nurseries: Nurseries,
         directory: Arc<LogDirectory>,
     ) -> Result<Self> {
         let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::path("open", "/dev/null"))?;
-        let owner = Owner::current()?;
-        Ok(Self { tree, owner, pool: Mutex::default(), nurseries, null, directory })
+        Ok(Self { pool: Mutex::default(), owner, nurseries, null, directory })
     }
 
-    pub(crate) fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
-    /// Where cgroups are made, unless jobs are contained by process group.
-    pub(crate) fn tree(&self) -> Result<&Arc<Tree>> {
-        let reason = "jobs are contained by process group";
-        self.tree.as_ref().ok_or_else(|| SystemError::NoCgroup { reason: reason.to_owned() }.into())
+    /// Whose cgroups are made, unless jobs are contained by process group.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     /// Makes cgroups with these limits in advance, until there are `count`.
     pub(crate) fn prepare(&self, limits: &Limits, count: usize) -> Result<()> {
-        let tree = self.tree()?;
+        let Some(owner) = &self.owner else {
+            let reason = "jobs are contained by process group".to_owned();
+            return Err(SystemError::NoCgroup { reason }.into());
+        };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.fill(tree, &self.owner, limits, count)
+        pool.fill(owner, limits, count)
     }
 
     /// Starts a command. Blocks until its program executes, or cannot.
@@ -96,6 +93,9 @@ impl Launcher {
         let stdin = open_stdin(&command.stdin)?;
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
+        if (command.keep_log || command.detached) && command.output != Output::Null {
+            self.directory.keep()?;
+        }
         let owner = (command.uid, command.gid);
         let (output, error) = match command.output {
             Output::Combined => (Some(made.log(0, "log", owner)?), None),
@@ -125,8 +125,8 @@ impl Launcher {
 
     /// Checks the limits, and that what holds the job can hold it as the command wants.
     fn check_containment(&self, command: &Command) -> Result<Option<Settings>> {
-        match &self.tree {
-            Some(tree) => tree.require(&command.limits).map(Some),
+        match &self.owner {
+            Some(owner) => owner.tree().require_for_new(&command.limits).map(Some),
             None if !command.limits.is_empty() => Err(LimitsError::NeedCgroup.into()),
             None if command.process_group == ProcessGroup::Host => {
                 let program = command.program.clone();
@@ -146,23 +146,24 @@ impl Launcher {
         let id = JobId::new(random_uuid()?);
         let mut made =
             Made { id, directory: Arc::clone(&self.directory), places: [None, None], group: None };
-        let Some(tree) = &self.tree else { return Ok((made, None)) };
+        let Some(owner) = &self.owner else { return Ok((made, None)) };
         let ready = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take(&command.limits);
-        let is_new = ready.is_none();
-        let group = match ready {
-            Some((uuid, group)) => {
-                made.id = JobId::new(uuid);
-                made.group.insert(group)
+        let (group, dir) = if let Some((uuid, group)) = ready {
+            made.id = JobId::new(uuid);
+            let group = made.group.insert(group);
+            let dir = group.open_dir()?;
+            owner.mark(&dir, command.detached);
+            (group, dir)
+        } else {
+            let (group, dir) = owner.create(id.to_string(), command.detached)?;
+            let group = made.group.insert(group);
+            if let Some(settings) = settings {
+                group.apply(settings)?;
             }
-            None => made.group.insert(Group::create(tree, id.to_string())?),
+            (group, dir)
         };
-        let dir = group.open_dir()?;
-        self.owner.mark(dir.as_fd(), command.detached);
-        if is_new && let Some(settings) = settings {
-            group.apply(settings)?;
-        }
         if command.accounting == Some(true) {
-            tree.enable_accounting();
+            owner.tree().enable_accounting();
         }
         // Checked on the new group itself, which inherits the state of every group above it.
         if group.frozen()? {
@@ -246,13 +247,12 @@ impl Drop for Made {
 
 /// Clones a child into a new group and checks that it is there: libraries that define the flag as
 /// zero, and kernels with a bug, have placed it elsewhere or killed it.
-pub(crate) fn test_placement(tree: &Arc<Tree>, nurseries: &Nurseries) -> Result<Placement> {
-    let group = Group::create(tree, random_uuid()?.to_string())?;
+pub(crate) fn test_placement(owner: &Owner, nurseries: &Nurseries) -> Result<Placement> {
+    let (group, dir) = owner.create(random_uuid()?.to_string(), false)?;
     let probe = || -> Result<Placement> {
         if group.frozen()? {
             return Err(SpawnError::Frozen { path: group.path() }.into());
         }
-        let dir = group.open_dir()?;
         nurseries.probe(dir.as_fd()).map_err(|failure| {
             let cause = io::Error::from_raw_os_error(failure.errno);
             SpawnError::Placement { path: group.path(), stage: failure.stage, cause }.into()
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
-        let directory = Arc::new(LogDirectory::temporary(random_uuid().unwrap()).unwrap());
+        let directory = Arc::new(LogDirectory::temporary(random_uuid).unwrap());
         let logs = directory.path("");
         // Containment by process group needs no cgroup.
         let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory).unwrap();

@@ -1,16 +1,19 @@
 //! Owns [`LogDirectory`]: the private directory in which the jobs' logs lie.
 //!
 //! Invariant: the directory belongs to this user and to nobody else, and stays the one that was
-//! checked: every file in it is named relative to its descriptor. Knows nothing of jobs but the
-//! names of their files.
+//! checked: every file in it is named relative to its descriptor. One that we made is locked as
+//! long as we live, so that others can tell when it is left. Knows nothing of jobs but the names of
+//! their files.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{env, fs};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Gid, Mode, OFlags, Uid, accessat, fchown, fstat, mkdirat, openat, statx,
-    unlinkat,
+    Access, AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, accessat, fchown, flock, fstat,
+    lstat, mkdirat, openat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -19,34 +22,64 @@ use crate::error::{Error, Result, SystemError};
 use crate::log::file::Identity;
 use crate::log::place::Place;
 
+/// What the name of a directory that we made begins with; a UUID follows.
+pub(super) const PREFIX: &str = "jobworker-logs-";
+
+/// An empty file in a directory that is not to be swept, because of a log in it.
+pub(super) const KEEP: &str = ".keep";
+
+/// How many directories may be swept away before they are locked. Each takes a sweep of another
+/// host within the microseconds between two calls.
+const ATTEMPTS: usize = 8;
+
 /// The directory of the logs.
 #[derive(Debug)]
 pub(crate) struct LogDirectory {
     path: PathBuf,
     dir: OwnedFd,
-    /// Whether we created it, so that it is removed on drop if it is empty.
-    temporary: bool,
+    /// The process that created it, if it was one of ours, so that it is removed on drop if it is
+    /// empty.
+    temporary: Option<u32>,
+    /// Whether it is known that a log in it outlives the host.
+    keeps: AtomicBool,
 }
 
 impl LogDirectory {
     /// Takes a directory that the host made.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(Error::path("find", path))?;
-        Self::checked(path, false)
+        // Nothing is listed in it.
+        let (path, dir) = Self::checked(path, OFlags::PATH)?;
+        Ok(Self { path, dir, temporary: None, keeps: AtomicBool::new(false) })
     }
 
-    /// Creates a directory with an unused name in the system's directory for temporary files.
-    pub(crate) fn temporary(unique: Uuid) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("jobworker-{unique}"));
-        mkdirat(CWD, &path, Mode::RWXU).map_err(Error::path("create log directory", &path))?;
-        Self::checked(path, true)
+    /// Creates a directory with an unused name in the system's directory for temporary files, and
+    /// locks it; `unique` gives a new name.
+    pub(crate) fn temporary(unique: impl Fn() -> Result<Uuid>) -> Result<Self> {
+        let parent = temporary_parent()?;
+        for _ in 0..ATTEMPTS {
+            let path = parent.join(format!("{PREFIX}{}", unique()?));
+            mkdirat(CWD, &path, Mode::RWXU).map_err(Error::path("create log directory", &path))?;
+            let locked = Self::checked(path.clone(), OFlags::RDONLY).and_then(|(path, dir)| {
+                let locked = lock(&dir, &path).map_err(Error::path("lock log directory", &path))?;
+                Ok(locked.then_some((path, dir)))
+            });
+            if !matches!(locked, Ok(Some(_))) {
+                let _ = fs::remove_dir(&path);
+            }
+            if let Some((path, dir)) = locked? {
+                let temporary = Some(std::process::id());
+                return Ok(Self { path, dir, temporary, keeps: AtomicBool::new(false) });
+            }
+        }
+        Err(Error::path("lock a log directory in", parent)(Errno::BUSY))
     }
 
-    fn checked(path: PathBuf, temporary: bool) -> Result<Self> {
+    fn checked(path: PathBuf, access: OFlags) -> Result<(PathBuf, OwnedFd)> {
         let refuse = |reason: String| -> Error {
             SystemError::LogDirectory { path: path.clone(), reason }.into()
         };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = openat(CWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
             Errno::NOENT => refuse("it does not exist: create it with mode 0700".to_owned()),
             Errno::LOOP | Errno::NOTDIR => {
@@ -70,7 +103,30 @@ impl LogDirectory {
             Ok(()) | Err(Errno::NOSYS) => {}
             Err(errno) => return Err(Error::path("write to log directory", &path)(errno)),
         }
-        Ok(Self { path, dir, temporary })
+        Ok((path, dir))
+    }
+
+    /// Records that a log in this directory is to outlive the host, so that nobody sweeps it.
+    pub(crate) fn keep(&self) -> Result<()> {
+        if self.temporary.is_none() || self.keeps.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.dir, KEEP, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| self.create_error(KEEP, errno))?;
+        self.keeps.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// What it means that a file cannot be made in this directory.
+    fn create_error(&self, name: &str, errno: Errno) -> Error {
+        if errno == Errno::NOENT {
+            let reason = "it was removed while the reactor was using it: make a new reactor, or \
+                          name a directory that nobody cleans up with Config::log_dir"
+                .to_owned();
+            return SystemError::LogDirectory { path: self.path.clone(), reason }.into();
+        }
+        Error::path("create log", self.path(name))(errno)
     }
 
     /// The full path of a log.
@@ -100,7 +156,7 @@ impl LogDirectory {
             | OFlags::NOFOLLOW
             | OFlags::CLOEXEC;
         let log = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(Error::path("create log", self.path(name)))?;
+            .map_err(|errno| self.create_error(name, errno))?;
         let stat = match statx(&log, "", AtFlags::EMPTY_PATH, Identity::FLAGS) {
             Ok(stat) => stat,
             Err(errno) => {
@@ -120,9 +176,39 @@ impl LogDirectory {
 
 impl Drop for LogDirectory {
     fn drop(&mut self) {
-        if self.temporary {
-            // Not empty when logs were to be kept.
-            let _ = std::fs::remove_dir(&self.path);
+        if self.temporary != Some(std::process::id()) {
+            return;
+        }
+        // Not empty when logs were to be kept; then the file that says so stays, too.
+        let mut names = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        if names.all(|entry| entry.file_name() == KEEP) {
+            let _ = unlinkat(&self.dir, KEEP, AtFlags::empty());
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// The system's directory for temporary files. A relative one counts from the working directory of
+/// this moment, which the host may change later.
+pub(super) fn temporary_parent() -> Result<PathBuf> {
+    let parent = env::temp_dir();
+    std::path::absolute(&parent).map_err(Error::path("find", parent))
+}
+
+/// Locks a directory that is open; `false` when somebody else holds the lock, or it is not the one
+/// at `path` any more.
+pub(super) fn lock(dir: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
+    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(false),
+        locked => locked?,
+    }
+    // Whoever held the lock before may have removed it.
+    let opened = fstat(dir)?;
+    match lstat(path) {
+        Err(Errno::NOENT) => Ok(false),
+        found => {
+            let found = found?;
+            Ok((found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino))
         }
     }
 }

@@ -21,6 +21,7 @@ mod schedule;
 mod scratch;
 #[cfg(any(fuzzing, test))]
 mod simulator;
+mod sweep;
 mod tail;
 mod window;
 
@@ -37,3 +38,4 @@ pub(crate) use logs::Logs;
 pub(crate) use place::Place;
 pub(crate) use queue::Queue;
 pub(crate) use read::ReadError;
+pub(crate) use sweep::DirectorySweep;

@@ -10,7 +10,7 @@ use std::{fmt, fs};
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::cgroup::{Group, Tree, disks_with_bfq, lists, v1_mounts};
+use crate::cgroup::{Owner, Tree, disks_with_bfq, lists, v1_mounts};
 use crate::command::Limits;
 use crate::error::{Error, SystemError};
 use crate::job::test_placement;
@@ -79,10 +79,11 @@ impl Capabilities {
     #[must_use]
     pub fn probe_with(config: &Config) -> Self {
         let mut checks = vec![kernel()];
-        let located = Tree::locate(config.cgroup_parent.as_deref(), None).map(Arc::new);
-        checks.push(cgroup_tree(located.as_deref()));
-        if let Ok(tree) = &located {
-            checks.extend(in_tree(tree));
+        let tree = Tree::locate(config.cgroup_parent.as_deref(), config.host_leaf.as_deref());
+        let located = tree.and_then(|tree| Owner::new(&Arc::new(tree)));
+        checks.push(cgroup_tree(located.as_ref().map(|owner| &**owner.tree())));
+        if let Ok(owner) = &located {
+            checks.extend(in_tree(owner));
         }
         checks.extend([pressure(), pidfd_info(), watches(), descriptors()]);
         Self { checks }
@@ -157,11 +158,11 @@ fn cgroup_tree(located: Result<&Tree, &Error>) -> Check {
 }
 
 /// The checks that need a temporary group.
-fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
+fn in_tree(owner: &Owner) -> Vec<Check> {
     let mut checks = Vec::new();
     let placement =
         Nurseries::new().map_err(Error::event_loop("map a stack")).and_then(|nurseries| {
-            let placement = test_placement(tree, &nurseries)?;
+            let placement = test_placement(owner, &nurseries)?;
             match placement.misplaced {
                 Some(reason) => Err(SystemError::NoCgroup { reason }.into()),
                 None => Ok(placement.tells_exit),
@@ -178,7 +179,7 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         remedy: "let clone3 pass the seccomp filter of the container; see the message",
     });
     let files = random_uuid().and_then(|uuid| {
-        let cgroup = Group::create(tree, uuid.to_string())?;
+        let (cgroup, _) = owner.create(uuid.to_string(), false)?;
         let has = |file: &str| cgroup.path().join(file).exists();
         let files = (has("cgroup.kill"), has("cgroup.freeze"), has("cpu.pressure"));
         cgroup.remove()?;
@@ -208,6 +209,7 @@ fn in_tree(tree: &Arc<Tree>) -> Vec<Check> {
         good_for: "Reactor::pressure and watch_pressure".into(),
         remedy: "boot with psi=1, on a kernel with CONFIG_PSI",
     });
+    let tree = owner.tree();
     checks.extend(controllers(tree));
     checks.push(io_weights(tree));
     checks.push(Check {

@@ -73,6 +73,10 @@ impl Config {
     /// are created below the host's own cgroup, as in a delegated one, limits therefore need the
     /// host to move out of it. The whole process moves. Other processes in the same cgroup are not
     /// moved, and still prevent limits. Moving takes some milliseconds.
+    ///
+    /// A host that is in a cgroup of this name already, because an earlier reactor has moved it
+    /// there, is not moved again: the cgroup above that counts as its own. A cgroup that was
+    /// delegated to the host is never taken for such a leaf.
     pub fn host_leaf(&mut self, name: &str) -> &mut Self {
         self.host_leaf = Some(name.to_owned());
         self
@@ -81,8 +85,14 @@ impl Config {
     /// Sets the directory of the logs. It must exist, belong to the host's user, and be accessible
     /// to nobody else (mode 0700).
     ///
-    /// The default is a new directory in [`std::env::temp_dir`], which is removed with the reactor
-    /// unless logs are kept in it.
+    /// The default is a new directory `jobworker-logs-<uuid>` in [`std::env::temp_dir`], which is
+    /// removed with the reactor unless logs are kept in it. The reactor holds flock(2) on it, so
+    /// that [`Reactor::sweep`](crate::Reactor::sweep) can tell the directories of dead hosts, and
+    /// systemd-tmpfiles leaves it alone.
+    ///
+    /// If the directory is removed while the reactor uses it, every later spawn of a job with a log
+    /// is an error ([`SystemError::LogDirectory`](crate::SystemError::LogDirectory)); jobs that run
+    /// already go on.
     pub fn log_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.log_dir = Some(dir.as_ref().to_owned());
         self

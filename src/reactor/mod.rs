@@ -7,6 +7,7 @@ mod config;
 mod nested;
 mod reactor;
 mod resources;
+mod sweeping;
 mod system_pressure;
 
 pub use capabilities::{Capabilities, Check, Verdict};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use uuid::Uuid;
 
-use crate::cgroup::Tree;
+use crate::cgroup::{Owner, Tree};
 use crate::command::{Command, Signal};
 use crate::driver::{Driver, Notice, Source, Wait, Waker};
 use crate::error::{Error, Result, SystemError, TailError};
@@ -27,6 +27,7 @@ use crate::log::{
     Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
 };
 use crate::reactor::config::Config;
+use crate::reactor::sweeping::Sweeping;
 use crate::reactor::system_pressure::SystemPressure;
 use crate::sys::{Nurseries, random_uuid};
 
@@ -93,6 +94,7 @@ pub struct Reactor {
     pub(super) jobs: Registry<Linux>,
     pub(super) launcher: Arc<Launcher>,
     pub(super) system_pressure: SystemPressure,
+    pub(super) sweeping: Sweeping,
     /// Empty between turns; kept to reuse its memory.
     notices: Vec<Notice>,
 }
@@ -117,7 +119,7 @@ impl Reactor {
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
-        let tree = match config.containment {
+        let owner = match config.containment {
             Containment::Cgroup => Some(usable_tree(config, &nurseries)?),
             // Whatever is missing: that is what was asked for.
             Containment::BestAvailable => usable_tree(config, &nurseries).ok(),
@@ -125,9 +127,9 @@ impl Reactor {
         };
         let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
-            None => LogDirectory::temporary(random_uuid()?)?,
+            None => LogDirectory::temporary(random_uuid)?,
         };
-        let launcher = Launcher::new(tree, nurseries, Arc::new(directory))?;
+        let launcher = Launcher::new(owner, nurseries, Arc::new(directory))?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for
         // ours.
         let unique = random_uuid()?.as_fields().0;
@@ -137,6 +139,7 @@ impl Reactor {
             jobs: Registry::new(),
             launcher: Arc::new(launcher),
             system_pressure: SystemPressure::default(),
+            sweeping: Sweeping::default(),
             notices: Vec::new(),
         })
     }
@@ -156,9 +159,9 @@ impl Reactor {
     /// ```
     #[must_use]
     pub fn containment(&self) -> Containment {
-        match self.launcher.tree() {
-            Ok(_) => Containment::Cgroup,
-            Err(_) => Containment::ProcessGroup,
+        match self.launcher.owner() {
+            Some(_) => Containment::Cgroup,
+            None => Containment::ProcessGroup,
         }
     }
 
@@ -260,6 +263,10 @@ impl Reactor {
                         system.queue.push(event);
                     }
                 }
+                Source::Sweep => {
+                    let Linux { driver, queue, .. } = system;
+                    self.sweeping.ready(registration, self.launcher.owner(), driver, queue);
+                }
                 Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
             },
             Notice::Changed(Source::Log(log)) => system.logs.changed(log),
@@ -268,9 +275,9 @@ impl Reactor {
             }
             Notice::Changed(Source::Job(job, source))
             | Notice::WatchLost(Source::Job(job, source)) => jobs.changed(job, source, system),
-            Notice::Changed(Source::SystemPressure(_))
-            | Notice::WatchLost(Source::SystemPressure(_)) => {
-                unreachable!("a trigger is registered, not watched")
+            Notice::Changed(Source::SystemPressure(_) | Source::Sweep)
+            | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep) => {
+                unreachable!("it is registered, not watched")
             }
             Notice::Overflow => {
                 system.logs.everything_changed();
@@ -841,8 +848,8 @@ pub struct Census {
     pub tails: usize,
     /// Inotify watches.
     pub watches: usize,
-    /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds and
-    /// pressure triggers.
+    /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds,
+    /// pressure triggers, and what a sweep waits for.
     pub sources: usize,
 }
 
@@ -853,14 +860,18 @@ impl Drop for Reactor {
     }
 }
 
-/// The cgroup tree, once a child was placed in a group of it.
-fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Arc<Tree>> {
+/// Who makes groups in the cgroup tree, once a child was placed in one of them.
+fn usable_tree(config: &Config, nurseries: &Nurseries) -> Result<Owner> {
     let parent = config.cgroup_parent.as_deref();
     let tree = Arc::new(Tree::locate(parent, config.host_leaf.as_deref())?);
-    let placement = test_placement(&tree, nurseries)?;
+    if let Some(leaf) = &config.host_leaf {
+        Tree::move_host(leaf)?;
+    }
+    let owner = Owner::new(&tree)?;
+    let placement = test_placement(&owner, nurseries)?;
     match placement.misplaced {
         Some(reason) => Err(SystemError::NoCgroup { reason }.into()),
-        None => Ok(tree),
+        None => Ok(owner),
     }
 }
 

@@ -4,9 +4,8 @@
 //! Invariant: each method only delegates. Knows nothing of how jobs and groups work.
 
 use std::io;
-use std::path::PathBuf;
 
-use crate::cgroup::{Group, sweep};
+use crate::cgroup::Group;
 use crate::command::Limits;
 use crate::error::{Error, JobError, Result};
 use crate::event::{Pressure, Stall, Stallable, Stats};
@@ -235,19 +234,58 @@ impl Reactor {
         self.launcher.prepare(limits, count)
     }
 
-    /// Removes the cgroups that dead hosts have left behind below the parent that this reactor
-    /// uses, and returns their paths. Processes in them are killed, unless their job was
-    /// [detached](crate::Command::detached).
+    /// Removes what dead hosts have left behind: the cgroups below the parent that this reactor
+    /// uses, and the temporary log directories of its user. Processes in the cgroups are killed,
+    /// unless their job was [detached](crate::Command::detached).
     ///
-    /// Groups of a host that is or may be alive, such as one in another pid namespace, and groups
-    /// that no reactor has created, are never touched. Blocks until the killed processes are gone,
-    /// at most five seconds per group.
+    /// A host counts as dead when the kernel has dropped the lock that its reactor held: each
+    /// reactor makes an empty cgroup `jobworker-<uuid>` beside those of its jobs, accessible to its
+    /// user alone, and holds flock(2) on it. So it does not matter in which pid, time or mount
+    /// namespace the host runs, or what can be seen in `/proc`. A process that the host has forked
+    /// without executing another program keeps the lock as well. Groups of living hosts, of this
+    /// one, of hosts whose `jobworker-<uuid>` cannot be opened, and groups that no reactor has
+    /// created are never touched; groups of a host that another process sweeps at the same time are
+    /// left to that.
+    ///
+    /// A log directory is removed if a reactor without a
+    /// [`Config::log_dir`](crate::Config::log_dir) has made it in [`std::env::temp_dir`], nobody
+    /// holds the lock that the reactor held on it, and it has no log that was to be
+    /// [kept](crate::Command::keep_log), nor one of a detached job.
+    ///
+    /// Returns at once. The work is done in the polls that follow, at most about a millisecond of
+    /// it in each, and [`Event::Swept`](crate::Event::Swept) reports what was removed. Killed
+    /// processes may take five seconds to die. What cannot be removed is one of the
+    /// [errors](crate::Swept::errors), does not prevent the removal of the rest, and is left for
+    /// the next sweep. A sweep that is asked for during another begins when that is done.
+    ///
+    /// ```
+    /// use jobworker::{Event, Events, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.sweep(Token(1))?;
+    /// let mut events = Events::with_capacity(64);
+    /// let swept = 'sweep: loop {
+    ///     reactor.poll(&mut events, None)?;
+    ///     for event in &events {
+    ///         if let Event::Swept { swept, .. } = event {
+    ///             break 'sweep swept.clone();
+    ///         }
+    ///     }
+    /// };
+    /// println!("removed {} cgroups of dead hosts", swept.cgroups.len());
+    /// for error in &swept.errors {
+    ///     eprintln!("{error}");
+    /// }
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System): `NoCgroup` when jobs are contained by process
-    /// group; `Path` when a group cannot be removed.
-    pub fn sweep(&mut self) -> Result<Vec<PathBuf>> {
-        sweep(self.launcher.tree()?, self.launcher.owner())
+    /// [`Error::System`](crate::Error::System) (`Path` when the cgroup parent or the directory for
+    /// temporary files cannot be listed, `Loop` when a timer cannot be created or registered).
+    #[doc(alias = "flock")]
+    pub fn sweep(&mut self, token: Token) -> Result<()> {
+        self.sweeping.begin(token, self.launcher.owner(), &mut self.system.driver)?;
+        self.tell_host()
     }
 
     /// The cgroup of a job that is not finished.

@@ -14,18 +14,9 @@ pub(crate) struct Stat {
     pub(crate) state: u8,
     /// The fifth: the number of the process group.
     pub(crate) process_group: u32,
-    /// The 22nd: when the process started, in clock ticks since the boot. It tells the process from
-    /// one that is given the same number later.
-    pub(crate) start_time: u64,
 }
 
 impl Stat {
-    /// The fields of the calling process.
-    pub(crate) fn of_self() -> io::Result<Self> {
-        let content = fs::read("/proc/self/stat")?;
-        Self::parse(&content).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
-
     /// The fields of a process, or `None` if it is gone. A zombie is not gone.
     pub(crate) fn of(pid: u32) -> io::Result<Option<Self>> {
         match fs::read(format!("/proc/{pid}/stat")) {
@@ -47,10 +38,9 @@ impl Stat {
         let rest = std::str::from_utf8(content.get(name_end + 1..)?).ok()?;
         let mut fields = rest.split_whitespace();
         let &[state] = fields.next()?.as_bytes() else { return None };
-        // Each `nth` counts from the field after the one that was taken last.
+        // The fourth is passed over.
         let process_group = fields.nth(1)?.parse().ok()?;
-        let start_time = fields.nth(16)?.parse().ok()?;
-        Some(Self { state, process_group, start_time })
+        Some(Self { state, process_group })
     }
 }
 
@@ -64,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_process_cannot_pass_for_other_fields() {
-        let expected = Stat { state: b'S', process_group: 5, start_time: 22 };
+        let expected = Stat { state: b'S', process_group: 5 };
         for name in [&b"sh"[..], b"", b"a) Z 7", b") Z 1 2 3", b"a\nb", b"\xff\xc3", b"(()"] {
             let content = [b"42 (", name, b") ", REST.as_bytes()].concat();
             assert_eq!(Stat::parse(&content), Some(expected), "{name:?}");
@@ -79,16 +69,14 @@ mod tests {
 
     #[test]
     fn what_is_not_complete_is_refused() {
-        for content in ["", "42 (sh", "42 (sh)", "42 (sh) ", "42 (sh) S 4 5 6 7"] {
+        for content in ["", "42 (sh", "42 (sh)", "42 (sh) ", "42 (sh) S 4"] {
             assert_eq!(Stat::parse(content.as_bytes()), None, "{content:?}");
         }
     }
 
     #[test]
     fn a_process_that_is_there_is_told_from_one_that_is_not() {
-        let own = Stat::of_self().unwrap();
-        let by_number = Stat::of(std::process::id()).unwrap().expect("this process");
-        assert_eq!(own.start_time, by_number.start_time);
+        assert!(Stat::of(std::process::id()).unwrap().is_some());
         // Pids are below 2^22; see PID_MAX_LIMIT in linux/threads.h.
         assert_eq!(Stat::of(1 << 22).unwrap(), None);
     }

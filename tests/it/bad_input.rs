@@ -18,7 +18,9 @@ use rustix::mount::{
 use rustix::process::{Pid, PidfdFlags, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::support::{Place, World, alone, cgroup_mount, directories, sh, wait_for_exit};
+use crate::support::{
+    Place, World, alone, cgroup_mount, directories, remove_parent, sh, wait_for_exit,
+};
 
 /// Panics unless the text contains all of these parts.
 #[track_caller]
@@ -668,7 +670,7 @@ fn a_parent_group_that_somebody_removed_is_named() {
     }
     let Some(mut world) = World::new() else { return };
     let parent = world.place.cgroup.clone().unwrap();
-    fs::remove_dir(&parent).unwrap();
+    remove_parent(&parent);
     let before = world.footprint();
     let error = world.try_spawn(&Command::new("true")).unwrap_err();
     says(

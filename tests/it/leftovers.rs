@@ -11,7 +11,7 @@ use jobworker::{
 };
 use rustix::process::{Gid, Uid};
 
-use crate::support::{Footprint, Place, World, alone, resident_bytes, rounds, sh};
+use crate::support::{Footprint, Place, World, alone, remove_parent, resident_bytes, rounds, sh};
 
 /// Spawns that fail, each at another stage.
 struct Failures {
@@ -37,7 +37,7 @@ impl Failures {
         let invalid = World::around(reactor, place);
         let mut orphaned_place = Place::new();
         let orphaned = Reactor::with_config(&orphaned_place.config()).unwrap();
-        fs::remove_dir(orphaned_place.cgroup.take().unwrap()).unwrap();
+        remove_parent(&orphaned_place.cgroup.take().unwrap());
 
         let [garbage, plain] = ["garbage", "plain"].map(|name| world.place.dir.path().join(name));
         for (path, mode) in [(&garbage, 0o755), (&plain, 0o644)] {

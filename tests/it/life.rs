@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    Command, EndPolicy, Error, Event, Exit, JobError, JobId, Output, Phase, Position, Reactor,
-    Signal, SpawnError, StopCause, TailError, TailOptions, Token,
+    Command, EndPolicy, Error, Event, Exit, JobError, JobId, Limits, Output, Phase, Position,
+    Reactor, Signal, SpawnError, StopCause, TailError, TailOptions, Token,
 };
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -624,7 +624,10 @@ fn groups_nested_deeper_than_a_path_can_name_are_emptied_and_removed() {
     // because until it has executed a program it has the shell's trap.
     let script = "trap : TERM; sh -c 'echo $$; echo ready; exec sleep 1000' & \
                   until wait; do :; done; exit 7";
-    let (job, child) = spawn_until_ready(&mut world, sh(script).grace(LONG));
+    let mut limits = Limits::new();
+    limits.set("cgroup.max.depth", "max").unwrap();
+    limits.set("cgroup.max.descendants", "max").unwrap();
+    let (job, child) = spawn_until_ready(&mut world, sh(script).grace(LONG).limits(&limits));
     let group = cgroup(&world, job);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = openat(CWD, &group, flags, Mode::empty()).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 
 use jobworker::{ByteSize, Error, LimitValue, Limits, LimitsError};
 
-use crate::support::{World, sh};
+use crate::support::{World, directories, sh};
 
 #[test]
 fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
@@ -29,8 +29,7 @@ fn a_job_finds_its_limits_in_its_own_cgroup_from_the_start() {
 fn a_limit_out_of_range_or_without_its_controller_creates_nothing() {
     let Some(mut world) = World::new() else { return };
     let cgroup = world.place.cgroup.clone().unwrap();
-    let groups =
-        || fs::read_dir(&cgroup).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+    let groups = || directories(&cgroup).len();
     for weight in [0, 10_001] {
         let error =
             world.try_spawn(sh("true").limits(Limits::new().cpu_weight(weight))).unwrap_err();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jobworker::{
     Census, Command, Config, Error, Event, Events, Exit, JobId, Position, Reactor, Read, Report,
-    TailId, TailOptions, Token,
+    Swept, TailId, TailOptions, Token,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -123,7 +123,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(cgroup) = &self.cgroup else { return };
         // Only empty groups can be removed, so a job that was left behind makes this fail.
-        for left in directories(cgroup) {
+        for left in all_directories(cgroup) {
             let _ = fs::remove_dir(left);
         }
         let removed = fs::remove_dir(cgroup);
@@ -165,10 +165,36 @@ pub(crate) fn skip_outside_vm(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
-/// The directories in a directory.
+/// The directories in a directory. In a cgroup, those of jobs: the marker of a host is not one.
 pub(crate) fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut directories = all_directories(path);
+    directories.retain(|path| !is_marker(path));
+    directories
+}
+
+/// The markers of hosts in a cgroup.
+pub(crate) fn markers(cgroup: &Path) -> Vec<PathBuf> {
+    let mut markers = all_directories(cgroup);
+    markers.retain(|path| is_marker(path));
+    markers
+}
+
+/// Removes a cgroup that a reactor uses, with the reactor's marker in it.
+pub(crate) fn remove_parent(cgroup: &Path) {
+    for marker in markers(cgroup) {
+        fs::remove_dir(marker).unwrap();
+    }
+    fs::remove_dir(cgroup).unwrap();
+}
+
+fn all_directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn is_marker(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.strip_prefix("jobworker-").is_some_and(|rest| rest.parse::<uuid::Uuid>().is_ok())
 }
 
 impl World {
@@ -369,6 +395,24 @@ impl World {
             cgroups: self.place.cgroup.as_deref().map_or(0, |path| directories(path).len()),
             log_files: fs::read_dir(self.place.logs()).unwrap().count(),
             children: children(),
+        }
+    }
+}
+
+/// Sweeps, and returns what was removed. Other events that come meanwhile are dropped.
+#[track_caller]
+pub(crate) fn sweep(reactor: &mut Reactor) -> Arc<Swept> {
+    reactor.sweep(Token(99)).unwrap_or_else(|error| panic!("{error}"));
+    let mut events = Events::with_capacity(64);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "timed out waiting for a sweep");
+        reactor.poll(&mut events, Some(left)).unwrap_or_else(|error| panic!("{error}"));
+        for event in &events {
+            if let Event::Swept { token: Token(99), swept } = event {
+                return Arc::clone(swept);
+            }
         }
     }
 }
