@@ -308,8 +308,11 @@ impl Command {
 
     /// Runs the job as this user: real, effective and saved user id.
     ///
-    /// When the host is root and no [`groups`](Self::groups) are given, the job has no
-    /// supplementary groups.
+    /// The [`gid`](Self::gid) must be set as well: without it, the job would stay in the host's
+    /// group. The job has the supplementary [`groups`](Self::groups) that are given, or none, and
+    /// no ambient or inheritable capabilities, so that a user other than root has none at all. For
+    /// all of this the host must be root, or have `CAP_SETUID` and `CAP_SETGID`, even if the ids are
+    /// its own.
     #[doc(alias = "setresuid")]
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);
@@ -317,6 +320,9 @@ impl Command {
     }
 
     /// Runs the job with this group: real, effective and saved group id.
+    ///
+    /// As with [`uid`](Self::uid), the job has no supplementary groups other than those given, and
+    /// no ambient or inheritable capabilities.
     #[doc(alias = "setresgid")]
     pub fn gid(&mut self, gid: u32) -> &mut Self {
         self.gid = Some(gid);

@@ -104,6 +104,8 @@ pub enum Stage {
     GroupId,
     /// The user id.
     UserId,
+    /// Giving up capabilities.
+    Capabilities,
     /// The no-new-privileges flag.
     NoNewPrivileges,
     /// The working directory.
@@ -118,7 +120,7 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
@@ -127,6 +129,7 @@ impl Stage {
         Self::Groups,
         Self::GroupId,
         Self::UserId,
+        Self::Capabilities,
         Self::NoNewPrivileges,
         Self::CurrentDirectory,
         Self::ParentDeathSignal,
@@ -197,6 +200,7 @@ impl fmt::Display for Stage {
             Self::Groups => "setting supplementary groups",
             Self::GroupId => "setting the group id",
             Self::UserId => "setting the user id",
+            Self::Capabilities => "giving up capabilities",
             Self::NoNewPrivileges => "setting no_new_privs",
             Self::CurrentDirectory => "entering the working directory",
             Self::ParentDeathSignal => "setting the parent-death signal",

@@ -109,6 +109,12 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     if let Some(uid) = plan.uid {
         calls::set_user_id(uid).map_err(at(Stage::UserId))?;
     }
+    if plan.uid.is_some() || plan.gid.is_some() {
+        // The kernel leaves them to the job unless the user changes from root to another. A user
+        // other than root needs none from here on, so the directory is entered without.
+        let all = plan.uid.is_some_and(|uid| uid != 0);
+        calls::clear_capabilities(all).map_err(at(Stage::Capabilities))?;
+    }
     if plan.no_new_privs {
         calls::set_no_new_privs().map_err(at(Stage::NoNewPrivileges))?;
     }
