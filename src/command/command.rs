@@ -24,8 +24,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// # Defaults
 /// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
 /// share one log, and the working directory is the host's. The job leads a session of its own, so
-/// it has no controlling terminal, and has no limits and no time limit. Its stop signal is SIGTERM, with a grace period of ten
-/// seconds, and it ends with its main process.
+/// it has no controlling terminal, and has no limits and no time limit. Its stop signal is SIGTERM,
+/// with a grace period of ten seconds, and it ends with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
 /// descriptors are open except 0, 1 and 2.
@@ -311,8 +311,8 @@ impl Command {
     /// The [`gid`](Self::gid) must be set as well: without it, the job would stay in the host's
     /// group. The job has the supplementary [`groups`](Self::groups) that are given, or none, and
     /// no ambient or inheritable capabilities, so that a user other than root has none at all. For
-    /// all of this the host must be root, or have `CAP_SETUID` and `CAP_SETGID`, even if the ids are
-    /// its own.
+    /// all of this the host must be root, or have `CAP_SETUID` and `CAP_SETGID`, even if the ids
+    /// are its own.
     #[doc(alias = "setresuid")]
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);

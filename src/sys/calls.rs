@@ -251,6 +251,21 @@ pub(super) unsafe fn duplicate_onto(source: RawFd, target: RawFd) -> Result<(), 
     unsafe { call(raw::__NR_dup3, [source, target, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// dup3(2) with `O_CLOEXEC`: `target` becomes a duplicate of `source` that is closed by exec. If it
+/// is `source` itself, it must have that flag already.
+///
+/// # Safety
+/// As for [`duplicate_onto`].
+pub(super) unsafe fn duplicate_until_exec(source: RawFd, target: RawFd) -> Result<(), i32> {
+    if source == target {
+        return Ok(());
+    }
+    let (source, target) = (source.unsigned_abs() as usize, target.unsigned_abs() as usize);
+    let arguments = [source, target, raw::O_CLOEXEC as usize, 0, 0, 0];
+    // SAFETY: three integers; the caller vouches for what is closed.
+    unsafe { call(raw::__NR_dup3, arguments) }.map(drop)
+}
+
 /// close_range(2): closes every descriptor from `first` on.
 ///
 /// # Safety
