@@ -142,7 +142,7 @@ pub use crate::event::{
     PidsStats, Pressure, Report, Stall, Stallable, Stalled, Stats, Status, StopCause, Swept, Usage,
 };
 pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
-pub use crate::job::Containment;
+pub use crate::job::{BoundedSpawns, Containment};
 pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 

@@ -23,9 +23,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 ///
 /// # Defaults
 /// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
-/// share one log, and the working directory is the host's. The job leads a process group of its own
-/// and has no limits and no time limit. Its stop signal is SIGTERM, with a grace period of ten
-/// seconds, and it ends with its main process.
+/// share one log, and the working directory is the host's. The job leads a session of its own, so
+/// it has no controlling terminal, and has no limits and no time limit. Its stop signal is SIGTERM,
+/// with a grace period of ten seconds, and it ends with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
 /// descriptors are open except 0, 1 and 2.
@@ -108,12 +108,21 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProcessGroup {
-    /// A new process group led by the job, in the host's session.
+    /// A new session led by the job, and so a new process group. It has no controlling terminal:
+    /// opening `/dev/tty` fails with `ENXIO`.
     #[default]
-    Own,
-    /// A new session, and so a new process group, without a controlling terminal.
     Session,
-    /// The host's process group: what a terminal sends to the host reaches the job as well.
+    /// A new process group led by the job, in the host's session.
+    ///
+    /// # Kernel trap
+    /// The job has the host's controlling terminal, if there is one: it can open `/dev/tty`,
+    /// whoever its user is, read what is typed there, and, where the kernel allows `TIOCSTI`
+    /// (before Linux 6.2, or with the sysctl `dev.tty.legacy_tiocsti`), type commands into the
+    /// shell that started the host. Only for programs that are trusted with that.
+    Own,
+    /// The host's process group and session: what a terminal sends to the host reaches the job as
+    /// well. The job has the host's controlling terminal, with the same dangers as in
+    /// [`Own`](Self::Own).
     Host,
 }
 
@@ -205,7 +214,7 @@ impl Command {
             umask: None,
             rlimits: Vec::new(),
             no_new_privs: false,
-            process_group: ProcessGroup::Own,
+            process_group: ProcessGroup::Session,
             parent_death_signal: None,
             detached: false,
             end_policy: EndPolicy::KillRest,
@@ -301,8 +310,11 @@ impl Command {
 
     /// Runs the job as this user: real, effective and saved user id.
     ///
-    /// When the host is root and no [`groups`](Self::groups) are given, the job has no
-    /// supplementary groups.
+    /// The [`gid`](Self::gid) must be set as well: without it, the job would stay in the host's
+    /// group. The job has the supplementary [`groups`](Self::groups) that are given, or none, and
+    /// no ambient or inheritable capabilities, so that a user other than root has none at all. For
+    /// all of this the host must be root, or have `CAP_SETUID` and `CAP_SETGID`, even if the ids
+    /// are its own.
     #[doc(alias = "setresuid")]
     pub fn uid(&mut self, uid: u32) -> &mut Self {
         self.uid = Some(uid);
@@ -310,6 +322,9 @@ impl Command {
     }
 
     /// Runs the job with this group: real, effective and saved group id.
+    ///
+    /// As with [`uid`](Self::uid), the job has no supplementary groups other than those given, and
+    /// no ambient or inheritable capabilities.
     #[doc(alias = "setresgid")]
     pub fn gid(&mut self, gid: u32) -> &mut Self {
         self.gid = Some(gid);

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 /// | [`Unsupported`](Self::Unsupported) | do without the feature, or configure the system for it |
 /// | [`LimitReached`](Self::LimitReached) | release something, or raise the limit, and try again |
 /// | [`State`](Self::State) | wait for the event that changes the state, and try again |
+/// | [`TimedOut`](Self::TimedOut) | find out what holds the program up, and try again |
 /// | [`StaleId`](Self::StaleId) | forget the id |
 /// | [`Other`](Self::Other) | report it |
 ///
@@ -47,6 +48,8 @@ pub enum ErrorKind {
     /// The call does not fit the current state: the job is finished, or not finished yet, or the
     /// cgroup is frozen.
     State,
+    /// What was asked for was not done in time.
+    TimedOut,
     /// The id names a job or tail that was removed, or that belongs to another reactor.
     StaleId,
     /// Anything else, such as an I/O error.

@@ -4,13 +4,15 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fmt, io};
 
 use rustix::io::Errno;
 
 use crate::error::kind::{ErrorKind, hint};
 
-/// A program could not be started; nothing of the attempt is left behind.
+/// A program could not be started; nothing of the attempt is left behind, except as
+/// [`TimedOut`](Self::TimedOut) says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -30,6 +32,27 @@ pub enum SpawnError {
         path: Option<PathBuf>,
         /// The cause.
         cause: io::Error,
+    },
+    /// The program was not executed within
+    /// [`Config::spawn_timeout`](crate::Config::spawn_timeout): something stopped the child, or it
+    /// waits for a file system that does not answer.
+    #[error(
+        "cannot start {program:?}: it was not executed within {timeout:?}{}; a process of its user \
+         may have stopped the child, somebody may have frozen its cgroup, or a file system does \
+         not answer{}",
+        begun(*stage), undead(*left)
+    )]
+    #[non_exhaustive]
+    TimedOut {
+        /// The program as it was given.
+        program: OsString,
+        /// The time that it had.
+        timeout: Duration,
+        /// The last step that was begun, if any was.
+        stage: Option<Stage>,
+        /// The child, if it could not be killed because it waits in the kernel. It is reaped, and
+        /// its cgroup removed, by a later spawn of the same reactor.
+        left: Option<u32>,
     },
     /// A process cannot be cloned into a cgroup of the tree; found when the reactor was made.
     #[error(
@@ -72,13 +95,14 @@ impl SpawnError {
             }
             Self::InvalidCommand { .. } => ErrorKind::InvalidInput,
             Self::Frozen { .. } => ErrorKind::State,
+            Self::TimedOut { .. } => ErrorKind::TimedOut,
         }
     }
 
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
             Self::Failed { cause, .. } | Self::Placement { cause, .. } => Some(cause),
-            Self::InvalidCommand { .. } | Self::Frozen { .. } => None,
+            Self::InvalidCommand { .. } | Self::Frozen { .. } | Self::TimedOut { .. } => None,
         }
     }
 }
@@ -96,6 +120,8 @@ pub enum Stage {
     Signals,
     /// Standard input, output and error.
     StandardStreams,
+    /// Closing the host's file descriptors.
+    CloseDescriptors,
     /// Resource limits of the process.
     ResourceLimits,
     /// Supplementary groups.
@@ -104,33 +130,34 @@ pub enum Stage {
     GroupId,
     /// The user id.
     UserId,
+    /// Giving up capabilities.
+    Capabilities,
     /// The no-new-privileges flag.
     NoNewPrivileges,
     /// The working directory.
     CurrentDirectory,
     /// The parent-death signal.
     ParentDeathSignal,
-    /// Closing the host's file descriptors.
-    CloseDescriptors,
     /// Executing the program.
     Exec,
 }
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
         Self::StandardStreams,
+        Self::CloseDescriptors,
         Self::ResourceLimits,
         Self::Groups,
         Self::GroupId,
         Self::UserId,
+        Self::Capabilities,
         Self::NoNewPrivileges,
         Self::CurrentDirectory,
         Self::ParentDeathSignal,
-        Self::CloseDescriptors,
         Self::Exec,
     ];
 
@@ -193,17 +220,26 @@ impl fmt::Display for Stage {
             Self::ProcessGroup => "entering its session or process group",
             Self::Signals => "resetting signals",
             Self::StandardStreams => "connecting standard input, output and error",
+            Self::CloseDescriptors => "closing the host's file descriptors",
             Self::ResourceLimits => "setting resource limits",
             Self::Groups => "setting supplementary groups",
             Self::GroupId => "setting the group id",
             Self::UserId => "setting the user id",
+            Self::Capabilities => "giving up capabilities",
             Self::NoNewPrivileges => "setting no_new_privs",
             Self::CurrentDirectory => "entering the working directory",
             Self::ParentDeathSignal => "setting the parent-death signal",
-            Self::CloseDescriptors => "closing the host's file descriptors",
             Self::Exec => "exec",
         })
     }
+}
+
+fn begun(stage: Option<Stage>) -> String {
+    stage.map_or_else(String::new, |stage| format!(", and came as far as {stage}"))
+}
+
+fn undead(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid} is killed, but has not died yet)"))
 }
 
 fn about(path: Option<&Path>) -> String {

@@ -7,21 +7,22 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::cgroup::{Group, Owner, Pool, Settings};
-use crate::command::{Command, Limits, Output, ProcessGroup, Signal, Stdin};
+use crate::command::{Command, Limits, Output, ProcessGroup, Stdin};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
+use crate::job::bounded_spawns::BoundedSpawns;
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
 use crate::log::{LogDirectory, Place};
-use crate::sys::{Nurseries, Placement, Process, Reap, random_uuid};
+use crate::sys::{Failure, Nurseries, Placement, Process, Reap, Unstarted, random_uuid};
 
 /// How long a failed start may wait for its own processes to die.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,7 +30,10 @@ const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
 /// Starts jobs; can be shared by threads.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    /// Dropped before the owner, whose marker stays as long as a group does.
+    /// Children that were killed, but wait in the kernel; with what was made for them. Nearly
+    /// always empty. Dropped, as the pool is, before the owner, whose marker stays as long as a
+    /// group does.
+    undead: Mutex<Vec<(Process, Made)>>,
     pool: Mutex<Pool>,
     /// Whose cgroups are made; `None` when jobs are contained by process group.
     owner: Option<Owner>,
@@ -37,6 +41,8 @@ pub(crate) struct Launcher {
     /// `/dev/null`, for reading and writing.
     null: OwnedFd,
     directory: Arc<LogDirectory>,
+    bounded: BoundedSpawns,
+    timeout: Duration,
 }
 
 /// A job that was started. Dropping it ends the job and rolls back everything that was made for it.
@@ -62,10 +68,12 @@ impl Launcher {
         owner: Option<Owner>,
         nurseries: Nurseries,
         directory: Arc<LogDirectory>,
+        (bounded, timeout): (BoundedSpawns, Duration),
     ) -> Result<Self> {
         let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::path("open", "/dev/null"))?;
-        Ok(Self { pool: Mutex::default(), owner, nurseries, null, directory })
+        let (pool, undead) = (Mutex::default(), Mutex::default());
+        Ok(Self { pool, owner, nurseries, null, directory, bounded, timeout, undead })
     }
 
     /// Whose cgroups are made, unless jobs are contained by process group.
@@ -83,11 +91,13 @@ impl Launcher {
         pool.fill(owner, limits, count)
     }
 
-    /// Starts a command. Blocks until its program executes, or cannot.
+    /// Starts a command. Blocks until its program executes, or cannot; for a bounded time, if it is
+    /// one of those spawns.
     pub(crate) fn launch(&self, command: &Command) -> Result<Launched> {
         // Taken before the program starts, which happens during the call, so that its first moments
         // count as well.
         let moment = (Instant::now(), SystemTime::now());
+        self.forget_dead();
         let prepared = Prepared::new(command)?;
         let settings = self.check_containment(command)?;
         let stdin = open_stdin(&command.stdin)?;
@@ -113,14 +123,48 @@ impl Launcher {
         let output = output.as_ref().map_or(null, OwnedFd::as_fd);
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
         let plan = prepared.plan(command, [input, output, error], dir.as_ref().map(OwnedFd::as_fd));
-        let process = self.nurseries.spawn(&plan).map_err(|failure| SpawnError::Failed {
-            program: command.program.clone(),
-            stage: failure.stage,
-            path: command.current_dir.clone().filter(|_| failure.stage == Stage::CurrentDirectory),
-            cause: io::Error::from_raw_os_error(failure.errno),
-        })?;
+        let started = match self.bounded.timeout_for(command, self.timeout) {
+            None => self.nurseries.spawn(&plan).map_err(Unstarted::Failed),
+            Some(timeout) => self.nurseries.spawn_within(timeout, &plan),
+        };
+        let process = match started {
+            Ok(process) => process,
+            Err(unstarted) => return Err(self.give_up(command, unstarted, made).into()),
+        };
         let record = Record::new(made.id, process.pid(), moment, Policies::of(command));
         Ok(Launched { record, process: Some(process), made })
+    }
+
+    /// Ends what is left of a start, and says why it failed.
+    #[cold]
+    fn give_up(&self, command: &Command, unstarted: Unstarted, mut made: Made) -> SpawnError {
+        let program = command.program.clone();
+        match unstarted {
+            Unstarted::Failed(Failure { stage, errno }) => SpawnError::Failed {
+                program,
+                stage,
+                path: command.current_dir.clone().filter(|_| stage == Stage::CurrentDirectory),
+                cause: io::Error::from_raw_os_error(errno),
+            },
+            Unstarted::TimedOut { stage, child } => {
+                let mut left = None;
+                if !end(&child, made.group.as_ref()) {
+                    left = Some(child.pid());
+                    made.remove_logs();
+                    self.undead().push((child, made));
+                }
+                SpawnError::TimedOut { program, timeout: self.timeout, stage, left }
+            }
+        }
+    }
+
+    fn undead(&self) -> MutexGuard<'_, Vec<(Process, Made)>> {
+        self.undead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reaps the children of earlier starts that have died meanwhile, and removes their groups.
+    fn forget_dead(&self) {
+        self.undead().retain(|(child, _)| matches!(child.wait(Reap::Now), Ok(None)));
     }
 
     /// Checks the limits, and that what holds the job can hold it as the command wants.
@@ -198,24 +242,29 @@ impl Drop for Launched {
     fn drop(&mut self) {
         let Some(process) = self.process.take() else { return };
         // There is nobody left to report a failure to. What follows removes the group and the logs.
-        let _ = process.signal(Signal::KILL);
-        let Some(group) = &self.made.group else {
-            let _ = Contained::ProcessGroup(process.pid()).kill();
-            let _ = process.wait(Reap::Block);
-            return;
-        };
-        let _ = group.kill();
-        let _ = process.wait(Reap::Block);
-        let until = Instant::now() + ABANDON_TIMEOUT;
-        while group.populated().unwrap_or(false) && Instant::now() < until {
-            let _ = group.for_each_member(|_, pidfd| {
-                let left = until.saturating_duration_since(Instant::now());
-                let _ =
-                    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
-                Ok(ControlFlow::Continue(()))
-            });
-        }
+        end(&process, self.made.group.as_ref());
     }
+}
+
+/// Kills a process and what else is in its group, and waits for a bounded time until all of it is
+/// gone. Returns whether the process is.
+fn end(process: &Process, group: Option<&Group>) -> bool {
+    let until = Instant::now() + ABANDON_TIMEOUT;
+    let Some(group) = group else {
+        // While the process is not reaped, the number is its own.
+        let _ = Contained::ProcessGroup(process.pid()).kill();
+        return process.end(ABANDON_TIMEOUT);
+    };
+    let _ = group.kill();
+    let ended = process.end(ABANDON_TIMEOUT);
+    while group.populated().unwrap_or(false) && Instant::now() < until {
+        let _ = group.for_each_member(|_, pidfd| {
+            let left = until.saturating_duration_since(Instant::now());
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
+            Ok(ControlFlow::Continue(()))
+        });
+    }
+    ended
 }
 
 impl Made {
@@ -232,13 +281,17 @@ impl Made {
         }
         Ok(log)
     }
+
+    fn remove_logs(&mut self) {
+        for place in std::mem::take(&mut self.places).iter().flatten() {
+            let _ = place.unlink();
+        }
+    }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for place in self.places.iter().flatten() {
-            let _ = place.unlink();
-        }
+        self.remove_logs();
         if let Some(group) = &self.group {
             let _ = group.remove();
         }
@@ -295,7 +348,8 @@ mod tests {
         let directory = Arc::new(LogDirectory::temporary(random_uuid).unwrap());
         let logs = directory.path("");
         // Containment by process group needs no cgroup.
-        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory).unwrap();
+        let bounded = (BoundedSpawns::None, Duration::ZERO);
+        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory, bounded).unwrap();
         let launched = launcher.launch(Command::new("sleep").arg("1000")).unwrap();
         let process = format!("/proc/{}", launched.process().pid());
         assert!(Path::new(&process).exists());

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of who asks. What jobs need of the system is the trait [`System`].
 
+mod bounded_spawns;
 mod containment;
 mod deadlines;
 mod handles;
@@ -22,6 +23,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 
+pub use bounded_spawns::BoundedSpawns;
 pub use containment::Containment;
 #[cfg(any(fuzzing, test))]
 pub use simulated::{Held, Meddling, Plan, SimulatedSystem, SystemCall};

@@ -40,6 +40,12 @@ impl Prepared {
             // To the kernel it means "leave as it is".
             return Err(refuse("the user or group id 4294967295 is not one"));
         }
+        if command.uid.is_some() && command.gid.is_none() {
+            return Err(refuse(
+                "it has a user id but no group id, so the job would stay in the host's group: set \
+                 the group id as well",
+            ));
+        }
         let program = string(&command.program, "the program contains a NUL byte")?;
         let mut argv = vec![program];
         for arg in &command.args {
@@ -71,9 +77,8 @@ impl Prepared {
             let limit = raw::rlimit64 { rlim_cur: soft, rlim_max: hard };
             limits.push(ResourceLimit { resource: number(*resource), limit });
         }
-        // A root host that changes the user must not leave its own groups to the job.
-        let drops_groups = (command.uid.is_some() || command.gid.is_some())
-            && rustix::process::geteuid().is_root();
+        // A host that changes the ids must not leave its own groups to the job.
+        let drops_groups = command.uid.is_some() || command.gid.is_some();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
         let programs = candidates(&command.program, variables.get(OsStr::new("PATH")))
             .into_iter()
@@ -184,6 +189,7 @@ mod tests {
         assert!(reason(Command::new("a").arg("b\0")).contains("argument"));
         assert!(reason(Command::new("a").env("b", "\0")).contains("environment"));
         assert!(reason(Command::new("a").env("b=c", "")).contains("'='"));
+        assert!(reason(Command::new("a").uid(1)).contains("group id"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

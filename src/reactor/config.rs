@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::job::Containment;
+use crate::job::{BoundedSpawns, Containment};
 
 /// How a [`Reactor`](crate::Reactor) is set up.
 ///
@@ -26,6 +26,8 @@ pub struct Config {
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) host_leaf: Option<String>,
     pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) bounded_spawns: BoundedSpawns,
+    pub(crate) spawn_timeout: Duration,
     pub(crate) pace: Duration,
     pub(crate) window_bytes: usize,
 }
@@ -37,6 +39,8 @@ impl Default for Config {
             cgroup_parent: None,
             host_leaf: None,
             log_dir: None,
+            bounded_spawns: BoundedSpawns::ChangingIds,
+            spawn_timeout: Duration::from_secs(10),
             pace: Duration::from_micros(200),
             window_bytes: 64 * 1024,
         }
@@ -95,6 +99,24 @@ impl Config {
     /// already go on.
     pub fn log_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.log_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets which spawns take no longer than the [`spawn_timeout`](Self::spawn_timeout); the default
+    /// is those that change the user or group.
+    pub fn bounded_spawns(&mut self, which: BoundedSpawns) -> &mut Self {
+        self.bounded_spawns = which;
+        self
+    }
+
+    /// Sets how long a [bounded](Self::bounded_spawns) spawn may wait for the child to execute its
+    /// program; the default is ten seconds.
+    ///
+    /// When it has passed, the child is killed, and the spawn fails with
+    /// [`SpawnError::TimedOut`](crate::SpawnError::TimedOut). It may wait another second for the
+    /// child to die. Time that the kernel takes to make the child is not counted.
+    pub fn spawn_timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.spawn_timeout = timeout;
         self
     }
 

@@ -129,7 +129,8 @@ impl Reactor {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid)?,
         };
-        let launcher = Launcher::new(owner, nurseries, Arc::new(directory))?;
+        let bounded = (config.bounded_spawns, config.spawn_timeout);
+        let launcher = Launcher::new(owner, nurseries, Arc::new(directory), bounded)?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for
         // ours.
         let unique = random_uuid()?.as_fields().0;
@@ -321,7 +322,9 @@ impl Reactor {
     /// Starts a job. `token` comes back with the job's events.
     ///
     /// Blocks until the program is executed, or until that has failed: about 0.5 ms, whatever the
-    /// size of the host (see the `spawn` benchmark).
+    /// size of the host (see the `spawn` benchmark). The spawn of a command that changes ids takes
+    /// longer in a large host, but no longer than [`Config::spawn_timeout`], whatever others do to
+    /// the child; for both see [`BoundedSpawns`](crate::BoundedSpawns).
     ///
     /// ```
     /// use jobworker::{Command, Exit, Reactor, Token};
@@ -338,7 +341,8 @@ impl Reactor {
     /// # Errors
     /// Nothing of a failed attempt is left. [`Error::Spawn`]: `Failed` says which step failed in
     /// the child, and why, such as [`Stage::Exec`](crate::Stage::Exec) for a program that does not
-    /// exist or may not be executed; `InvalidCommand` and `Frozen` come before there is a child.
+    /// exist or may not be executed; `TimedOut` comes when it was not executed in time, and names a
+    /// process that is left, if it could not be killed; `InvalidCommand` and `Frozen` come before there is a child.
     /// [`Error::Limits`] when a limit is not acceptable or would not be enforced. [`Error::System`]
     /// (`Path`) for the cgroup, the log and standard input.
     #[doc(alias = "clone3")]

@@ -12,7 +12,8 @@ use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::prctl::{
-    PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_GET_DUMPABLE, PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
 };
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -250,6 +251,21 @@ pub(super) unsafe fn duplicate_onto(source: RawFd, target: RawFd) -> Result<(), 
     unsafe { call(raw::__NR_dup3, [source, target, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// dup3(2) with `O_CLOEXEC`: `target` becomes a duplicate of `source` that is closed by exec. If it
+/// is `source` itself, it must have that flag already.
+///
+/// # Safety
+/// As for [`duplicate_onto`].
+pub(super) unsafe fn duplicate_until_exec(source: RawFd, target: RawFd) -> Result<(), i32> {
+    if source == target {
+        return Ok(());
+    }
+    let (source, target) = (source.unsigned_abs() as usize, target.unsigned_abs() as usize);
+    let arguments = [source, target, raw::O_CLOEXEC as usize, 0, 0, 0];
+    // SAFETY: three integers; the caller vouches for what is closed.
+    unsafe { call(raw::__NR_dup3, arguments) }.map(drop)
+}
+
 /// close_range(2): closes every descriptor from `first` on.
 ///
 /// # Safety
@@ -292,6 +308,30 @@ pub(super) fn set_user_id(id: u32) -> Result<(), i32> {
     let id = id as usize;
     // SAFETY: three integers.
     unsafe { call(raw::__NR_setresuid, [id, id, id, 0, 0, 0]) }.map(drop)
+}
+
+/// Empties the ambient and inheritable capabilities of the calling thread, from which a program
+/// without file capabilities would get its own at exec; with `all`, the permitted and effective
+/// ones as well.
+pub(super) fn clear_capabilities(all: bool) -> Result<(), i32> {
+    let clear = [PR_CAP_AMBIENT as usize, PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0, 0];
+    // SAFETY: integers, and zeros as the kernel wants them.
+    unsafe { call(raw::__NR_prctl, clear) }?;
+    let mut header =
+        raw::__user_cap_header_struct { version: raw::_LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let none = || raw::__user_cap_data_struct { effective: 0, permitted: 0, inheritable: 0 };
+    let mut sets = [none(), none()];
+    let header = (&raw mut header).expose_provenance();
+    let data = sets.as_mut_ptr().expose_provenance();
+    if !all {
+        // SAFETY: version 3 has two structures, which the kernel writes to where `data` points.
+        unsafe { call(raw::__NR_capget, [header, data, 0, 0, 0, 0]) }?;
+        for set in &mut sets {
+            set.inheritable = 0;
+        }
+    }
+    // SAFETY: the kernel reads the same two structures.
+    unsafe { call(raw::__NR_capset, [header, data, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// prctl(2) with `PR_SET_NO_NEW_PRIVS`.

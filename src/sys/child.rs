@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use linux_raw_sys::general as raw;
@@ -25,6 +25,8 @@ pub(super) struct Message {
     /// Zero, or the stage that failed.
     pub(super) stage: AtomicU32,
     pub(super) errno: AtomicI32,
+    /// Zero, or the last stage that was begun.
+    pub(super) begun: AtomicU32,
     /// For the placement probe: how much of `members` was read, or a negative errno.
     pub(super) length: AtomicI32,
     pub(super) members: [u8; 64],
@@ -36,6 +38,8 @@ pub(super) struct Child<'a> {
     /// The host's process id, to notice its death.
     pub(super) host: i32,
     pub(super) message: *mut Message,
+    /// What the parent reads of, if it does not wait in clone3: closed by exec, and by exit.
+    pub(super) verdict: Option<BorrowedFd<'a>>,
 }
 
 /// The child, on its own stack, until it becomes another program. `data` must point to a [`Child`].
@@ -69,66 +73,116 @@ const DISCARDED: [u32; 13] = [
     raw::SIGXFSZ,
 ];
 
+/// Runs one step, after leaving word that it was begun.
+fn step<T>(
+    child: &Child<'_>,
+    stage: Stage,
+    run: impl FnOnce() -> Result<T, i32>,
+) -> Result<T, (Stage, i32)> {
+    // SAFETY: the page is mapped in the child as well, and its fields are atomic.
+    let message = unsafe { &*child.message };
+    message.begun.store(stage as u32, Ordering::Relaxed);
+    run().map_err(|errno| (stage, errno))
+}
+
 /// Every step from clone3 to exec, in order; returns only when one has failed.
 fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     let plan = child.plan;
-    let at = |stage: Stage| move |errno: i32| (stage, errno);
 
-    if plan.new_session {
-        calls::set_session().map_err(at(Stage::ProcessGroup))?;
-    } else if plan.new_process_group {
-        calls::set_process_group().map_err(at(Stage::ProcessGroup))?;
+    step(child, Stage::ProcessGroup, || {
+        if plan.new_session {
+            calls::set_session()
+        } else if plan.new_process_group {
+            calls::set_process_group()
+        } else {
+            Ok(())
+        }
+    })?;
+    step(child, Stage::Signals, reset_signals)?;
+    let verdict = step(child, Stage::StandardStreams, || {
+        // Out of the way of the streams, and of where it will be.
+        let verdict = match child.verdict {
+            Some(fd) if fd.as_raw_fd() <= 2 => Some(calls::duplicate_above(fd, 4)?),
+            other => other.map(|fd| fd.as_raw_fd()),
+        };
+        connect_streams(plan)?;
+        Ok(verdict)
+    })?;
+    // Before the ids change: from then on, the job's user may stop this process, and must not make
+    // it keep open what belongs to others, such as the verdict of another start.
+    step(child, Stage::CloseDescriptors, || close_descriptors(verdict))?;
+    step(child, Stage::ResourceLimits, || {
+        if let Some(mask) = plan.umask {
+            calls::set_umask(mask)?;
+        }
+        for ResourceLimit { resource, limit } in plan.limits {
+            calls::set_resource_limit(*resource, limit)?;
+        }
+        Ok(())
+    })?;
+    if let Some(groups) = plan.groups {
+        step(child, Stage::Groups, || calls::set_groups(groups))?;
     }
+    if let Some(gid) = plan.gid {
+        step(child, Stage::GroupId, || calls::set_group_id(gid))?;
+    }
+    if let Some(uid) = plan.uid {
+        step(child, Stage::UserId, || calls::set_user_id(uid))?;
+    }
+    if plan.changes_ids() {
+        // The kernel leaves them to the job unless the user changes from root to another. A user
+        // other than root needs none from here on, so the directory is entered without.
+        let all = plan.uid.is_some_and(|uid| uid != 0);
+        step(child, Stage::Capabilities, || calls::clear_capabilities(all))?;
+    }
+    if plan.no_new_privs {
+        step(child, Stage::NoNewPrivileges, calls::set_no_new_privs)?;
+    }
+    if let Some(dir) = plan.current_dir {
+        step(child, Stage::CurrentDirectory, || calls::change_directory(dir))?;
+    }
+    if let Some(signal) = plan.parent_death_signal {
+        // After the change of ids, which would clear it. A host that died before this line never
+        // sends it.
+        let parent = step(child, Stage::ParentDeathSignal, || {
+            calls::set_parent_death_signal(signal)?;
+            calls::parent()
+        })?;
+        if parent != child.host.unsigned_abs() as usize {
+            calls::exit(127);
+        }
+    }
+    step(child, Stage::Exec, || Err(execute(plan)))
+}
 
+/// Gives every signal its default action and unblocks all.
+fn reset_signals() -> Result<(), i32> {
     // CLONE_CLEAR_SIGHAND has reset the handlers, but it leaves alone what the host ignores, and a
     // Rust host ignores SIGPIPE.
     for signal in 1..=64u32 {
         if signal != raw::SIGKILL && signal != raw::SIGSTOP {
             if DISCARDED.contains(&signal) {
-                calls::set_signal_action(signal, true).map_err(at(Stage::Signals))?;
+                calls::set_signal_action(signal, true)?;
             }
-            calls::set_signal_action(signal, false).map_err(at(Stage::Signals))?;
+            calls::set_signal_action(signal, false)?;
         }
     }
-    calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None).map_err(at(Stage::Signals))?;
+    calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None)
+}
 
-    connect_streams(plan).map_err(at(Stage::StandardStreams))?;
-
-    if let Some(mask) = plan.umask {
-        calls::set_umask(mask).map_err(at(Stage::ResourceLimits))?;
-    }
-    for ResourceLimit { resource, limit } in plan.limits {
-        calls::set_resource_limit(*resource, limit).map_err(at(Stage::ResourceLimits))?;
-    }
-    if let Some(groups) = plan.groups {
-        calls::set_groups(groups).map_err(at(Stage::Groups))?;
-    }
-    if let Some(gid) = plan.gid {
-        calls::set_group_id(gid).map_err(at(Stage::GroupId))?;
-    }
-    if let Some(uid) = plan.uid {
-        calls::set_user_id(uid).map_err(at(Stage::UserId))?;
-    }
-    if plan.no_new_privs {
-        calls::set_no_new_privs().map_err(at(Stage::NoNewPrivileges))?;
-    }
-    if let Some(dir) = plan.current_dir {
-        calls::change_directory(dir).map_err(at(Stage::CurrentDirectory))?;
-    }
-    if let Some(signal) = plan.parent_death_signal {
-        // After the change of ids, which would clear it. A host that died before this line never
-        // sends it.
-        calls::set_parent_death_signal(signal).map_err(at(Stage::ParentDeathSignal))?;
-        let parent = calls::parent().map_err(at(Stage::ParentDeathSignal))?;
-        if parent != child.host.unsigned_abs() as usize {
-            calls::exit(127);
-        }
+/// Closes all descriptors but the standard streams and the verdict, which becomes 3 and is closed
+/// by exec.
+fn close_descriptors(verdict: Option<RawFd>) -> Result<(), i32> {
+    let mut first = 3;
+    if let Some(fd) = verdict {
+        // SAFETY: the descriptor is open; what the child uses of the others are the standard
+        // streams alone.
+        unsafe { calls::duplicate_until_exec(fd, 3) }?;
+        first = 4;
     }
     // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it uses from
-    // here on are the standard streams.
-    unsafe { calls::close_from(3) }.map_err(at(Stage::CloseDescriptors))?;
-
-    Err((Stage::Exec, execute(plan)))
+    // here on is below.
+    unsafe { calls::close_from(first) }
 }
 
 /// Makes the plan's streams 0, 1 and 2.

@@ -7,10 +7,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::Stage;
 use crate::sys::nursery::{Nursery, Placement};
-use crate::sys::plan::{Failure, Plan};
+use crate::sys::plan::{Failure, Plan, Unstarted};
 use crate::sys::process::Process;
 
 /// How many nurseries are kept for later. Each holds about 70 KiB of address space and three
@@ -38,7 +39,17 @@ impl Nurseries {
     ///
     /// A failure to map memory for the child is one of [`Stage::Clone`].
     pub(crate) fn spawn(&self, plan: &Plan<'_>) -> Result<Process, Failure> {
-        self.with_one(|nursery| nursery.spawn(plan)).map(|(pid, pidfd)| Process::new(pid, pidfd))
+        self.with_one(|nursery| nursery.spawn(plan))
+    }
+
+    /// As [`spawn`](Self::spawn), but returns when `timeout` has passed. The child runs on a copy
+    /// of the host's memory until then.
+    pub(crate) fn spawn_within(
+        &self,
+        timeout: Duration,
+        plan: &Plan<'_>,
+    ) -> Result<Process, Unstarted> {
+        self.with_one(|nursery| nursery.spawn_within(timeout, plan))
     }
 
     /// Clones a child into a cgroup and lets it check whether it was placed there.
@@ -47,10 +58,10 @@ impl Nurseries {
     }
 
     /// Checks a nursery out, or maps one when all are in use, and gives it back afterwards.
-    fn with_one<T>(
+    fn with_one<T, E: From<Failure>>(
         &self,
-        run: impl FnOnce(&mut Nursery) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        run: impl FnOnce(&mut Nursery) -> Result<T, E>,
+    ) -> Result<T, E> {
         // A statement of its own: the lock is released before anything else is done.
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut nursery = match idle {
@@ -61,6 +72,9 @@ impl Nurseries {
             })?,
         };
         let result = run(&mut nursery);
+        if nursery.is_spent() {
+            return result;
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MOST_IDLE {
             idle.push(nursery);
@@ -89,7 +103,8 @@ mod tests {
         words.iter().map(|word| CString::new(*word).unwrap()).collect()
     }
 
-    /// Runs `sh -c "exit {code}"`, with `program` as the path of the shell.
+    /// Runs `sh -c "exit {code}"`, with `program` as the path of the shell; on a copy of the memory
+    /// for half of the codes.
     fn run(nurseries: &Nurseries, program: &str, code: i32) -> Result<Exit, Failure> {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let programs = strings(&[program]);
@@ -112,7 +127,14 @@ mod tests {
             new_process_group: false,
             parent_death_signal: None,
         };
-        let process = nurseries.spawn(&plan)?;
+        let process = if code % 4 < 2 {
+            nurseries.spawn_within(Duration::from_secs(60), &plan).map_err(|error| match error {
+                Unstarted::Failed(failure) => failure,
+                late @ Unstarted::TimedOut { .. } => panic!("{late:?}"),
+            })?
+        } else {
+            nurseries.spawn(&plan)?
+        };
         let (exit, _) = process.wait(Reap::Block).unwrap().expect("a child that was waited for");
         Ok(exit)
     }
@@ -134,7 +156,7 @@ mod tests {
                             let exit = run(nurseries, "/bin/sh", code % 256).unwrap();
                             assert_eq!(exit, Exit::Code(code % 256));
                         } else {
-                            let failure = run(nurseries, "/no/such/shell", 0).unwrap_err();
+                            let failure = run(nurseries, "/no/such/shell", thread).unwrap_err();
                             assert_eq!((failure.stage, failure.errno), (Stage::Exec, 2));
                         }
                     }

@@ -6,12 +6,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
+use rustix::event::{PollFd, PollFlags};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use crate::error::Stage;
@@ -20,7 +22,8 @@ use crate::sys::calls::{
     Reap, change_signal_mask, exit_after_reap, is_dumpable, set_dumpable, wait,
 };
 use crate::sys::child::{Child, Message, Probe, child_main, probe_main};
-use crate::sys::plan::{Failure, Plan};
+use crate::sys::plan::{Failure, Plan, Unstarted};
+use crate::sys::process::{Process, await_any};
 
 /// What the placement probe has shown.
 #[derive(Debug)]
@@ -34,13 +37,15 @@ pub(crate) struct Placement {
 /// The memory a child runs on before exec: a stack with a guard page below, and a page for its
 /// message.
 ///
-/// One is enough for each thread that starts processes, because the parent waits in clone3 until
-/// the child has left it (`CLONE_VFORK`).
+/// One is enough for each thread that starts processes, because the parent waits until the child has
+/// left it, in clone3 (`CLONE_VFORK`) or, if the child is a copy, for its verdict.
 #[derive(Debug)]
 pub(super) struct Nursery {
     base: *mut c_void,
     message: *mut Message,
     page: usize,
+    /// Whether a child that was not awaited may still write its message.
+    spent: bool,
 }
 
 // SAFETY: the pointers name mappings that this value owns alone.
@@ -48,6 +53,9 @@ unsafe impl Send for Nursery {}
 
 /// Held while the dumpable flag, of which a process has only one, is not what the host made it.
 static CHANGES_IDS: Mutex<()> = Mutex::new(());
+
+/// How long a child that has failed may take to exit.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The child's code needs about one KiB in release and four in debug builds.
 const STACK_SIZE: usize = 64 * 1024;
@@ -83,7 +91,7 @@ impl Nursery {
                 return Err(error.into());
             }
         };
-        let nursery = Self { base, message, page };
+        let nursery = Self { base, message, page, spent: false };
         // SAFETY: the range is the part of our own mapping above the guard page.
         unsafe {
             mprotect(
@@ -95,45 +103,102 @@ impl Nursery {
         Ok(nursery)
     }
 
+    /// Whether it must not be used again.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
     fn message(&self) -> &Message {
         // SAFETY: the page lives as long as `self`; its shared fields are atomic, and `members` is
         // written only while the parent waits in clone3.
         unsafe { &*self.message }
     }
 
-    /// Starts the program that `plan` describes.
-    pub(super) fn spawn(&mut self, plan: &Plan<'_>) -> Result<(u32, OwnedFd), Failure> {
-        // Only read where the child has to notice the host's death.
-        let host = plan
-            .parent_death_signal
-            .map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
-        self.message().stage.store(0, Ordering::Relaxed);
+    /// Starts the program that `plan` describes, on the host's memory, and waits in clone3 until it
+    /// is executed or cannot be.
+    pub(super) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Process, Failure> {
+        let child = self.child(plan, None);
         // Changing ids clears this flag of the *address space*, which the child shares with the
         // host until exec. One such child at a time, whatever the thread: another spawn would save
         // the flag as this one's child has left it.
-        let changes_ids = plan.uid.is_some() || plan.gid.is_some();
+        let changes_ids = plan.changes_ids();
         let one_at_a_time =
             changes_ids.then(|| CHANGES_IDS.lock().unwrap_or_else(PoisonError::into_inner));
         let was_dumpable = changes_ids && is_dumpable();
-        let child = Child { plan, host, message: self.message };
         // SAFETY: `child_main` leaves by exec or exit, and everything it reads lives until clone3
         // has returned here.
-        let born = unsafe { self.clone(plan.cgroup, child_main, (&raw const child).cast()) };
+        let born = unsafe {
+            self.clone(Memory::Shared, plan.cgroup, child_main, (&raw const child).cast())
+        };
         if was_dumpable {
             set_dumpable();
         }
         drop(one_at_a_time);
         let (pid, pidfd) = born.map_err(|errno| Failure { stage: Stage::Clone, errno })?;
-        let stage = self.message().stage.load(Ordering::Relaxed);
-        match Stage::ALL.into_iter().find(|known| *known as u32 == stage) {
-            None => Ok((pid, pidfd)),
-            Some(stage) => {
-                let errno = self.message().errno.load(Ordering::Relaxed);
+        match self.failure() {
+            None => Ok(Process::new(pid, pidfd)),
+            Some(failure) => {
                 // It has left through exit: this reaps it at once.
                 let _ = wait(&pidfd, Reap::Block);
-                Err(Failure { stage, errno })
+                Err(failure)
             }
         }
+    }
+
+    /// Starts the program that `plan` describes, on a copy of the host's memory, and waits for no
+    /// longer than `timeout` until it is executed or cannot be. Once that has passed, this nursery
+    /// [is spent](Self::is_spent).
+    pub(super) fn spawn_within(
+        &mut self,
+        timeout: Duration,
+        plan: &Plan<'_>,
+    ) -> Result<Process, Unstarted> {
+        let until = Instant::now().checked_add(timeout);
+        let failure = |errno| Failure { stage: Stage::Clone, errno };
+        // The child's end is closed by exec and by exit, which ends the wait for the other.
+        let (verdict, childs) =
+            io::pipe().map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
+        let child = self.child(plan, Some(childs.as_fd()));
+        // SAFETY: `child_main` leaves by exec or exit, and what it reads are its own copies.
+        let born = unsafe {
+            self.clone(Memory::Copied, plan.cgroup, child_main, (&raw const child).cast())
+        };
+        drop(childs);
+        let (pid, pidfd) = born.map_err(failure)?;
+        let process = Process::new(pid, pidfd);
+        // The pidfd as well: a process that another thread has forked meanwhile may keep the pipe.
+        let ready = &mut [
+            PollFd::new(&verdict, PollFlags::IN),
+            PollFd::new(process.pidfd(), PollFlags::IN),
+        ];
+        let in_time = await_any(ready, until);
+        match self.failure() {
+            None if in_time => Ok(process),
+            // On its way out, unless it was stopped there.
+            Some(failure) if process.end(DEATH_TIMEOUT) => Err(failure.into()),
+            _ => {
+                self.spent = true;
+                let stage = stage(&self.message().begun);
+                Err(Unstarted::TimedOut { stage, child: process })
+            }
+        }
+    }
+
+    /// What the next child is given.
+    fn child<'a>(&self, plan: &'a Plan<'a>, verdict: Option<BorrowedFd<'a>>) -> Child<'a> {
+        self.message().stage.store(0, Ordering::Relaxed);
+        self.message().begun.store(0, Ordering::Relaxed);
+        // Only read where the child has to notice the host's death.
+        let host = plan
+            .parent_death_signal
+            .map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
+        Child { plan, host, message: self.message, verdict }
+    }
+
+    /// What the last child has reported.
+    fn failure(&self) -> Option<Failure> {
+        let errno = self.message().errno.load(Ordering::Relaxed);
+        stage(&self.message().stage).map(|stage| Failure { stage, errno })
     }
 
     /// Clones a child into the cgroup and lets it check whether it was placed there.
@@ -145,9 +210,10 @@ impl Nursery {
         let probe = Probe { cgroup: cgroup.as_raw_fd(), message: self.message };
         // SAFETY: `probe_main` leaves by exit, and what it reads lives until clone3 has returned
         // here.
-        let (pid, pidfd) =
-            unsafe { self.clone(Some(cgroup), probe_main, (&raw const probe).cast()) }
-                .map_err(failure)?;
+        let (pid, pidfd) = unsafe {
+            self.clone(Memory::Shared, Some(cgroup), probe_main, (&raw const probe).cast())
+        }
+        .map_err(failure)?;
         let ended = wait(&pidfd, Reap::Block)
             .map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
         let tells_exit = exit_after_reap(&pidfd) != Exit::Unknown;
@@ -176,19 +242,26 @@ impl Nursery {
         })
     }
 
-    /// clone3 into `cgroup`, running `entry(data)` in the child and returning in the parent when
-    /// that has left.
+    /// clone3 into `cgroup`, running `entry(data)` in the child. With shared memory it returns in
+    /// the parent when that has left, otherwise at once.
     ///
     /// # Safety
     /// `entry` must never return, allocate or lock; `data` must be what it expects.
     unsafe fn clone(
         &mut self,
+        memory: Memory,
         cgroup: Option<BorrowedFd<'_>>,
         entry: extern "C" fn(*const c_void) -> !,
         data: *const c_void,
     ) -> Result<(u32, OwnedFd), i32> {
         let mut pidfd: RawFd = -1;
-        let mut flags = u64::from(raw::CLONE_PIDFD | raw::CLONE_VFORK) | raw::CLONE_CLEAR_SIGHAND;
+        let mut flags = u64::from(raw::CLONE_PIDFD) | raw::CLONE_CLEAR_SIGHAND;
+        if memory == Memory::Shared {
+            flags |= u64::from(raw::CLONE_VFORK);
+            if CAN_SHARE_MEMORY {
+                flags |= u64::from(raw::CLONE_VM);
+            }
+        }
         if cgroup.is_some() {
             flags |= raw::CLONE_INTO_CGROUP;
         }
@@ -208,8 +281,8 @@ impl Nursery {
             // A descriptor is never negative.
             cgroup: cgroup.map_or(0, |dir| u64::from(dir.as_raw_fd().unsigned_abs())),
         };
-        if SHARES_MEMORY {
-            arguments.flags |= u64::from(raw::CLONE_VM);
+        if CAN_SHARE_MEMORY {
+            // A copied child has a copy of this stack.
             arguments.stack = self.base.expose_provenance() as u64 + self.page as u64;
             arguments.stack_size = STACK_SIZE as u64;
         }
@@ -240,9 +313,25 @@ impl Drop for Nursery {
     }
 }
 
-/// Whether the child borrows the host's memory until exec, which makes a spawn independent of the
-/// host's size.
-const SHARES_MEMORY: bool =
+/// What memory a child runs on until exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// The host's, while the thread that starts it waits in clone3, for however long that takes.
+    /// The cost does not depend on the host's size.
+    Shared,
+    /// A copy of the host's, so that nobody has to wait. The kernel copies the page tables, which
+    /// takes longer the larger the host is.
+    Copied,
+}
+
+/// The stage with this number, unless that is zero.
+fn stage(number: &AtomicU32) -> Option<Stage> {
+    let number = number.load(Ordering::Relaxed);
+    Stage::ALL.into_iter().find(|known| *known as u32 == number)
+}
+
+/// Whether a child can run on the host's memory, which takes a clone3 with a stack of its own.
+const CAN_SHARE_MEMORY: bool =
     cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(jobworker_without_vm)));
 
 /// clone3 for a child with a stack of its own. The parent gets the pid or a negative errno; the

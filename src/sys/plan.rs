@@ -12,6 +12,7 @@ use linux_raw_sys::general as raw;
 
 use crate::command::Signal;
 use crate::error::Stage;
+use crate::sys::process::Process;
 
 /// A list of strings in the form that execve takes.
 #[derive(Debug)]
@@ -62,6 +63,33 @@ pub(crate) struct Plan<'a> {
     pub(crate) new_session: bool,
     pub(crate) new_process_group: bool,
     pub(crate) parent_death_signal: Option<Signal>,
+}
+
+impl Plan<'_> {
+    /// Whether the child takes other ids, so that somebody else may signal it before exec.
+    pub(super) fn changes_ids(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+}
+
+/// Why a process was not started within its time.
+#[derive(Debug)]
+pub(crate) enum Unstarted {
+    /// A step failed; nothing is left.
+    Failed(Failure),
+    /// The time has passed, or the child failed and did not exit. The child is left to the caller,
+    /// who has to end it.
+    TimedOut {
+        /// The last step that the child began; `None` when it has begun none.
+        stage: Option<Stage>,
+        child: Process,
+    },
+}
+
+impl From<Failure> for Unstarted {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// Where and why a start failed.

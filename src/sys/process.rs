@@ -5,7 +5,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::command::Signal;
@@ -43,6 +45,16 @@ impl Process {
         calls::exit_after_reap(&self.pidfd)
     }
 
+    /// Kills it and reaps it. Returns whether it is gone, which takes longer than `timeout` only
+    /// when the kernel cannot end it, as while it waits for a file system that does not answer.
+    pub(crate) fn end(&self, timeout: Duration) -> bool {
+        let _ = self.signal(Signal::KILL);
+        let dying = &mut [PollFd::new(&self.pidfd, PollFlags::IN)];
+        // Somebody else may have reaped it (ECHILD), but then it is gone as well.
+        await_any(dying, Instant::now().checked_add(timeout))
+            && !matches!(self.wait(Reap::Now), Ok(None))
+    }
+
     /// Sends a signal; a process that has exited is fine.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         send(&self.pidfd, signal)
@@ -54,5 +66,21 @@ pub(crate) fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     match calls::pidfd_send_signal(pidfd, signal) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(()),
         other => other,
+    }
+}
+
+/// Waits until one of these is ready, or until `until`; returns whether one is.
+pub(super) fn await_any(ready: &mut [PollFd<'_>], until: Option<Instant>) -> bool {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // A time that does not fit is as good as none.
+        let timeout = left.and_then(|left| left.try_into().ok());
+        match poll(ready, timeout.as_ref()) {
+            Ok(number) => return number > 0,
+            Err(Errno::INTR) => {}
+            // No descriptor is invalid and all are in reach; for want of memory, the rest of the
+            // time is not awaited.
+            Err(_) => return false,
+        }
     }
 }

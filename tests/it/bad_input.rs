@@ -263,12 +263,12 @@ fn a_user_without_privileges_is_told_what_it_takes() {
     let needs = "(the host needs root, or CAP_SETUID and CAP_SETGID)";
     let cases: [(Command, &[&str]); 4] = [
         (
-            Command::new("true").uid(0).clone(),
-            &["setting the user id failed", "Operation not permitted", needs],
+            Command::new("true").uid(0).gid(0).clone(),
+            &["setting supplementary groups failed", "Operation not permitted", needs],
         ),
         (
             Command::new("true").gid(0).clone(),
-            &["setting the group id failed", "Operation not permitted", needs],
+            &["setting supplementary groups failed", "Operation not permitted", needs],
         ),
         (
             Command::new("true").groups([0]).clone(),

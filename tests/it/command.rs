@@ -138,7 +138,8 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
         return;
     }
     // The directory is entered as the job's user, to whom root's private one is closed.
-    let error = world.try_spawn(command.current_dir(world.place.logs()).uid(65534)).unwrap_err();
+    let error =
+        world.try_spawn(command.current_dir(world.place.logs()).uid(65534).gid(65534)).unwrap_err();
     let Error::Spawn(SpawnError::Failed { stage: Stage::CurrentDirectory, cause, .. }) = &error
     else {
         panic!("{error:?}")
@@ -217,7 +218,7 @@ fn a_host_that_was_dumpable_stays_so_when_its_threads_start_jobs_as_other_users_
                 scope.spawn(|| {
                     let Some(mut world) = World::new() else { return };
                     for _ in 0..10 {
-                        let job = world.spawn(Command::new("/bin/true").uid(65534));
+                        let job = world.spawn(Command::new("/bin/true").uid(65534).gid(65534));
                         world.finish(job);
                     }
                 });
@@ -330,7 +331,7 @@ fn a_parent_death_signal_comes_when_the_thread_that_spawned_the_job_ends() {
         // A change of the user clears the signal, so it must be set afterwards. Only root can
         // change the user.
         if rustix::process::geteuid().is_root() {
-            command.uid(65534);
+            command.uid(65534).gid(65534);
         }
         if let Some(signal) = signal {
             command.parent_death_signal(signal);

@@ -1,2 +1,249 @@
 //! Defects of the second review about starting programs: users, privileges, signals and the wait
 //! for exec, each under its name.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jobworker::{
+    BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Position, ProcessGroup, Reactor,
+    SpawnError, Stage,
+};
+
+use crate::calls::{close_standard_streams, hold_lease};
+use crate::support::{Place, World, alone, sh, skip_outside_vm};
+
+/// A user who owns nothing on this machine.
+const SPARE_UID: u32 = 61_234;
+
+/// Another, whose processes are all stopped by one of them.
+const STOPPED_UID: u32 = 61_235;
+
+/// A world whose jobs are contained by process group, for hosts that may not make cgroups.
+fn grouped() -> World {
+    let place = Place::new();
+    let mut config = place.config();
+    config.containment(Containment::ProcessGroup);
+    World::around(Reactor::with_config(&config).unwrap(), place)
+}
+
+/// `cat /proc/self/status`, which is what a job says of itself.
+fn status_of_itself() -> Command {
+    let mut command = Command::new("/bin/cat");
+    command.arg("/proc/self/status");
+    command
+}
+
+/// The value of a field of /proc/PID/status.
+#[track_caller]
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().replace('\t', " ")
+}
+
+#[test]
+fn h6_a_job_of_another_user_has_neither_the_groups_nor_the_capabilities_of_its_host() {
+    let user = rustix::process::geteuid();
+    if !user.is_root() && user.as_raw() != SPARE_UID - 1 {
+        eprintln!("skipped: only root can give capabilities to another user");
+        return;
+    }
+    if !fs::exists("/usr/bin/setpriv").unwrap() {
+        return skip_outside_vm("setpriv is needed");
+    }
+    // A host with ambient capabilities that is not root.
+    if !alone!(
+        "setpriv",
+        "--reuid=61233",
+        "--regid=61233",
+        "--groups=4,61233",
+        "--inh-caps=+setuid,+setgid",
+        "--ambient-caps=+setuid,+setgid"
+    ) {
+        return;
+    }
+    let mut world = grouped();
+    let (own, _) = world.run(&status_of_itself());
+    assert_eq!(field(&own, "CapAmb"), "00000000000000c0", "the host has its capabilities");
+    let (text, _) = world.run(status_of_itself().uid(SPARE_UID).gid(SPARE_UID));
+    assert_eq!(field(&text, "Uid"), "61234 61234 61234 61234");
+    assert_eq!(field(&text, "Gid"), "61234 61234 61234 61234");
+    assert_eq!(field(&text, "Groups"), "");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(&text, set), "0000000000000000", "{set}");
+    }
+    let mut command = Command::new("/usr/bin/setpriv");
+    command.args(["--reuid=0", "id", "-u"]).env("PATH", "/usr/bin:/bin");
+    let (text, report) = world.run(command.uid(SPARE_UID).gid(SPARE_UID));
+    assert_ne!(report.exit, Exit::Code(0), "the job has become {text}");
+    let (text, _) = world.run(status_of_itself().uid(SPARE_UID).gid(SPARE_UID).groups([7]));
+    assert_eq!(field(&text, "Groups"), "7");
+    let (text, _) = world.run(status_of_itself().gid(SPARE_UID));
+    assert_eq!(field(&text, "Groups"), "");
+    assert_eq!(field(&text, "CapEff"), "0000000000000000");
+}
+
+#[test]
+fn h6_a_user_without_a_group_is_refused() {
+    let mut world = grouped();
+    let before = world.footprint();
+    let error = world.try_spawn(Command::new("/bin/true").uid(SPARE_UID)).unwrap_err();
+    assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
+    assert!(error.to_string().contains("set the group id as well"), "{error}");
+    assert_eq!(world.footprint().log_files, before.log_files);
+}
+
+#[test]
+fn h5_a_job_has_a_session_of_its_own_and_no_terminal() {
+    let Some(mut world) = World::new() else { return };
+    let session = |stat: &str| {
+        let fields = stat.rsplit_once(')').unwrap().1;
+        fields.split_whitespace().nth(3).unwrap().parse::<u32>().unwrap()
+    };
+    let host = session(&fs::read_to_string("/proc/self/stat").unwrap());
+    let mut command = Command::new("/bin/cat");
+    command.arg("/proc/self/stat");
+    let (text, _) = world.run(&command);
+    let pid: u32 = text.split_once(' ').unwrap().0.parse().unwrap();
+    assert_eq!(session(&text), pid);
+    let (text, _) = world.run(command.process_group(ProcessGroup::Own));
+    assert_eq!(session(&text), host);
+    // ENXIO, whatever the terminal of the host.
+    let (text, report) = world.run(&sh("LC_ALL=C; export LC_ALL; : </dev/tty"));
+    assert_ne!(report.exit, Exit::Code(0));
+    assert!(text.contains("No such device or address"), "{text}");
+}
+
+/// Whether this test may run jobs as another user; prints why it is skipped otherwise.
+fn changes_users() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can change the user");
+    }
+    root
+}
+
+#[test]
+fn h1_a_user_who_stops_every_child_of_the_host_does_not_hold_it() {
+    const TIMEOUT: Duration = Duration::from_millis(100);
+    if !alone!() || !changes_users() {
+        return;
+    }
+    let Some(mut world) = World::with(|config| _ = config.spawn_timeout(TIMEOUT)) else { return };
+    let as_user = |command: &mut Command| command.uid(STOPPED_UID).gid(STOPPED_UID).clone();
+    let stopper = world.spawn(&as_user(&mut sh("echo on; while :; do kill -STOP -1; done")));
+    let tail = world.tail(stopper, Position::Start);
+    world.until("the stopper runs", |world| world.text(tail) == "on\n");
+    let before = world.footprint();
+    let mut late = 0;
+    for _ in 0..50 {
+        let start = Instant::now();
+        let result = world.try_spawn(&as_user(&mut Command::new("/bin/true")));
+        // The child may take a second to die, and the machine may be busy.
+        assert!(start.elapsed() < TIMEOUT + Duration::from_secs(5), "{:?}", start.elapsed());
+        match result {
+            Ok(job) => {
+                // It may have been stopped after it was executed.
+                world.reactor.kill(job).unwrap();
+                world.finish(job);
+                world.reactor.remove(job).unwrap();
+            }
+            Err(error) => {
+                late += 1;
+                assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+                let Error::Spawn(SpawnError::TimedOut { program, stage, left, .. }) = &error else {
+                    panic!("{error:?}")
+                };
+                assert_eq!((program.to_str(), *left), (Some("/bin/true"), None), "{error}");
+                assert!(stage.is_some_and(|stage| stage >= Stage::UserId), "{error}");
+                assert!(error.to_string().contains("have stopped the child"), "{error}");
+            }
+        }
+        assert_eq!(world.footprint(), before);
+    }
+    eprintln!("{late} of 50 spawns have timed out");
+    world.reactor.kill(stopper).unwrap();
+    world.finish(stopper);
+    // The user is free again, and so is everything that the host has used.
+    let (text, _) = world.run(&as_user(Command::new("/usr/bin/id").arg("-u")));
+    assert_eq!(text, format!("{STOPPED_UID}\n"));
+}
+
+#[test]
+fn h1_a_bounded_spawn_runs_what_an_unbounded_one_runs() {
+    let Some(mut world) = World::with(|config| _ = config.bounded_spawns(BoundedSpawns::All))
+    else {
+        return;
+    };
+    let before = world.footprint();
+    let (text, report) = world.run(sh("echo $0; ls /proc/self/fd | wc -l; exit 3").arg("name"));
+    // 0 to 2, and what ls lists with.
+    assert_eq!((text.as_str(), report.exit), ("name\n4\n", Exit::Code(3)));
+    for (stage, command) in [
+        (Stage::Exec, Command::new("/no/such/program")),
+        (Stage::CurrentDirectory, Command::new("/bin/true").current_dir("/no/such").clone()),
+    ] {
+        let error = world.try_spawn(&command).unwrap_err();
+        let Error::Spawn(SpawnError::Failed { stage: failed, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((*failed, error.raw_os_error()), (stage, Some(2)));
+    }
+    assert_eq!(world.footprint().cgroups, before.cgroups);
+    assert_eq!(world.footprint().log_files, before.log_files);
+}
+
+/// A lease on the program file makes exec wait for its holder, as a file system that does not answer
+/// would.
+#[test]
+fn h1_a_program_file_that_cannot_be_opened_for_now_does_not_hold_the_host() {
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    if !alone!() {
+        return;
+    }
+    // What tells the holder that somebody waits, and would end it.
+    let told = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGIO, Arc::clone(&told)).unwrap();
+    let Some(mut world) = World::with(|config| {
+        config.bounded_spawns(BoundedSpawns::All).spawn_timeout(TIMEOUT);
+    }) else {
+        return;
+    };
+    let path = world.place.dir.path().join("program");
+    fs::copy("/bin/true", &path).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    let before = world.footprint();
+    hold_lease(&file);
+    let start = Instant::now();
+    let error = world.try_spawn(&Command::new(&path)).unwrap_err();
+    assert!(start.elapsed() >= TIMEOUT && start.elapsed() < TIMEOUT + Duration::from_secs(5));
+    assert!(told.load(Ordering::Relaxed), "nobody waits for the lease");
+    let Error::Spawn(SpawnError::TimedOut { stage, left, timeout, .. }) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((*stage, *left, *timeout), (Some(Stage::Exec), None, TIMEOUT), "{error}");
+    assert!(error.to_string().contains("came as far as exec"), "{error}");
+    assert_eq!(world.footprint(), before);
+    drop(file);
+    let (_, report) = world.run(&Command::new(&path));
+    assert_eq!(report.exit, Exit::Code(0));
+}
+
+#[test]
+fn h1_a_bounded_spawn_works_in_a_host_without_standard_streams() {
+    if !alone!() {
+        return;
+    }
+    close_standard_streams();
+    let Some(mut world) = World::with(|config| _ = config.bounded_spawns(BoundedSpawns::All))
+    else {
+        return;
+    };
+    for _ in 0..3 {
+        let (text, report) = world.run(sh("echo $0; ls /proc/self/fd | wc -l; exit 3").arg("name"));
+        assert_eq!((text.as_str(), report.exit), ("name\n4\n", Exit::Code(3)));
+        let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(2), "{error}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a file per promise, all through the public API on the real
 //! kernel.
 
+mod calls;
 mod support;
 
 mod bad_input;

@@ -1,0 +1,57 @@
+//! Owns [`BoundedSpawns`]: which spawns return within the host's time.
+//!
+//! Plain data; knows nothing of how a spawn is bounded.
+
+use std::time::Duration;
+
+use crate::command::Command;
+
+/// Which spawns take no longer than
+/// [`Config::spawn_timeout`](crate::Config::spawn_timeout), whatever somebody does to the child.
+///
+/// A spawn blocks until the child has executed its program. Until then the child may be held up
+/// without limit, and an unbounded spawn with it: by a process of the job's user that stops it once
+/// it runs under that user's id, by a working directory or a program on a network file system that
+/// does not answer, or by somebody who freezes the cgroup.
+///
+/// # What it costs
+/// The child of an unbounded spawn borrows the host's memory, and the cost does not depend on the
+/// size of the host. The child of a bounded one runs on a copy, for which the kernel copies the
+/// host's page tables, as fork(2) does: the larger the host's memory, the longer it takes (the
+/// `spawn` benchmark shows it), and each page that the host writes to before the program is
+/// executed is copied. With the sysctl `vm.overcommit_memory` set to 2, a large host may be refused
+/// the copy with `ENOMEM`. The time for the copy itself is not bounded by the timeout.
+///
+/// ```
+/// use jobworker::{BoundedSpawns, Config};
+/// use std::time::Duration;
+///
+/// let mut config = Config::new();
+/// config.bounded_spawns(BoundedSpawns::All).spawn_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BoundedSpawns {
+    /// Those of a command with a [`uid`](crate::Command::uid) or [`gid`](crate::Command::gid),
+    /// which another user can hold up.
+    #[default]
+    ChangingIds,
+    /// All, for a host whose programs or working directories may be on a file system that does not
+    /// answer.
+    All,
+    /// None. A process with the id of a job's user can make the host wait for ever: only for
+    /// commands that change no ids, or where those users are trusted.
+    None,
+}
+
+impl BoundedSpawns {
+    /// The time that a spawn of this command may take, if it is bounded.
+    pub(crate) fn timeout_for(self, command: &Command, timeout: Duration) -> Option<Duration> {
+        let bounded = match self {
+            Self::ChangingIds => command.uid.is_some() || command.gid.is_some(),
+            Self::All => true,
+            Self::None => false,
+        };
+        bounded.then_some(timeout)
+    }
+}
