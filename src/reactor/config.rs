@@ -102,8 +102,8 @@ impl Config {
         self
     }
 
-    /// Sets which spawns take no longer than the [`spawn_timeout`](Self::spawn_timeout); the default
-    /// is those that change the user or group.
+    /// Sets which spawns take no longer than the [`spawn_timeout`](Self::spawn_timeout); the
+    /// default is those that change the user or group.
     pub fn bounded_spawns(&mut self, which: BoundedSpawns) -> &mut Self {
         self.bounded_spawns = which;
         self

@@ -342,7 +342,8 @@ impl Reactor {
     /// Nothing of a failed attempt is left. [`Error::Spawn`]: `Failed` says which step failed in
     /// the child, and why, such as [`Stage::Exec`](crate::Stage::Exec) for a program that does not
     /// exist or may not be executed; `TimedOut` comes when it was not executed in time, and names a
-    /// process that is left, if it could not be killed; `InvalidCommand` and `Frozen` come before there is a child.
+    /// process that is left, if it could not be killed; `InvalidCommand` and `Frozen` come before
+    /// there is a child.
     /// [`Error::Limits`] when a limit is not acceptable or would not be enforced. [`Error::System`]
     /// (`Path`) for the cgroup, the log and standard input.
     #[doc(alias = "clone3")]

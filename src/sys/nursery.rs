@@ -37,8 +37,8 @@ pub(crate) struct Placement {
 /// The memory a child runs on before exec: a stack with a guard page below, and a page for its
 /// message.
 ///
-/// One is enough for each thread that starts processes, because the parent waits until the child has
-/// left it, in clone3 (`CLONE_VFORK`) or, if the child is a copy, for its verdict.
+/// One is enough for each thread that starts processes, because the parent waits until the child
+/// has left it, in clone3 (`CLONE_VFORK`) or, if the child is a copy, for its verdict.
 #[derive(Debug)]
 pub(super) struct Nursery {
     base: *mut c_void,

@@ -194,8 +194,8 @@ fn h1_a_bounded_spawn_runs_what_an_unbounded_one_runs() {
     assert_eq!(world.footprint().log_files, before.log_files);
 }
 
-/// A lease on the program file makes exec wait for its holder, as a file system that does not answer
-/// would.
+/// A lease on the program file makes exec wait for its holder, as a file system that does not
+/// answer would.
 #[test]
 fn h1_a_program_file_that_cannot_be_opened_for_now_does_not_hold_the_host() {
     const TIMEOUT: Duration = Duration::from_millis(200);
