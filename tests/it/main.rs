@@ -11,6 +11,7 @@ mod descriptors;
 mod exactness;
 mod examples;
 mod fanout;
+mod hostile;
 mod hostile_groups;
 mod hostile_hosts;
 mod hostile_logs;
