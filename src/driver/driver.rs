@@ -22,8 +22,9 @@ use crate::error::{Error, Result};
 use crate::id::Slots;
 use crate::sys::epoll_fd;
 
-/// How many events of the kernel one turn takes.
-const CAPACITY: usize = 256;
+/// How many events of the kernel one turn takes. Each may be the end of a job, which costs some 50
+/// us: more of them would hold up what else is ready.
+const CAPACITY: usize = 32;
 
 /// Tokens of the driver's own; those of registrations never reach so far, see [`Key::pack`].
 const WAKER: Token = Token(usize::MAX);

@@ -28,8 +28,8 @@ pub(crate) struct Watches {
     undrained: bool,
 }
 
-/// Enough for 256 events without a name, and for one with the longest name.
-const BUFFER_SIZE: usize = 4096;
+/// Enough for 64 events without a name, and for one with the longest name.
+const BUFFER_SIZE: usize = 1024;
 
 /// How many full buffers one turn reads at most. Watches that are armed refill the queue meanwhile,
 /// from any number of writers at once, so that an unlimited loop might never come to an end.
