@@ -83,6 +83,9 @@
 //! * A write that crosses a page boundary of the file can be seen in two pieces, so data may end in
 //!   the middle of a line.
 //!
+//! The chapters of the [`guide`]: [programs that you do not trust](guide::untrusted), and [hosts in
+//! containers and under systemd](guide::containers).
+//!
 //! # Requirements
 //! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable
 //! cgroup2 tree: as root on any system that mounts one, alone or beside version 1 hierarchies, or
@@ -156,6 +159,15 @@ mod job;
 mod log;
 mod reactor;
 mod sys;
+
+/// Chapters of the guide, without code.
+pub mod guide {
+    #[doc = include_str!("../docs/untrusted.md")]
+    pub mod untrusted {}
+
+    #[doc = include_str!("../docs/containers.md")]
+    pub mod containers {}
+}
 
 /// For the fuzzers: the engine over simulated systems, and the parsers. Not part of the API.
 #[cfg(any(fuzzing, test))]
