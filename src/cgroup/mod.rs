@@ -6,6 +6,7 @@
 mod group;
 mod owner;
 mod pool;
+mod reserve;
 mod tree;
 mod trigger;
 mod walk;
