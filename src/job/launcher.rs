@@ -199,7 +199,7 @@ impl Drop for Launched {
         // There is nobody left to report a failure to. What follows removes the group and the logs.
         let _ = process.signal(Signal::KILL);
         let Some(group) = &self.made.group else {
-            let _ = Contained::ProcessGroup(process.pid()).kill();
+            let _ = Contained::ProcessGroup(process.pid()).kill(&process);
             let _ = process.wait(Reap::Block);
             return;
         };
