@@ -1,8 +1,9 @@
 //! Owns [`Group`]: the cgroup of one job, by its name in the [`Tree`].
 //!
 //! Invariant: a group holds no descriptor; each file is opened for a single use, relative to the
-//! tree's directory. A killed group is never used again. Dropping a `Group` without
-//! [`Group::remove`] leaves its directory behind. Knows nothing of the job's state.
+//! tree's directory, out of the tree's reserve if the host has no descriptor left. A killed group
+//! is never used again. Dropping a `Group` without [`Group::remove`] leaves its directory behind.
+//! Knows nothing of the job's state.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,12 +18,14 @@ use rustix::fs::{
 use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::walk::{Walk, entries};
 use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
+use crate::sys::has_exited;
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ const BATCH: usize = 64;
 impl Group {
     /// Makes the group `name` in `tree`. A group that exists already is an error: it is not ours.
     pub(crate) fn create(tree: &Arc<Tree>, name: String) -> Result<Self> {
+        // It may be the only chance, once the host's limit is reached.
+        tree.fill_reserve();
         let group = Self::named(tree, name);
         mkdirat(tree.dir(), &group.name, Mode::from_raw_mode(0o755))
             .map_err(|errno| Error::path("create cgroup", group.path())(errno))?;
@@ -71,13 +76,16 @@ impl Group {
     }
 
     fn read_file(&self, file: &str) -> io::Result<String> {
-        read_to_string(self.open(file, OFlags::RDONLY)?)
+        let mut opener = self.tree.opener();
+        read_to_string(opener.open(|| self.open(file, OFlags::RDONLY))?)
     }
 
     fn write_file(&self, file: &str, value: &str) -> io::Result<()> {
         // NONBLOCK: from about Linux 6.16 on, lowering a memory limit then does not reclaim memory
         // within the write.
-        write(self.open(file, OFlags::WRONLY | OFlags::NONBLOCK)?, value.as_bytes())?;
+        let mut opener = self.tree.opener();
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        write(opener.open(|| self.open(file, flags))?, value.as_bytes())?;
         Ok(())
     }
 
@@ -207,16 +215,18 @@ impl Group {
 
     fn event(&self, wanted: &str) -> Result<bool> {
         let mut buffer = [0; 128];
-        let mut read_events = || {
+        let mut opener = self.tree.opener();
+        let mut read_events = || -> io::Result<bool> {
+            let events = opener.open(|| self.open("cgroup.events", OFlags::RDONLY))?;
             // The whole file fits, so one read gives all of it.
-            let length = read(self.open("cgroup.events", OFlags::RDONLY)?, &mut buffer)?;
+            let length = read(events, &mut buffer)?;
             Ok(buffer[..length].split(|byte| *byte == b'\n').any(|line| line == wanted.as_bytes()))
         };
         match read_events() {
             // The group was removed.
-            Err(Errno::NOENT | Errno::NODEV) => Ok(false),
+            Err(error) if gone(&error) => Ok(false),
             found => {
-                found.map_err(|errno| Error::path("read", self.path().join("cgroup.events"))(errno))
+                found.map_err(|error| Error::path("read", self.path().join("cgroup.events"))(error))
             }
         }
     }
@@ -241,59 +251,94 @@ impl Group {
     }
 
     /// Visits every process in the group and below it, with a pidfd, until `visit` breaks. Each is
-    /// checked to be a member; only a few are open at a time, however many there are.
-    ///
-    /// Between reading a number and opening it, the number may have become another process's. So
-    /// the list is read again afterwards: a number that is still listed either belongs to the
-    /// process that was opened, or that process is gone and a signal to its pidfd has no
-    /// effect. See pidfd_open(2).
+    /// checked to be a member; only a few are open at a time, however many there are. `visit` must
+    /// not keep them, and must not open anything in the tree: they may come from the reserve.
     pub(crate) fn for_each_member(
         &self,
         mut visit: impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        let Some(mut walk) = Walk::begin(self.tree.dir(), &self.name).map_err(failed)? else {
-            return Ok(());
+        self.visit_members(self.tree.opener(), BATCH, &mut visit)
+    }
+
+    /// At most so many of the processes in the group and below it that have not exited, with pidfds
+    /// that the caller may keep. Fewer when there are not enough descriptors.
+    ///
+    /// Since Linux 6.19 a process may be listed after its pidfd has reported its exit.
+    pub(crate) fn members(&self, most: usize) -> Result<Vec<(Pid, OwnedFd)>> {
+        let mut members = Vec::new();
+        let mut visit = |pid, pidfd| {
+            if !has_exited(&pidfd) {
+                members.push((pid, pidfd));
+            }
+            let enough = members.len() >= most;
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
+        let visited = self.visit_members(Opener::without_reserve(), most.min(BATCH), &mut visit);
+        if members.is_empty() {
+            visited?;
+        }
+        Ok(members)
+    }
+
+    /// Visits every process in the group and below it; `batch` are open at a time.
+    fn visit_members(
+        &self,
+        mut opener: Opener<'_>,
+        batch: usize,
+        visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
+        let begun = opener.open(|| Walk::begin(self.tree.dir(), &self.name));
+        let Some(mut walk) = begun.map_err(failed)? else { return Ok(()) };
         loop {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            match openat(walk.dir(), "cgroup.procs", flags, Mode::empty()) {
+            let list = opener.open(|| openat(walk.dir(), "cgroup.procs", flags, Mode::empty()));
+            match list {
                 Ok(list) => {
-                    if self.visit_listed(&list, &mut visit)?.is_break() {
+                    if self.visit_listed(&list, &mut opener, batch, visit)?.is_break() {
                         return Ok(());
                     }
                 }
-                Err(Errno::NOENT | Errno::NODEV) => {}
-                Err(errno) => return Err(failed(errno.into())),
+                Err(error) if gone(&error) => {}
+                Err(error) => return Err(failed(error)),
             }
-            if !walk.forward().map_err(failed)? {
+            if !opener.open(|| walk.forward()).map_err(failed)? {
                 return Ok(());
             }
         }
     }
 
     /// Visits the processes of one list.
+    ///
+    /// Between reading a number and opening it, the number may have become another process's. So
+    /// the list is read again afterwards: a number that is still listed either belongs to the
+    /// process that was opened, or that process is gone and a signal to its pidfd has no
+    /// effect. See pidfd_open(2).
     fn visit_listed(
         &self,
         list: &OwnedFd,
+        opener: &mut Opener<'_>,
+        batch: usize,
         visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
         let listed = read_pids(list).map_err(failed)?;
         let mut rest = listed.as_slice();
         while !rest.is_empty() {
-            let mut opened = Vec::with_capacity(BATCH.min(rest.len()));
+            let mut opened = Vec::with_capacity(batch.min(rest.len()));
             while let [pid, others @ ..] = rest
-                && opened.len() < BATCH
+                && opened.len() < batch
             {
-                match pidfd_open(*pid, PidfdFlags::empty()) {
+                match opener.open(|| pidfd_open(*pid, PidfdFlags::empty())) {
                     Ok(pidfd) => opened.push((*pid, pidfd)),
-                    Err(Errno::SRCH | Errno::INVAL) => {}
-                    // Those that could be opened make room for the others.
-                    Err(Errno::MFILE | Errno::NFILE) if !opened.is_empty() => break,
-                    Err(errno) => {
-                        return Err(Error::path("open the processes of", self.path())(errno));
-                    }
+                    Err(error) => match Errno::from_io_error(&error) {
+                        Some(Errno::SRCH | Errno::INVAL) => {}
+                        // Those that could be opened make room for the others.
+                        Some(Errno::MFILE | Errno::NFILE) if !opened.is_empty() => break,
+                        _ => {
+                            return Err(Error::path("open the processes of", self.path())(error));
+                        }
+                    },
                 }
                 rest = others;
             }
@@ -323,14 +368,17 @@ impl Group {
             Err(Errno::BUSY) => {}
             removed => return Ok(removed?),
         }
-        let Some(mut walk) = Walk::begin(self.tree.dir(), &self.name)? else { return Ok(()) };
+        let mut opener = self.tree.opener();
+        let begun = opener.open(|| Walk::begin(self.tree.dir(), &self.name));
+        let Some(mut walk) = begun? else { return Ok(()) };
         loop {
-            if walk.down()? {
+            if opener.open(|| walk.down())? {
                 continue;
             }
-            let Some(left) = walk.up()? else { break };
+            let Some(left) = opener.open(|| walk.up())? else { break };
             remove_dir(walk.dir(), left)?;
         }
+        drop(walk);
         Ok(remove_dir(self.tree.dir(), &self.name)?)
     }
 }

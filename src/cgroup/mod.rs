@@ -7,6 +7,7 @@ mod group;
 mod mark;
 mod owner;
 mod pool;
+mod reserve;
 mod sweep;
 mod tree;
 mod trigger;

@@ -13,6 +13,7 @@ use std::{fs, io};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, getxattr, openat};
 use rustix::io::Errno;
 
+use crate::cgroup::reserve::{Opener, Reserve};
 use crate::command::{Limits, Setting};
 use crate::error::{Error, LimitsError, Result, SystemError};
 
@@ -43,6 +44,8 @@ impl Settings {
 pub(crate) struct Tree {
     path: PathBuf,
     dir: OwnedFd,
+    /// What the jobs' groups are opened with when no other descriptor is left.
+    reserve: Reserve,
     /// Whether the jobs' groups have the memory controller, as far as we know.
     has_memory: AtomicBool,
     /// Whether the controllers that account for what jobs use were asked for.
@@ -108,7 +111,10 @@ impl Tree {
         check_reach(path)?;
         let enabled = fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
         let has_memory = AtomicBool::new(lists(&enabled, "memory"));
-        Ok(Self { path: path.to_owned(), dir, has_memory, accounts: AtomicBool::new(false) })
+        let reserve = Reserve::default();
+        reserve.fill(dir.as_fd()).map_err(Error::path("take descriptors in reserve for", path))?;
+        let accounts = AtomicBool::new(false);
+        Ok(Self { path: path.to_owned(), dir, reserve, has_memory, accounts })
     }
 
     /// Whether an open file is an interface file of any cgroup; not if nobody can tell.
@@ -122,6 +128,17 @@ impl Tree {
 
     pub(crate) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Opens what is closed again before long, out of the reserve if there is no other descriptor.
+    pub(crate) fn opener(&self) -> Opener<'_> {
+        Opener::with(&self.reserve, self.dir.as_fd())
+    }
+
+    /// Takes the descriptors that are missing in the reserve, as far as there are any.
+    pub(crate) fn fill_reserve(&self) {
+        // A host that is at its limit now has what is in reserve already, or will try again.
+        let _ = self.reserve.fill(self.dir.as_fd());
     }
 
     /// Whether the service manager has handed this cgroup over to us.

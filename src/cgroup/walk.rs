@@ -47,9 +47,14 @@ impl Walk {
     }
 
     /// Goes to the next group directly below the current one; `false` when all were visited.
+    /// After a failure, the same one is tried again by the next call.
     pub(crate) fn down(&mut self) -> io::Result<bool> {
-        while let Some(name) = self.levels.last_mut().and_then(|level| level.children.pop()) {
-            if let Some((dir, children)) = enter(&self.dir, name.as_c_str())? {
+        while let Some(level) = self.levels.last_mut()
+            && let Some(name) = level.children.last()
+        {
+            let entered = enter(&self.dir, name.as_c_str())?;
+            let Some(name) = level.children.pop() else { break };
+            if let Some((dir, children)) = entered {
                 self.dir = dir;
                 self.levels.push(Level { name, children });
                 return Ok(true);

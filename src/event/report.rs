@@ -52,7 +52,8 @@ pub struct Report {
     pub stopped_by: Option<StopCause>,
     /// Whether processes of the job were killed: the grace period was over, `kill` was called, or
     /// the main process left others behind under
-    /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest).
+    /// [`EndPolicy::KillRest`](crate::EndPolicy::KillRest). What could not be killed does not
+    /// count, nor do processes that had exited already.
     pub killed: bool,
     /// Whose memory limit was exceeded, if the kernel killed processes of the job for that.
     pub oom: Option<OomCause>,

@@ -75,7 +75,7 @@ impl Contained {
     }
 
     /// Whether any process but an exited leader is left.
-    pub(crate) fn populated(&self) -> Result<bool> {
+    pub(crate) fn populated(&self, _main: &Process) -> Result<bool> {
         match self {
             Self::Cgroup(cgroup) => cgroup.populated(),
             Self::ProcessGroup(group) => Ok(!living_members(*group)?.is_empty()),
@@ -108,7 +108,7 @@ impl Contained {
     }
 
     /// Kills every process.
-    pub(crate) fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self, _main: &Process) -> Result<()> {
         match self {
             Self::Cgroup(cgroup) => cgroup.kill(),
             Self::ProcessGroup(group) => signal_group(*group, Signal::KILL),
@@ -132,12 +132,15 @@ impl Contained {
         // A process that was forked after a list was read is found by the next one. A job that
         // forks faster than it can be listed is ended by the kill that follows a stop.
         let mut signalled: HashSet<Pid> = HashSet::new();
+        // One that may not be signalled, because it has changed its user, must not shield others.
+        let mut refused = None;
         for _ in 0..4 {
             let before = signalled.len();
             group.for_each_member(|pid, pidfd| {
-                if signalled.insert(pid) {
-                    send_and_continue(&pidfd, signal)
-                        .map_err(Error::path("signal a process of", group.path()))?;
+                if signalled.insert(pid)
+                    && let Err(cause) = send_and_continue(&pidfd, signal)
+                {
+                    refused.get_or_insert(cause);
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -149,21 +152,27 @@ impl Contained {
             send_and_continue(main.pidfd(), signal)
                 .map_err(Error::event_loop("signal a main process"))?;
         }
-        Ok(())
+        let refused = refused.map(Error::path("signal a process of", group.path()));
+        refused.map_or(Ok(()), Err)
     }
 
-    /// The processes that are left, but an exited leader; of `most` at most.
-    pub(crate) fn members(&self, most: usize) -> Result<Vec<Process>> {
+    /// At most so many of the processes that have not exited.
+    pub(crate) fn members(&self, _main: &Process, most: usize) -> Result<Vec<Process>> {
         let mut members = Vec::new();
         match self {
-            Self::Cgroup(cgroup) => cgroup.for_each_member(|pid, pidfd| {
-                members.push(Process::new(number(pid), pidfd));
-                let enough = members.len() >= most;
-                Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?,
+            Self::Cgroup(cgroup) => {
+                let opened = cgroup.members(most)?.into_iter();
+                members.extend(opened.map(|(pid, pidfd)| Process::new(number(pid), pidfd)));
+            }
             Self::ProcessGroup(group) => {
                 for pid in living_members(*group)?.into_iter().take(most) {
-                    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+                        Ok(pidfd) => pidfd,
+                        Err(errno @ (Errno::MFILE | Errno::NFILE)) if members.is_empty() => {
+                            return Err(Error::path("open a process of", "/proc")(errno));
+                        }
+                        Err(_) => continue,
+                    };
                     // The number may have changed hands before it was opened, but not since.
                     if is_living_member(pid, *group) {
                         members.push(Process::new(number(pid), pidfd));

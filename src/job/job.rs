@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::Signal;
+use crate::command::{EndPolicy, Signal};
 use crate::driver::{JobSource, Registration};
 use crate::error::{JobError, Result};
 use crate::event::{Event, Exit, Phase, Report, Stall, Stallable, StopCause, Usage};
 use crate::id::{JobId, Key, Stream, Token};
 use crate::job::handles::Handles;
-use crate::job::life::{Action, Deadline, Input};
+use crate::job::life::{Action, Deadline, Input, State};
 use crate::job::live::{Exited, Live, Released};
 use crate::job::record::Record;
 use crate::job::system::{Adopted, System};
@@ -111,8 +111,23 @@ impl<S: System> Job<S> {
     /// The time of the next deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.course {
-            Course::Live(live) => live.state().deadline().map(Deadline::at),
+            Course::Live(live) => live.deadline(),
             Course::Finished(_) => None,
+        }
+    }
+
+    /// Whether the job looks for its processes again later, because that has failed.
+    pub(crate) fn looks_again(&self) -> bool {
+        matches!(&self.course, Course::Live(live) if live.look_at().is_some())
+    }
+
+    /// Looks for the processes again, and kills them again if they are to be killed.
+    pub(crate) fn look_again(&mut self, system: &mut S) {
+        let Course::Live(live) = &mut self.course else { return };
+        if live.state().awaits_rest() {
+            self.look(system);
+        } else {
+            live.kill_again(system);
         }
     }
 
@@ -140,6 +155,7 @@ impl<S: System> Job<S> {
                 self.request(StopCause::TimeLimit, Input::TimeLimit(grace), system);
             }
             Some(Deadline::Grace(at)) if at <= now => self.step(Input::GraceOver, system),
+            _ if live.look_at().is_some_and(|at| at <= now) => self.look_again(system),
             _ => {}
         }
     }
@@ -248,9 +264,14 @@ impl<S: System> Job<S> {
     /// Applies an input to the table and carries out the action.
     fn step(&mut self, input: Input, system: &mut S) {
         let policies = self.record.policies();
-        let (end, stop_signal) = (policies.end, policies.stop_signal);
+        let (mut end, stop_signal) = (policies.end, policies.stop_signal);
         // A finished job takes no further input; the table has none for it either.
         let Course::Live(live) = &mut self.course else { return };
+        if (end, input) == (EndPolicy::LeaveRest, Input::Exit) && live.is_about_to_be_empty(system)
+        {
+            // Otherwise an empty group would be left behind.
+            end = EndPolicy::WaitAll;
+        }
         let action = live.advance(input, end);
         match action {
             Action::None => {}
@@ -288,7 +309,7 @@ impl<S: System> Job<S> {
     fn survivor_exited(&mut self, registration: Registration, system: &mut S) {
         let Course::Live(live) = &mut self.course else { return };
         if live.survivor_exited(registration, system) {
-            self.await_end(false, system);
+            self.look(system);
         }
     }
 
@@ -297,7 +318,7 @@ impl<S: System> Job<S> {
         let Course::Live(live) = &mut self.course else { return };
         live.report_freeze(id, token, system);
         if live.state().awaits_rest() {
-            self.await_end(false, system);
+            self.look(system);
         }
     }
 
@@ -322,6 +343,14 @@ impl<S: System> Job<S> {
         }
     }
 
+    /// Finds out whether any process is left, as something may have changed. What is to be killed
+    /// is killed each time: a process may have been moved into the group since, and before Linux
+    /// 6.14 one that was being forked may have been missed.
+    fn look(&mut self, system: &mut S) {
+        let Course::Live(live) = &self.course else { return };
+        self.await_end(live.state() == State::Clearing, system);
+    }
+
     /// Finds out whether any process is left once the main one is gone, and registers for a notice
     /// when none is.
     fn await_end(&mut self, kill: bool, system: &mut S) {
@@ -330,8 +359,8 @@ impl<S: System> Job<S> {
             Ok(true) => {}
             Ok(false) => self.step(Input::Empty, system),
             Err(error) => {
-                // It cannot be found out any more whether the job has processes left: kill what can
-                // be killed, and finish.
+                // It cannot be found out whether the job has processes left, and trying again would
+                // not help: kill what can be killed, and finish.
                 live.kill_all(system);
                 live.report_problem(error);
                 self.step(Input::Empty, system);

@@ -252,7 +252,7 @@ fn end(process: &Process, group: Option<&Group>) -> bool {
     let until = Instant::now() + ABANDON_TIMEOUT;
     let Some(group) = group else {
         // While the process is not reaped, the number is its own.
-        let _ = Contained::ProcessGroup(process.pid()).kill();
+        let _ = Contained::ProcessGroup(process.pid()).kill(process);
         return process.end(ABANDON_TIMEOUT);
     };
     let _ = group.kill();

@@ -84,16 +84,16 @@ impl System for Linux {
         group.signal(signal, main)
     }
 
-    fn kill(&mut self, group: &Contained) -> Result<()> {
-        group.kill()
+    fn kill(&mut self, group: &Contained, main: &Process) -> Result<()> {
+        group.kill(main)
     }
 
-    fn populated(&mut self, group: &Contained) -> Result<bool> {
-        group.populated()
+    fn populated(&mut self, group: &Contained, main: &Process) -> Result<bool> {
+        group.populated(main)
     }
 
-    fn members(&mut self, group: &Contained, most: usize) -> Result<Vec<Process>> {
-        group.members(most)
+    fn members(&mut self, group: &Contained, main: &Process, most: usize) -> Result<Vec<Process>> {
+        group.members(main, most)
     }
 
     fn freeze(&mut self, group: &Contained, freeze: bool) -> Result<()> {

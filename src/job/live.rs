@@ -16,13 +16,17 @@ use crate::error::{Error, Result, SystemError};
 use crate::event::{Event, Exit, OomCause, Stall, Stallable, Stats, StopCause, Usage, keyed};
 use crate::id::{JobId, Token};
 use crate::job::handles::Handles;
-use crate::job::life::{Action, Input, State, next};
+use crate::job::life::{Action, Deadline, Input, State, next};
 use crate::job::system::System;
 use crate::sys::Reap;
 
-/// How many survivors of a cgroup are awaited by pidfd; the notification of the cgroup covers the
-/// rest, later.
-const SURVIVORS_AWAITED: usize = 64;
+/// How many of the remaining processes are awaited by pidfd, however many there are. When all of
+/// those have exited, others are awaited, so the last one to exit is among them.
+const SURVIVORS_AWAITED: usize = 8;
+
+/// When a job looks for its processes again at the latest, after that has failed for lack of
+/// descriptors or memory. Until then it does so whenever anything happens.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How many attempts are made to open the remaining processes of a group without a watch.
 const LOOKS: usize = 8;
@@ -37,6 +41,8 @@ pub(crate) struct Live<S: System> {
     reaped: bool,
     stopped_by: Option<StopCause>,
     killed: bool,
+    /// When to look for the processes again, because that has failed.
+    look_at: Option<Instant>,
     frozen: Frozen,
     oom: Oom,
     problems: Vec<Error>,
@@ -100,6 +106,7 @@ impl<S: System> Live<S> {
             reaped: false,
             stopped_by: None,
             killed: false,
+            look_at: None,
             frozen: Frozen::default(),
             oom,
             problems: problems.into_iter().collect(),
@@ -108,6 +115,16 @@ impl<S: System> Live<S> {
 
     pub(crate) fn state(&self) -> State {
         self.state
+    }
+
+    /// When to do something in any case.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.state.deadline().map(Deadline::at).into_iter().chain(self.look_at).min()
+    }
+
+    /// When to look for the processes again, if that has failed.
+    pub(crate) fn look_at(&self) -> Option<Instant> {
+        self.look_at
     }
 
     pub(crate) fn exited(&self) -> Option<Exited> {
@@ -134,9 +151,12 @@ impl<S: System> Live<S> {
         self.stopped_by.get_or_insert(cause);
     }
 
-    /// Records a failure for the final report.
+    /// Records a failure for the final report, once: what is tried again can fail in the same way.
     pub(crate) fn report_problem(&mut self, problem: Error) {
-        self.problems.push(problem);
+        let text = problem.to_string();
+        if !self.problems.iter().any(|other| other.to_string() == text) {
+            self.problems.push(problem);
+        }
     }
 
     /// Sends a signal to every process.
@@ -166,18 +186,42 @@ impl<S: System> Live<S> {
     /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to
     /// another cgroup.
     pub(crate) fn kill_all(&mut self, system: &mut S) {
-        self.killed = true;
-        if let Err(problem) = system.kill(self.handles.group()) {
-            self.problems.push(problem);
-            // Kill one by one instead: nothing else would ever end what is left.
-            self.problems.extend(self.signal(Signal::KILL, system).err());
-        }
+        self.look_at = None;
+        self.killed |= self.kill_group(system);
         if self.exited.is_none() {
-            let killed = system.signal(self.handles.process(), Signal::KILL);
-            self.problems.extend(killed.map_err(Error::event_loop("kill a main process")).err());
+            match system.signal(self.handles.process(), Signal::KILL) {
+                Ok(()) => self.killed = true,
+                Err(cause) => self.report_problem(Error::event_loop("kill a main process")(cause)),
+            }
         }
         // One that has left the group meanwhile is not killed, and must not be waited for.
         self.handles.forget_survivors(system);
+    }
+
+    /// Kills every process again, because that has failed.
+    pub(crate) fn kill_again(&mut self, system: &mut S) {
+        self.look_at = None;
+        if self.state == State::Killing {
+            self.kill_all(system);
+        }
+    }
+
+    /// Kills every process of the group; returns whether that was possible. If not, it is tried
+    /// again.
+    fn kill_group(&mut self, system: &mut S) -> bool {
+        let Err(problem) = system.kill(self.handles.group(), self.handles.process()) else {
+            return true;
+        };
+        self.report_problem(problem);
+        // Kill one by one instead: nothing else would ever end what is left.
+        let Err(problem) = self.signal(Signal::KILL, system) else { return true };
+        self.look_again(problem, system);
+        false
+    }
+
+    fn look_again(&mut self, problem: Error, system: &S) {
+        self.report_problem(problem);
+        self.look_at = system.now().checked_add(LOOK_AGAIN);
     }
 
     /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known
@@ -222,26 +266,72 @@ impl<S: System> Live<S> {
         exit
     }
 
+    /// Whether the group is populated only by processes that have exited, as it is for a moment
+    /// since Linux 6.19: a process leaves its cgroup after its pidfd has reported its exit.
+    pub(crate) fn is_about_to_be_empty(&self, system: &mut S) -> bool {
+        let (group, main) = (self.handles.group(), self.handles.process());
+        S::path(group).is_some()
+            && self.populated(system).is_ok_and(|populated| populated)
+            && system.members(group, main, 1).is_ok_and(|members| members.is_empty())
+    }
+
     /// A process that was waited for besides the main one has exited; says whether it was the last.
     pub(crate) fn survivor_exited(&mut self, registration: Registration, system: &mut S) -> bool {
         self.handles.survivor_exited(registration, system);
         !self.handles.awaits_survivors()
     }
 
-    /// Returns whether any process is left; if so, a notice will come when none is.
+    /// Returns whether any process is left, and with `kill`, kills what is. If any is left, there
+    /// will be a notice when none is, or the job looks again later. It fails only if that cannot be
+    /// found out, not even later.
     pub(crate) fn await_rest(&mut self, kill: bool, system: &mut S) -> Result<bool> {
-        if !system.populated(self.handles.group())? {
-            return Ok(false);
+        self.look_at = None;
+        let problem = match self.look(kill, system) {
+            Ok(left) => return Ok(left),
+            Err(problem) => problem,
+        };
+        // The job must not count as finished while it can be seen that it is not.
+        let populated = match is_shortage(&problem) {
+            true => Ok(true),
+            false => self.populated(system),
+        };
+        match populated {
+            Ok(false) => return Ok(false),
+            Err(again) if !is_shortage(&again) => return Err(again),
+            _ => self.look_again(problem, system),
         }
-        if kill {
-            self.kill_all(system);
+        Ok(true)
+    }
+
+    fn populated(&self, system: &mut S) -> Result<bool> {
+        system.populated(self.handles.group(), self.handles.process())
+    }
+
+    fn look(&mut self, kill: bool, system: &mut S) -> Result<bool> {
+        match self.populated(system) {
+            Ok(false) => return Ok(false),
+            Ok(true) => {}
+            Err(problem) => {
+                // What is left must not run on only because it cannot be seen.
+                if kill {
+                    self.kill_rest(false, system);
+                }
+                return Err(problem);
+            }
         }
         // Arm the watch, read the file again, then wait.
         let watched = self.handles.watch_events(system).is_ok();
-        let killing = self.state == State::Clearing;
+        if kill {
+            self.kill_rest(watched, system);
+        }
         for _ in 0..LOOKS {
-            let awaited = (killing || !watched) && self.await_survivors(watched, system)?;
-            if !system.populated(self.handles.group())? {
+            // The notification of a cgroup comes up to 10 ms late, because the kernel limits its
+            // rate per file. With it, the pidfds only make it faster, and may be missing.
+            let awaited = match self.await_survivors(system) {
+                Err(problem) if !watched => return Err(problem),
+                awaited => awaited.unwrap_or(false),
+            };
+            if !self.populated(system)? {
                 return Ok(false);
             }
             if watched || awaited {
@@ -253,18 +343,32 @@ impl<S: System> Live<S> {
         Err(Error::event_loop("wait for the processes that the main process left behind")(cause))
     }
 
-    /// Watches for the exit of the remaining processes by pidfd; returns whether there are any. The
-    /// notification of a cgroup comes up to 10 ms late, because the kernel limits its rate per
-    /// file.
-    fn await_survivors(&mut self, watched: bool, system: &mut S) -> Result<bool> {
+    /// Kills what the main process has left behind. Only a process that has not exited counts as
+    /// killed: since Linux 6.19 the group is populated for a moment after the last one's exit.
+    fn kill_rest(&mut self, watched: bool, system: &mut S) {
+        // One that has left the group meanwhile is not killed, and must not be waited for.
+        self.handles.forget_survivors(system);
+        let found = self.await_survivors(system);
+        let killed = self.kill_group(system);
+        self.killed |= killed && *found.as_ref().unwrap_or(&true);
+        if !watched {
+            // Others may have been forked before the kill.
+            self.handles.forget_survivors(system);
+        }
+    }
+
+    /// Watches for the exit of some of the remaining processes by pidfd; returns whether there are
+    /// any.
+    fn await_survivors(&mut self, system: &mut S) -> Result<bool> {
         if self.handles.awaits_survivors() {
             return Ok(true);
         }
-        let most = if watched { SURVIVORS_AWAITED } else { usize::MAX };
-        for process in system.members(self.handles.group(), most)? {
+        let (group, main) = (self.handles.group(), self.handles.process());
+        for process in system.members(group, main, SURVIVORS_AWAITED)? {
             match self.handles.await_survivor(process, system) {
                 Ok(()) => {}
-                Err(_) if watched => break,
+                // Those that can be awaited will do.
+                Err(_) if self.handles.awaits_survivors() => break,
                 Err(cause) => return Err(Error::event_loop("watch a process")(cause)),
             }
         }
@@ -396,7 +500,7 @@ impl<S: System> Live<S> {
             let refused = waited.filter(|cause| Errno::from_io_error(cause) != Some(Errno::CHILD));
             problems.extend(refused.map(Error::event_loop("reap a main process")));
         }
-        let left = if empty { Ok(false) } else { system.populated(group) };
+        let left = if empty { Ok(false) } else { system.populated(group, process) };
         let removed = match left {
             Ok(false) => system.remove(group).map(|()| true),
             left => left.map(|_| false),
@@ -416,4 +520,11 @@ impl<S: System> Live<S> {
             problems,
         }
     }
+}
+
+/// Whether a call has failed only because the host or the system lacks something now.
+fn is_shortage(problem: &Error) -> bool {
+    const SHORTAGES: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    let errno = problem.raw_os_error();
+    SHORTAGES.iter().any(|shortage| errno == Some(shortage.raw_os_error()))
 }

@@ -3,7 +3,7 @@
 //! Invariants: jobs come in through [`Registry::adopt`] alone. After every call on a job, its
 //! deadline here is updated. Makes no decisions: it routes each notice to the job that it is about.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::driver::{JobSource, Registration, Source};
@@ -20,6 +20,8 @@ pub(crate) struct Registry<S: System> {
     jobs: Slots<Entry<S>>,
     by_id: HashMap<JobId, Key>,
     deadlines: Deadlines,
+    /// The jobs that look for their processes again, because that has failed. Usually empty.
+    unseen: BTreeSet<Key>,
     /// How many jobs have to be ended when the reactor is dropped.
     attached: usize,
 }
@@ -37,6 +39,7 @@ impl<S: System> Registry<S> {
             jobs: Slots::new(),
             by_id: HashMap::new(),
             deadlines: Deadlines::default(),
+            unseen: BTreeSet::new(),
             attached: 0,
         }
     }
@@ -110,6 +113,11 @@ impl<S: System> Registry<S> {
             self.attached -= 1;
         }
         self.deadlines.replace(key, deadline, job.deadline());
+        if job.looks_again() {
+            self.unseen.insert(key);
+        } else if !self.unseen.is_empty() {
+            self.unseen.remove(&key);
+        }
         Some(result)
     }
 
@@ -146,6 +154,22 @@ impl<S: System> Registry<S> {
         }
     }
 
+    /// Whether any job looks for its processes again later.
+    #[inline]
+    pub(crate) fn looks_again(&self) -> bool {
+        !self.unseen.is_empty()
+    }
+
+    /// Lets the jobs that could not find out whether they have processes left try again. Something
+    /// has happened, so there may be descriptors or memory now. Returns whether there was any.
+    pub(crate) fn look_again(&mut self, system: &mut S) -> bool {
+        let keys: Vec<Key> = self.unseen.iter().copied().collect();
+        for key in &keys {
+            self.with_key(*key, |job| job.look_again(system));
+        }
+        !keys.is_empty()
+    }
+
     /// Kills every job that is neither finished nor detached.
     pub(crate) fn kill_attached(&mut self, system: &mut S) {
         let attached = self.jobs.iter().filter(|(_, entry)| entry.job.is_attached());
@@ -171,6 +195,7 @@ impl<S: System> Registry<S> {
     /// Forgets every job; the logs of the finished ones go unless they are to be kept.
     pub(crate) fn remove_all(&mut self, system: &mut S) {
         self.by_id.clear();
+        self.unseen.clear();
         for entry in self.jobs.drain() {
             let job = entry.job;
             if job.phase() == Phase::Finished && !job.record().policies().detached {

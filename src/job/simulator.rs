@@ -211,6 +211,18 @@ impl JobEngine {
         true
     }
 
+    /// Whether any job looks for its processes again later, because that has failed.
+    #[must_use]
+    pub fn looks_again(&self) -> bool {
+        self.registry.looks_again()
+    }
+
+    /// Lets such jobs look again, as a reactor does when anything happens. Returns whether there
+    /// was any.
+    pub fn look_again(&mut self) -> bool {
+        self.registry.look_again(&mut self.system)
+    }
+
     /// The time left until the next deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -243,7 +255,7 @@ impl JobEngine {
     pub fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "a busy loop");
-            if !(self.run_kernel() | self.deliver(0)) {
+            if !(self.look_again() | self.run_kernel() | self.deliver(0)) {
                 break;
             }
         }

@@ -73,14 +73,20 @@ pub(crate) trait System {
         signal: Signal,
     ) -> Result<()>;
 
-    /// Kills every process of a group.
-    fn kill(&mut self, group: &Self::Group) -> Result<()>;
+    /// Kills every process of a group, which is that of this main process.
+    fn kill(&mut self, group: &Self::Group, main: &Self::Process) -> Result<()>;
 
-    /// Whether any process is in a group, but an exited leader of a process group.
-    fn populated(&mut self, group: &Self::Group) -> Result<bool>;
+    /// Whether any process is in a group, but an exited leader of a process group. A process that
+    /// has exited may be in its cgroup still.
+    fn populated(&mut self, group: &Self::Group, main: &Self::Process) -> Result<bool>;
 
-    /// At most so many of the processes in a group, but an exited leader.
-    fn members(&mut self, group: &Self::Group, most: usize) -> Result<Vec<Self::Process>>;
+    /// At most so many of the processes in a group that have not exited.
+    fn members(
+        &mut self,
+        group: &Self::Group,
+        main: &Self::Process,
+        most: usize,
+    ) -> Result<Vec<Self::Process>>;
 
     /// Starts to freeze a group, or to thaw it.
     fn freeze(&mut self, group: &Self::Group, freeze: bool) -> Result<()>;

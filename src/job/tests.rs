@@ -141,6 +141,7 @@ impl World {
             Step::StopWithin(grace) => engine.stop(job, Some(grace)),
             Step::Kill => engine.kill(job),
             Step::Deadline => {
+                engine.look_again();
                 engine.advance_to_deadline();
                 Ok(())
             }
@@ -399,8 +400,7 @@ fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
         let main = world.engine.system().main(0);
         world.engine.system().exit(main, 3, true);
         world.step(0, Step::Deliver);
-        let left = if end == EndPolicy::LeaveRest { ", finished" } else { "" };
-        assert_eq!(world.events[0], format!("exit code 3{left}"));
+        assert_eq!(world.events[0], "exit code 3");
         world.step(0, Step::Settle);
         assert_eq!(world.events[0], "exit code 3, finished");
         world.end();
@@ -595,4 +595,86 @@ fn every_call_may_fail_once_with_every_errno() {
         }
     }
     assert_eq!(failed_calls.len(), 15, "some call is made by no scenario: {failed_calls:?}");
+}
+
+#[test]
+fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
+    for (end, last) in [(EndPolicy::KillRest, Step::Settle), (EndPolicy::WaitAll, Step::Kill)] {
+        for errno in 0..2 {
+            let mut world = World::new(&[Plan { end, ..Plan::default() }]);
+            world.steps(0, &[Step::Fork, Step::Exit]);
+            // There is no descriptor for anything: the job can neither be seen nor killed.
+            let script = &mut world.engine.system().script;
+            script.push_back(Meddling::Nothing);
+            script.extend(std::iter::repeat_n(Meddling::Fail(errno), 20));
+            world.step(0, Step::Deliver);
+            assert_eq!(world.events[0], "exit code 3");
+            assert!(world.engine.looks_again());
+            assert_eq!(world.engine.next_deadline(), Some(Duration::from_millis(250)));
+            // The next attempt fails as well.
+            world.engine.advance_to_deadline();
+            assert!(world.engine.looks_again());
+            world.collect();
+            assert_eq!(world.events[0], "exit code 3");
+            world.engine.system().script.clear();
+            world.steps(0, &[last, Step::Settle]);
+            assert_eq!(world.events[0], "exit code 3, finished", "{end:?}");
+            let report = world.engine.system().report(0).unwrap();
+            assert!(report.killed, "{report:?}");
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn m9_a_process_that_enters_while_the_job_is_cleared_is_killed() {
+    let mut world = World::new(&[Plan::default()]);
+    world.steps(0, &[Step::Fork, Step::Exit, Step::Deliver]);
+    assert_eq!(world.engine.system().kills(0), 1);
+    // It is moved into the group after the kill.
+    assert!(world.engine.system().enter(0));
+    world.step(0, Step::Settle);
+    assert_eq!(world.events[0], "exit code 3, finished");
+    assert!(world.engine.system().kills(0) > 1);
+    world.end();
+}
+
+#[test]
+fn m10_a_main_process_that_leaves_its_group_late_does_not_count_as_killed() {
+    // As happens since Linux 6.19.
+    for end in POLICIES {
+        let mut world = World::new(&[Plan { end, ..Plan::default() }]);
+        let main = world.engine.system().main(0);
+        world.engine.system().exit(main, 3, true);
+        world.steps(0, &[Step::Deliver, Step::Settle]);
+        assert_eq!(world.reports[0].as_deref(), Some("exit code 3, stats, 7 bytes"), "{end:?}");
+        world.end();
+    }
+}
+
+#[test]
+fn m15_what_the_main_process_leaves_behind_is_awaited_by_pidfd() {
+    for end in [EndPolicy::WaitAll, EndPolicy::KillRest] {
+        let mut world = World::new(&[Plan { end, ..Plan::default() }]);
+        for _ in 0..20 {
+            world.step(0, Step::Fork);
+        }
+        world.steps(0, &[Step::Exit, Step::Deliver]);
+        assert_eq!(world.events[0], "exit code 3");
+        let held = world.engine.system().held();
+        assert!((2..10).contains(&held.registrations), "a few of them: {held:?}");
+        world.step(0, Step::RestExit);
+        // The notification of the group is delayed by the kernel, for as long as it likes.
+        world.engine.system().lose_changes();
+        loop {
+            let busy = world.engine.run_kernel();
+            world.engine.system().lose_changes();
+            if !(world.engine.deliver(0) | busy) {
+                break;
+            }
+        }
+        world.collect();
+        assert_eq!(world.events[0], "exit code 3, finished", "{end:?}");
+        world.end();
+    }
 }

@@ -239,8 +239,12 @@ impl Reactor {
     fn settle(&mut self) -> Result<()> {
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
+        let happened = !notices.is_empty();
         for notice in notices.drain(..) {
             self.dispatch(notice);
+        }
+        if happened && self.jobs.looks_again() {
+            self.jobs.look_again(&mut self.system);
         }
         self.notices = notices;
         taken?;

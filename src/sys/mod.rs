@@ -15,6 +15,6 @@ pub(crate) use calls::{Reap, epoll_fd, kill_process_group, tells_pidfd_info};
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
 pub(crate) use plan::{CStringArray, Failure, Plan, ResourceLimit, Unstarted};
-pub(crate) use process::{Process, send};
+pub(crate) use process::{Process, has_exited, send};
 pub(crate) use random::random_uuid;
 pub(crate) use stat::Stat;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::command::Signal;
@@ -59,6 +59,12 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         send(&self.pidfd, signal)
     }
+}
+
+/// Whether the process behind a pidfd has exited, as far as can be told now.
+pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
+    let ready = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec::default()));
+    ready.is_ok_and(|ready| ready > 0)
 }
 
 /// Sends a signal through a pidfd; a process that has exited is fine.

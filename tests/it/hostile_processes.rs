@@ -1,2 +1,239 @@
 //! Defects of the second review about processes: killing, signalling and awaiting them, each under
 //! its name. Whatever a job does, its host kills all of it, and says so only when it has.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jobworker::{EndPolicy, JobId, Position, Signal};
+use rustix::io::dup;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Uid, getrlimit, pidfd_open, setrlimit};
+use rustix::thread::set_thread_res_uid;
+
+use crate::support::{World, alone, has_exited, is_dead, members, pidfd, sh};
+
+/// Lowers the limit of descriptors of this process.
+fn limit_descriptors(number: u64) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum }).unwrap();
+}
+
+/// Takes every descriptor that is left.
+fn exhaust_descriptors() -> Vec<OwnedFd> {
+    std::iter::from_fn(|| dup(std::io::stdin()).ok()).collect()
+}
+
+fn cgroup(world: &World, job: JobId) -> PathBuf {
+    world.reactor.status(job).unwrap().cgroup.unwrap()
+}
+
+/// Runs turns until a job has this many processes.
+#[track_caller]
+fn until_members(world: &mut World, job: JobId, number: usize) -> Vec<u32> {
+    let cgroup = cgroup(world, job);
+    // Each line of the log is an event, so that a turn never waits for nothing.
+    world.until("the job has started its processes", |_| members(&cgroup).len() >= number);
+    members(&cgroup)
+}
+
+#[test]
+fn h2_a_host_at_its_descriptor_limit_kills_the_whole_job() {
+    if !alone!() {
+        return;
+    }
+    for way in ["kill", "end", "drop"] {
+        let Some(mut world) = World::new() else { return };
+        limit_descriptors(128);
+        let script = "setsid sleep 1000 & setsid sleep 1000 & echo; exec sleep 1000";
+        let job = world.spawn(&sh(script));
+        let tail = world.tail(job, Position::Start);
+        world.until("all are started", |world| world.text(tail) == "\n");
+        let pidfds: Vec<OwnedFd> =
+            until_members(&mut world, job, 3).into_iter().map(pidfd).collect();
+        let cgroup = cgroup(&world, job);
+        let taken = exhaust_descriptors();
+        assert!(fs::File::open("/dev/null").is_err(), "no descriptor is left");
+        match way {
+            "kill" => world.reactor.kill(job).unwrap(),
+            "end" => world.reactor.signal_main(job, Signal::KILL).unwrap(),
+            _ => {
+                let World { reactor, place, .. } = world;
+                drop(reactor);
+                drop(taken);
+                assert!(pidfds.iter().all(has_exited), "a process is left running by {way}");
+                assert!(!cgroup.exists());
+                drop(place);
+                continue;
+            }
+        }
+        let report = world.finish(job);
+        drop(taken);
+        assert!(pidfds.iter().all(has_exited), "a process is left running by {way}: {report:?}");
+        assert!(report.killed && report.problems.is_empty(), "{report:?}");
+        assert!(!cgroup.exists());
+    }
+}
+
+#[test]
+fn h3_a_job_with_more_processes_than_descriptors_ends_whole() {
+    if !alone!() {
+        return;
+    }
+    const PROCESSES: usize = 600;
+    let Some(mut world) = World::new() else { return };
+    limit_descriptors(256);
+    let script = format!(
+        "i=0; while [ $i -lt {PROCESSES} ]; do chrt -i 0 sleep 1000 & i=$((i + 1)); done; echo; \
+         exec sleep 1000"
+    );
+    for end in [EndPolicy::KillRest, EndPolicy::WaitAll] {
+        for exhausted in [false, true] {
+            let job = world.spawn(sh(&script).end_policy(end));
+            let tail = world.tail(job, Position::Start);
+            world.until("all are started", |world| world.text(tail) == "\n");
+            let cgroup = cgroup(&world, job);
+            let some: Vec<OwnedFd> =
+                members(&cgroup).into_iter().rev().take(50).map(pidfd).collect();
+            let taken = if exhausted { exhaust_descriptors() } else { Vec::new() };
+            match end {
+                EndPolicy::KillRest => {
+                    world.reactor.signal_main(job, Signal::KILL).unwrap();
+                }
+                _ => world.reactor.stop(job).unwrap(),
+            }
+            let report = world.finish(job);
+            drop(taken);
+            assert!(some.iter().all(is_dead), "{end:?}: a process is left running");
+            assert_eq!(report.killed, end == EndPolicy::KillRest, "{report:?}");
+            assert!(report.problems.is_empty(), "{report:?}");
+            assert!(!cgroup.exists());
+            world.reactor.remove(job).unwrap();
+        }
+    }
+}
+
+#[test]
+fn h3_a_signal_reaches_more_processes_than_there_are_descriptors() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    limit_descriptors(256);
+    let script = "i=0; while [ $i -lt 400 ]; do sleep 1000 & i=$((i + 1)); done; echo; wait";
+    let job = world.spawn(&sh(script));
+    let tail = world.tail(job, Position::Start);
+    world.until("all are started", |world| world.text(tail) == "\n");
+    until_members(&mut world, job, 401);
+    let taken = exhaust_descriptors();
+    world.reactor.signal(job, Signal::KILL).unwrap();
+    let report = world.finish(job);
+    drop(taken);
+    assert_eq!(report.exit.signal(), Some(Signal::KILL));
+    assert!(report.problems.is_empty(), "{report:?}");
+    world.reactor.remove(job).unwrap();
+}
+
+#[test]
+fn m7_a_process_that_may_not_be_signalled_shields_no_other() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change its user");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let script = "trap 'sleep 1001 & sleep 1002 & echo' USR1; echo; while :; do sleep 1000 & wait; \
+         done";
+    let job = world.spawn(sh(script).uid(65_533));
+    let tail = world.tail(job, Position::Start);
+    world.until("it can take the signal", |world| world.text(tail) == "\n");
+    let cgroup = cgroup(&world, job);
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(cgroup.join("cgroup.procs"), other.id().to_string()).unwrap();
+    // As if it were a set-user-ID program's: a process of root's in a job of a host that is not.
+    // Others are listed before it and after it.
+    world.reactor.signal_main(job, Signal::USR1).unwrap();
+    world.until("all are started", |world| world.text(tail) == "\n\n");
+    let pids = members(&cgroup);
+    let place = pids.iter().position(|pid| *pid == other.id()).unwrap();
+    assert!(pids.len() >= 5 && (1..pids.len() - 1).contains(&place), "{pids:?}");
+    let pidfds: Vec<(u32, OwnedFd)> = pids.iter().map(|pid| (*pid, pidfd(*pid))).collect();
+    become_user(65_533);
+    let signalled = world.reactor.signal(job, Signal::KILL);
+    let (refused, reached): (Vec<_>, Vec<_>) =
+        pidfds.iter().partition(|(pid, _)| *pid == other.id());
+    assert!(reached.iter().all(|(_, pidfd)| is_dead(pidfd)), "{} shields some", other.id());
+    let error = signalled.expect_err("one may not be signalled").to_string();
+    assert!(error.contains("Operation not permitted"), "{error}");
+    become_user(0);
+    assert!(!has_exited(&refused[0].1));
+    let report = world.finish(job);
+    assert!(report.killed, "the main process has left one behind: {report:?}");
+    other.wait().unwrap();
+}
+
+/// Changes the user of this thread, which can be root again later.
+fn become_user(uid: u32) {
+    let uid = Uid::from_raw(uid);
+    set_thread_res_uid(uid, uid, Uid::ROOT).unwrap();
+}
+
+#[test]
+fn m9_what_enters_a_job_while_it_is_cleared_is_killed() {
+    let Some(mut world) = World::new() else { return };
+    for _ in 0..100 {
+        let script = "setsid sleep 1000 & echo; exit 0";
+        let job = world.spawn(sh(script).end_policy(EndPolicy::WaitAll));
+        world.until("the main process is gone", |world| world.exited.contains_key(&job));
+        let cgroup = cgroup(&world, job);
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        world.reactor.kill(job).unwrap();
+        // Nothing is left of the job to be killed if the last one was dead at once.
+        let entered = fs::write(cgroup.join("cgroup.procs"), child.id().to_string()).is_ok();
+        let pidfd = pidfd(child.id());
+        if !entered {
+            child.kill().unwrap();
+        }
+        let report = world.finish(job);
+        assert!(is_dead(&pidfd), "it was waited for, not killed: {report:?}");
+        assert!(report.killed && report.problems.is_empty(), "{report:?}");
+        child.wait().unwrap();
+        world.reactor.remove(job).unwrap();
+        if entered {
+            return;
+        }
+    }
+    eprintln!("skipped: a process cannot be moved into the group of a job here");
+}
+
+#[test]
+fn m15_the_end_of_a_job_that_waits_for_all_is_not_delayed() {
+    let Some(mut world) = World::new() else { return };
+    let mut delays = Vec::new();
+    for _ in 0..100 {
+        // The group has become populated less than 10 ms before, so its notification is delayed.
+        let script = "sleep 0.002 & exit 0";
+        let job = world.spawn(sh(script).end_policy(EndPolicy::WaitAll));
+        world.until("it has exited", |world| world.exited.contains_key(&job));
+        // It may be dead already.
+        let cgroup = world.reactor.status(job).unwrap().cgroup;
+        let list = cgroup.and_then(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
+        let pid = list.and_then(|list| Pid::from_raw(list.lines().next()?.parse().ok()?));
+        let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+            world.finish(job);
+            world.reactor.remove(job).unwrap();
+            continue;
+        };
+        assert!(is_dead(&pidfd));
+        let dead = Instant::now();
+        world.finish(job);
+        delays.push(dead.elapsed());
+        world.reactor.remove(job).unwrap();
+    }
+    delays.sort_unstable();
+    // With the notification alone, the median was above 5 ms.
+    let median = delays.get(delays.len() / 2).copied().unwrap_or_default();
+    assert!(median < Duration::from_millis(2), "{delays:?}");
+}
