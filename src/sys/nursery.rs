@@ -14,6 +14,7 @@ use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use crate::error::Stage;
@@ -214,11 +215,16 @@ impl Nursery {
             self.clone(Memory::Shared, Some(cgroup), probe_main, (&raw const probe).cast())
         }
         .map_err(failure)?;
-        let ended = wait(&pidfd, Reap::Block)
-            .map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
-        let tells_exit = exit_after_reap(&pidfd) != Exit::Unknown;
-        let misplaced = match ended {
-            Some((exit @ Exit::Signal { .. }, _)) => {
+        let ended = match wait(&pidfd, Reap::Block) {
+            Ok(ended) => ended.map(|(exit, _)| exit),
+            // Another thread of the host waits for any child, and has got this one.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::CHILD) => None,
+            Err(error) => return Err(failure(error.raw_os_error().unwrap_or(0))),
+        };
+        let after_reap = exit_after_reap(&pidfd);
+        let tells_exit = after_reap != Exit::Unknown;
+        let misplaced = match ended.unwrap_or(after_reap) {
+            exit @ Exit::Signal { .. } => {
                 Some(format!("a child cloned into a new cgroup was ended at birth by {exit}"))
             }
             _ => self.misplaced(pid),

@@ -10,6 +10,7 @@ unsafe extern "C" {
     // std links the C library anyway.
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn close(fd: c_int) -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
 }
 
 /// Takes a write lease: whoever opens the file waits until this process closes it, for up to
@@ -29,4 +30,12 @@ pub(crate) fn close_standard_streams() {
         // SAFETY: std treats them as absent if they are closed, and nothing else owns them.
         unsafe { close(fd) };
     }
+}
+
+/// Reaps any child of this process, of any kind, once one has exited; returns whether there was
+/// one.
+pub(crate) fn reap_any_child() -> bool {
+    const WALL: c_int = 0x4000_0000;
+    // SAFETY: no status is asked for.
+    unsafe { waitpid(-1, std::ptr::null_mut(), WALL) > 0 }
 }

@@ -1,2 +1,71 @@
 //! Hosts that misbehave or live in unusual surroundings: forks, reaped children, containers, closed
 //! standard streams. Each case is defined, and shown here.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use jobworker::{BoundedSpawns, Command, Error, Reactor, SpawnError, Stage};
+
+use crate::calls::reap_any_child;
+use crate::support::{Place, World, alone, rounds, skip_outside_vm};
+
+/// Runs `with` while another thread of this process reaps every child that it can get.
+fn beside_a_thread_that_reaps_all(with: impl FnOnce()) {
+    /// Ends the thread when `with` panics, too.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (done, reaped) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if reap_any_child() {
+                    reaped.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    thread::yield_now();
+                }
+            }
+        });
+        let done = Done(&done);
+        with();
+        drop(done);
+    });
+    assert!(reaped.load(Ordering::Relaxed) > 0, "it has got no child");
+}
+
+#[test]
+fn m16_a_thread_that_waits_for_any_child_disturbs_no_reactor_and_no_failed_start() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    if place.cgroup.is_none() {
+        return skip_outside_vm("no cgroup can be made here");
+    }
+    beside_a_thread_that_reaps_all(|| {
+        for _ in 0..rounds(200) {
+            let reactor = Reactor::with_config(&place.config());
+            assert!(reactor.is_ok(), "{:?}", reactor.err());
+        }
+    });
+    drop(place);
+    for bounded in [BoundedSpawns::None, BoundedSpawns::All] {
+        let Some(mut world) = World::with(|config| _ = config.bounded_spawns(bounded)) else {
+            return;
+        };
+        let before = world.footprint();
+        beside_a_thread_that_reaps_all(|| {
+            for _ in 0..rounds(200) {
+                let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
+                let Error::Spawn(SpawnError::Failed { stage, .. }) = &error else {
+                    panic!("{error:?}")
+                };
+                assert_eq!((*stage, error.raw_os_error()), (Stage::Exec, Some(2)), "{error}");
+            }
+        });
+        assert_eq!(world.footprint(), before);
+    }
+}
