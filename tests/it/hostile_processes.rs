@@ -146,7 +146,7 @@ fn m7_a_process_that_may_not_be_signalled_shields_no_other() {
     let Some(mut world) = World::new() else { return };
     let script = "trap 'sleep 1001 & sleep 1002 & echo' USR1; echo; while :; do sleep 1000 & wait; \
          done";
-    let job = world.spawn(sh(script).uid(65_533));
+    let job = world.spawn(sh(script).uid(65_533).gid(65_533));
     let tail = world.tail(job, Position::Start);
     world.until("it can take the signal", |world| world.text(tail) == "\n");
     let cgroup = cgroup(&world, job);

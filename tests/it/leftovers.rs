@@ -214,15 +214,17 @@ fn five_thousand_jobs_and_failing_starts_of_every_stage_leave_nothing_behind() {
     let Some(mut failures) = Failures::new(&world) else { return };
     let kinds = kinds();
     let before: Footprint = world.footprint();
-    run_jobs(&mut world, &mut failures, &kinds, rounds(1000));
+    // After a child that was a copy of this process, pages that are written to are resident twice
+    // until the first is given up: it takes some of them until that has settled.
+    run_jobs(&mut world, &mut failures, &kinds, rounds(2000));
     assert_eq!(world.footprint(), before);
     let resident = resident_bytes();
-    run_jobs(&mut world, &mut failures, &kinds, rounds(4000));
+    run_jobs(&mut world, &mut failures, &kinds, rounds(3000));
     assert_eq!(world.footprint(), before);
     failures.assert_nothing_is_left();
     let grown = resident_bytes().saturating_sub(resident);
     assert!(grown < 1024 * 1024, "the later jobs have leaked {grown} bytes");
-    eprintln!("the jobs after the first fifth have grown the resident set by {grown} bytes");
+    eprintln!("the later jobs have grown the resident set by {grown} bytes");
 }
 
 #[test]
