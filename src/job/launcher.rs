@@ -187,7 +187,7 @@ impl Launched {
         };
         let contained = match self.made.group.take() {
             Some(group) => Contained::Cgroup(group),
-            None => Contained::ProcessGroup(process.pid()),
+            None => Contained::process_group(&process),
         };
         (self.record.clone(), process, contained, std::mem::take(&mut self.made.places))
     }
@@ -199,7 +199,7 @@ impl Drop for Launched {
         // There is nobody left to report a failure to. What follows removes the group and the logs.
         let _ = process.signal(Signal::KILL);
         let Some(group) = &self.made.group else {
-            let _ = Contained::ProcessGroup(process.pid()).kill(&process);
+            let _ = Contained::process_group(&process).kill(&process);
             let _ = process.wait(Reap::Block);
             return;
         };

@@ -150,7 +150,7 @@ impl Nursery {
                 .map_err(failure)?;
         let ended = wait(&pidfd, Reap::Block)
             .map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
-        let tells_exit = exit_after_reap(&pidfd) != Exit::Unknown;
+        let tells_exit = exit_after_reap(&pidfd).is_some_and(|exit| exit != Exit::Unknown);
         let misplaced = match ended {
             Some((exit @ Exit::Signal { .. }, _)) => {
                 Some(format!("a child cloned into a new cgroup was ended at birth by {exit}"))
