@@ -43,9 +43,9 @@ pub enum Containment {
     /// * There are no resource limits.
     /// * A job whose main process leaves others behind costs passes over `/proc` at its end,
     ///   1 to 4 ms each, however many processes the system has; before Linux 6.9 every job does.
-    /// * Before Linux 6.9, if the host ignores SIGCHLD or waits for any child, what the main process
-    ///   leaves behind is neither killed nor waited for: nothing refers to the group for certain
-    ///   once its leader was reaped.
+    /// * Before Linux 6.9, if the host ignores SIGCHLD or waits for any child, what the main
+    ///   process leaves behind is neither killed nor waited for: nothing refers to the group for
+    ///   certain once its leader was reaped.
     ProcessGroup,
 }
 

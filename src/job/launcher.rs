@@ -239,7 +239,7 @@ impl Drop for Made {
             let _ = place.unlink();
         }
         if let Some(group) = &self.group {
-            let _ = group.remove();
+            let _ = group.remove_when_left(ABANDON_TIMEOUT);
         }
     }
 }
@@ -259,7 +259,7 @@ pub(crate) fn test_placement(tree: &Arc<Tree>, nurseries: &Nurseries) -> Result<
         })
     };
     let found = probe();
-    let removed = group.remove();
+    let removed = group.remove_when_left(ABANDON_TIMEOUT);
     let placement = found?;
     removed?;
     Ok(placement)
