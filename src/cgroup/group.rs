@@ -11,11 +11,13 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
     Access, AtFlags, FileType, Mode, OFlags, SeekFrom, accessat, mkdirat, openat, seek, unlinkat,
 };
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, pread, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::reserve::Opener;
@@ -361,6 +363,43 @@ impl Group {
         self.remove_all().map_err(|source| Error::path("remove cgroup", self.path())(source))
     }
 
+    /// Removes a group whose processes were all reaped. Since Linux 6.19 a process may leave its
+    /// group only after that, which is waited for, no longer than this.
+    pub(crate) fn remove_when_left(&self, patience: Duration) -> Result<()> {
+        let removed = self.remove();
+        match &removed {
+            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {}
+            _ => return removed,
+        }
+        self.await_left(Instant::now() + patience)
+            .map_err(|source| Error::path("watch", self.path().join("cgroup.events"))(source))?;
+        self.remove()
+    }
+
+    /// Waits until no process is in the group, or it is gone.
+    fn await_left(&self, until: Instant) -> io::Result<()> {
+        let mut opener = self.tree.opener();
+        let events = opener.open(|| self.open("cgroup.events", OFlags::RDONLY))?;
+        let mut buffer = [0; 128];
+        loop {
+            // A priority event means that the file has changed since it was last read.
+            let length = match pread(&events, &mut buffer, 0) {
+                Err(Errno::NODEV) => return Ok(()),
+                length => length?,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            let populated =
+                buffer[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1");
+            if !populated || left.is_zero() {
+                return Ok(());
+            }
+            match poll(&mut [PollFd::new(&events, PollFlags::PRI)], left.try_into().ok().as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
     fn remove_all(&self) -> io::Result<()> {
         match remove_dir(self.tree.dir(), &self.name) {
             // Not a loop on EBUSY: with no process left, it means that the job has made groups of
@@ -423,4 +462,35 @@ fn read_pids(list: &OwnedFd) -> io::Result<Vec<Pid>> {
     };
     // A process of another pid namespace is listed as 0.
     Ok(content.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+    use crate::sys::random_uuid;
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "says why it is skipped")]
+    fn m10_a_group_is_removed_once_its_process_has_left_it() {
+        let Ok(tree) = Tree::locate(None, None) else {
+            eprintln!("skipped: there is no cgroup tree here");
+            return;
+        };
+        let group = Group::create(&Arc::new(tree), random_uuid().unwrap().to_string()).unwrap();
+        let mut child = Command::new("sleep").arg("0.1").spawn().unwrap();
+        let moved = fs::write(group.path().join("cgroup.procs"), child.id().to_string());
+        let early = group.remove();
+        let removed = group.remove_when_left(Duration::from_secs(60));
+        child.wait().unwrap();
+        if moved.is_err() {
+            eprintln!("skipped: a process cannot be moved into a group here");
+            return;
+        }
+        assert_eq!(early.unwrap_err().raw_os_error(), Some(Errno::BUSY.raw_os_error()));
+        removed.unwrap();
+        assert!(!group.path().exists());
+    }
 }

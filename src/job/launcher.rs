@@ -232,7 +232,7 @@ impl Launched {
         };
         let contained = match self.made.group.take() {
             Some(group) => Contained::Cgroup(group),
-            None => Contained::ProcessGroup(process.pid()),
+            None => Contained::process_group(&process),
         };
         (self.record.clone(), process, contained, std::mem::take(&mut self.made.places))
     }
@@ -252,7 +252,7 @@ fn end(process: &Process, group: Option<&Group>) -> bool {
     let until = Instant::now() + ABANDON_TIMEOUT;
     let Some(group) = group else {
         // While the process is not reaped, the number is its own.
-        let _ = Contained::ProcessGroup(process.pid()).kill(process);
+        let _ = Contained::process_group(process).kill(process);
         return process.end(ABANDON_TIMEOUT);
     };
     let _ = group.kill();
@@ -293,7 +293,7 @@ impl Drop for Made {
     fn drop(&mut self) {
         self.remove_logs();
         if let Some(group) = &self.group {
-            let _ = group.remove();
+            let _ = group.remove_when_left(ABANDON_TIMEOUT);
         }
     }
 }
@@ -312,7 +312,7 @@ pub(crate) fn test_placement(owner: &Owner, nurseries: &Nurseries) -> Result<Pla
         })
     };
     let found = probe();
-    let removed = group.remove();
+    let removed = group.remove_when_left(ABANDON_TIMEOUT);
     let placement = found?;
     removed?;
     Ok(placement)

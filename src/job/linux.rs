@@ -72,7 +72,7 @@ impl System for Linux {
         process.wait(reap)
     }
 
-    fn exit_after_reap(&mut self, process: &Process) -> Exit {
+    fn exit_after_reap(&mut self, process: &Process) -> Option<Exit> {
         process.exit_after_reap()
     }
 

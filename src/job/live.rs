@@ -230,6 +230,10 @@ impl<S: System> Live<S> {
         if self.exited.is_some() {
             return Ok(None);
         }
+        if self.reaped {
+            // It was being reaped by somebody else when it was asked how it has ended.
+            return Ok(self.reaped_elsewhere(spawned, system));
+        }
         let needs_leader = S::needs_leader(self.handles.group());
         let reap = if needs_leader { Reap::Peek } else { Reap::Now };
         self.handles.unwatch_exit(system);
@@ -248,11 +252,22 @@ impl<S: System> Live<S> {
                 self.reaped = Errno::from_io_error(&cause) == Some(Errno::CHILD);
                 if !self.reaped {
                     self.problems.push(Error::event_loop("wait for a main process")(cause));
+                } else if self.handles.watch_exit(system).is_ok() {
+                    return Ok(self.reaped_elsewhere(spawned, system));
                 }
-                (system.exit_after_reap(self.handles.process()), Usage::default())
+                let exit = system.exit_after_reap(self.handles.process());
+                (exit.unwrap_or(Exit::Unknown), Usage::default())
             }
         };
         Ok(Some(self.main_exited(exit, usage, spawned, system)))
+    }
+
+    /// Takes the exit status of the main process, which somebody else reaps; `None` while that is
+    /// being done. Its pidfd stays watched meanwhile, for it is ready once more after that.
+    fn reaped_elsewhere(&mut self, spawned: Instant, system: &mut S) -> Option<Exit> {
+        let exit = system.exit_after_reap(self.handles.process())?;
+        self.handles.unwatch_exit(system);
+        Some(self.main_exited(exit, Usage::default(), spawned, system))
     }
 
     /// Makes the main process count as exited, because nothing would report its exit.

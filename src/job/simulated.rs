@@ -278,6 +278,8 @@ pub struct SimulatedSystem {
     pub failures: u64,
     /// Whether the kernel knows the exit of a process that somebody else has reaped.
     pub tells_exit: bool,
+    /// How often that is asked while such a process is still being reaped.
+    pub early_answers: usize,
     now: Instant,
     processes: Vec<ProcessState>,
     jobs: Vec<JobState>,
@@ -302,6 +304,7 @@ impl SimulatedSystem {
             calls: Vec::new(),
             failures: 0,
             tells_exit: true,
+            early_answers: 0,
             now: Instant::now(),
             processes: Vec::new(),
             jobs: Vec::new(),
@@ -900,11 +903,15 @@ impl System for SimulatedSystem {
         Ok(Some((exit, Usage::default())))
     }
 
-    fn exit_after_reap(&mut self, process: &SimulatedProcess) -> Exit {
-        match self.processes[process.index].life {
+    fn exit_after_reap(&mut self, process: &SimulatedProcess) -> Option<Exit> {
+        if self.early_answers > 0 {
+            self.early_answers -= 1;
+            return None;
+        }
+        Some(match self.processes[process.index].life {
             Life::Reaped(exit) if self.tells_exit => exit,
             _ => Exit::Unknown,
-        }
+        })
     }
 
     fn signal(&mut self, process: &SimulatedProcess, signal: Signal) -> io::Result<()> {

@@ -59,8 +59,9 @@ pub(crate) trait System {
     /// How a process ended and what it used, or `None` while it runs.
     fn wait(&mut self, process: &Self::Process, reap: Reap) -> io::Result<Option<(Exit, Usage)>>;
 
-    /// How a process ended that somebody else has reaped.
-    fn exit_after_reap(&mut self, process: &Self::Process) -> Exit;
+    /// How a process ended that somebody else has reaped; `None` while that is being done, after
+    /// which its exit is reported once more to whoever watches for it.
+    fn exit_after_reap(&mut self, process: &Self::Process) -> Option<Exit>;
 
     /// Sends a signal to a process; one that has exited is fine.
     fn signal(&mut self, process: &Self::Process, signal: Signal) -> io::Result<()>;

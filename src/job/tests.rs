@@ -678,3 +678,23 @@ fn m15_what_the_main_process_leaves_behind_is_awaited_by_pidfd() {
         world.end();
     }
 }
+
+#[test]
+fn low_how_a_process_ended_is_asked_again_once_somebody_else_has_reaped_it() {
+    for early_answers in 0..3 {
+        let mut world = World::new(&[Plan::default()]);
+        world.step(0, Step::Exit);
+        let system = world.engine.system();
+        // ECHILD.
+        system.script.push_back(Meddling::Fail(0));
+        system.early_answers = early_answers;
+        world.step(0, Step::Deliver);
+        for _ in 0..early_answers {
+            assert_eq!(world.events[0], "");
+            world.engine.system().report_ready(0);
+            world.step(0, Step::Deliver);
+        }
+        assert_eq!(world.events[0], "exit code 3, finished", "{early_answers}");
+        world.end();
+    }
+}

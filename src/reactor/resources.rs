@@ -292,7 +292,7 @@ impl Reactor {
     fn group(&self, job: JobId) -> Result<&Group> {
         match self.jobs.get(job)?.group() {
             Some(Contained::Cgroup(group)) => Ok(group),
-            Some(Contained::ProcessGroup(_)) => Err(JobError::NotInCgroup(job).into()),
+            Some(Contained::ProcessGroup { .. }) => Err(JobError::NotInCgroup(job).into()),
             None => Err(JobError::Finished(job).into()),
         }
     }

@@ -126,18 +126,19 @@ pub(crate) fn tells_pidfd_info() -> bool {
 }
 
 /// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for
-/// the pidfd.
-pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Exit {
-    let Ok(info) = pidfd_info(pidfd, PIDFD_INFO_EXIT) else { return Exit::Unknown };
+/// the pidfd. `None` when it is still being reaped, so that the kernel does not tell yet; once that
+/// is done, the pidfd is reported as ready again.
+pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Option<Exit> {
+    let Ok(info) = pidfd_info(pidfd, PIDFD_INFO_EXIT) else { return Some(Exit::Unknown) };
     if info.mask & PIDFD_INFO_EXIT == 0 {
-        return Exit::Unknown;
+        return None;
     }
     // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the
     // code.
-    match Signal::from_raw(info.exit_code & 0x7f) {
+    Some(match Signal::from_raw(info.exit_code & 0x7f) {
         Some(signal) => Exit::Signal { signal, core_dumped: info.exit_code & 0x80 != 0 },
         None => Exit::Code((info.exit_code >> 8) & 0xff),
-    }
+    })
 }
 
 /// Sends a signal to the process behind a pidfd. rustix can send only signals that have a name.
@@ -146,6 +147,20 @@ pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<(
     let arguments = [fd, signal.as_raw().unsigned_abs() as usize, 0, 0, 0, 0];
     // SAFETY: no siginfo is passed; the rest are integers.
     unsafe { call(raw::__NR_pidfd_send_signal, arguments) }
+        .map(drop)
+        .map_err(io::Error::from_raw_os_error)
+}
+
+/// Sends a signal to the process group that was, or is, led by the process behind a pidfd, even if
+/// that is gone; without a signal, checks only whether the group has any process. Since Linux 6.9;
+/// before that, the kernel refuses the flag (EINVAL).
+pub(crate) fn pidfd_signal_group(pidfd: &OwnedFd, signal: Option<Signal>) -> io::Result<()> {
+    /// `PIDFD_SIGNAL_PROCESS_GROUP` in linux/pidfd.h.
+    const PROCESS_GROUP: usize = 1 << 2;
+    let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
+    let signal = signal.map_or(0, |signal| signal.as_raw().unsigned_abs() as usize);
+    // SAFETY: no siginfo is passed; the rest are integers.
+    unsafe { call(raw::__NR_pidfd_send_signal, [fd, signal, 0, PROCESS_GROUP, 0, 0]) }
         .map(drop)
         .map_err(io::Error::from_raw_os_error)
 }

@@ -221,7 +221,7 @@ impl Nursery {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::CHILD) => None,
             Err(error) => return Err(failure(error.raw_os_error().unwrap_or(0))),
         };
-        let after_reap = exit_after_reap(&pidfd);
+        let after_reap = exit_after_reap(&pidfd).unwrap_or(Exit::Unknown);
         let tells_exit = after_reap != Exit::Unknown;
         let misplaced = match ended.unwrap_or(after_reap) {
             exit @ Exit::Signal { .. } => {

@@ -40,8 +40,8 @@ impl Process {
         calls::wait(&self.pidfd, reap)
     }
 
-    /// How it ended, when somebody else has reaped it.
-    pub(crate) fn exit_after_reap(&self) -> Exit {
+    /// How it ended, when somebody else has reaped it; `None` while that is being done.
+    pub(crate) fn exit_after_reap(&self) -> Option<Exit> {
         calls::exit_after_reap(&self.pidfd)
     }
 
@@ -55,9 +55,43 @@ impl Process {
             && !matches!(self.wait(Reap::Now), Ok(None))
     }
 
+    /// Whether the kernel signals process groups by the pidfd of their leader.
+    pub(crate) fn signals_group_by_pidfd(&self) -> bool {
+        let found = calls::pidfd_signal_group(&self.pidfd, None);
+        !found.is_err_and(|error| {
+            matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOSYS))
+        })
+    }
+
+    /// Sends a signal to the process group that it leads, or checks without a signal whether the
+    /// group has any process, zombies included; returns whether it has. The kernel finds the group
+    /// by the pidfd, so it can be no other one, even if the leader was reaped.
+    pub(crate) fn signal_group(&self, signal: Option<Signal>) -> io::Result<bool> {
+        any(calls::pidfd_signal_group(&self.pidfd, signal))
+    }
+
+    /// Like [`signal_group`](Self::signal_group), for kernels that signal a group only by number.
+    /// That is ours as long as the leader was not reaped; if somebody else has done that, nothing
+    /// is signalled.
+    pub(crate) fn signal_group_by_number(&self, signal: Option<Signal>) -> io::Result<bool> {
+        match calls::wait(&self.pidfd, Reap::Peek) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::CHILD) => return Ok(false),
+            waited => waited?,
+        };
+        signal.map_or(Ok(true), |signal| any(calls::kill_process_group(self.pid, signal)))
+    }
+
     /// Sends a signal; a process that has exited is fine.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         send(&self.pidfd, signal)
+    }
+}
+
+/// Whether a process group has any process, as the result of a signal to it says.
+fn any(sent: io::Result<()>) -> io::Result<bool> {
+    match sent {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(false),
+        sent => sent.map(|()| true),
     }
 }
 
@@ -84,8 +118,8 @@ pub(super) fn await_any(ready: &mut [PollFd<'_>], until: Option<Instant>) -> boo
         match poll(ready, timeout.as_ref()) {
             Ok(number) => return number > 0,
             Err(Errno::INTR) => {}
-            // No descriptor is invalid and all are in reach; for want of memory, the rest of the
-            // time is not awaited.
+            // No descriptor is invalid and all are in reach; when memory runs out, the rest of the
+            // time is not waited for.
             Err(_) => return false,
         }
     }

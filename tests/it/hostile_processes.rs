@@ -4,14 +4,19 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jobworker::{EndPolicy, JobId, Position, Signal};
+use jobworker::{Command, Containment, EndPolicy, Exit, JobId, Position, Reactor, Signal};
 use rustix::io::dup;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Uid, getrlimit, pidfd_open, setrlimit};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Uid, WaitOptions, getrlimit, pidfd_open, setrlimit, wait,
+};
 use rustix::thread::set_thread_res_uid;
 
-use crate::support::{World, alone, has_exited, is_dead, members, pidfd, sh};
+use crate::support::{Place, World, alone, has_exited, is_dead, members, pidfd, rounds, sh};
 
 /// Lowers the limit of descriptors of this process.
 fn limit_descriptors(number: u64) {
@@ -236,4 +241,95 @@ fn m15_the_end_of_a_job_that_waits_for_all_is_not_delayed() {
     // With the notification alone, the median was above 5 ms.
     let median = delays.get(delays.len() / 2).copied().unwrap_or_default();
     assert!(median < Duration::from_millis(2), "{delays:?}");
+}
+
+/// A thread that reaps every child of this process, until it is dropped.
+struct Reaper {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    fn new() -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&done);
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                if wait(WaitOptions::NOHANG).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        Self { done, thread: Some(thread) }
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn m2_a_group_whose_leader_was_reaped_by_somebody_else_is_still_the_jobs_own() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    let mut config = place.config();
+    config.containment(Containment::ProcessGroup);
+    let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
+    let _reaper = Reaper::new();
+    for policy in [EndPolicy::KillRest, EndPolicy::WaitAll] {
+        // A group that has ended: its number is free, and nothing may be sent to it.
+        let job = world.spawn(sh("exit 3").end_policy(policy));
+        let report = world.finish(job);
+        assert!(!report.killed && report.problems.is_empty(), "{report:?}");
+        world.reactor.remove(job).unwrap();
+        // One that lives on without its leader.
+        let job = world.spawn(sh("sleep 1000 & echo $!; exit 3").end_policy(policy));
+        let tail = world.tail(job, Position::Start);
+        world.until("the main process is gone", |world| {
+            world.exited.contains_key(&job) && world.text(tail).contains('\n')
+        });
+        if !is_linux(6, 9) {
+            eprintln!("skipped: this kernel signals groups only by number");
+            return;
+        }
+        let rest = world.text(tail).trim_end().parse().unwrap();
+        let pidfd = Pid::from_raw(rest).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        world.reactor.kill(job).unwrap();
+        let report = world.finish(job);
+        assert!(pidfd.is_none_or(|pidfd| has_exited(&pidfd)), "{rest} runs on: {report:?}");
+        assert!(report.killed && report.problems.is_empty(), "{report:?}");
+        world.reactor.remove(job).unwrap();
+    }
+}
+
+/// Whether the kernel is at least of this version.
+fn is_linux(major: u32, minor: u32) -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
+#[test]
+fn low_how_a_job_ended_is_known_although_somebody_else_reaps_it() {
+    if !alone!() {
+        return;
+    }
+    if !is_linux(6, 15) {
+        eprintln!("skipped: this kernel forgets how a process ended once it is reaped");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let _reaper = Reaper::new();
+    // It was asked too early in about one of 500.
+    for _ in 0..rounds(2_000) {
+        let job = world.spawn(Command::new("/bin/sh").args(["-c", "exit 3"]));
+        let report = world.finish(job);
+        assert_eq!(report.exit, Exit::Code(3));
+        world.reactor.remove(job).unwrap();
+    }
 }
