@@ -157,8 +157,8 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
 
 /// Gives every signal its default action and unblocks all.
 fn reset_signals() -> Result<(), i32> {
-    // CLONE_CLEAR_SIGHAND has reset the handlers, but it leaves alone what the host ignores, and a
-    // Rust host ignores SIGPIPE.
+    // CLONE_CLEAR_SIGHAND, where it was to be had, has reset the handlers, but it leaves alone what
+    // the host ignores, and a Rust host ignores SIGPIPE.
     for signal in 1..=64u32 {
         if signal != raw::SIGKILL && signal != raw::SIGSTOP {
             if DISCARDED.contains(&signal) {

@@ -249,7 +249,8 @@ impl Nursery {
     }
 
     /// clone3 into `cgroup`, running `entry(data)` in the child. With shared memory it returns in
-    /// the parent when that has left, otherwise at once.
+    /// the parent when that has left, otherwise at once. Without a cgroup, clone(2) does as well
+    /// where clone3 is refused.
     ///
     /// # Safety
     /// `entry` must never return, allocate or lock; `data` must be what it expects.
@@ -261,18 +262,16 @@ impl Nursery {
         data: *const c_void,
     ) -> Result<(u32, OwnedFd), i32> {
         let mut pidfd: RawFd = -1;
-        let mut flags = u64::from(raw::CLONE_PIDFD) | raw::CLONE_CLEAR_SIGHAND;
+        let mut flags = raw::CLONE_PIDFD;
         if memory == Memory::Shared {
-            flags |= u64::from(raw::CLONE_VFORK);
+            flags |= raw::CLONE_VFORK;
             if CAN_SHARE_MEMORY {
-                flags |= u64::from(raw::CLONE_VM);
+                flags |= raw::CLONE_VM;
             }
         }
-        if cgroup.is_some() {
-            flags |= raw::CLONE_INTO_CGROUP;
-        }
+        let into_cgroup = if cgroup.is_some() { raw::CLONE_INTO_CGROUP } else { 0 };
         let mut arguments = raw::clone_args {
-            flags,
+            flags: u64::from(flags) | raw::CLONE_CLEAR_SIGHAND | into_cgroup,
             pidfd: (&raw mut pidfd).expose_provenance() as u64,
             child_tid: 0,
             parent_tid: 0,
@@ -296,7 +295,19 @@ impl Nursery {
         let masked = change_signal_mask(raw::SIG_BLOCK, &BLOCKED_AT_BIRTH, Some(&mut before));
         // SAFETY: the argument block is complete and lives on; stack, entry and data are as the
         // caller promises.
-        let result = unsafe { clone3(&arguments, mem::size_of_val(&arguments), entry, data) };
+        let mut result = unsafe { clone3(&arguments, mem::size_of_val(&arguments), entry, data) };
+        if cgroup.is_none() && REFUSALS.contains(&result) {
+            // clone(2) does not reset the host's handlers, and none may run in the child before
+            // that has done it.
+            let _ = change_signal_mask(raw::SIG_BLOCK, &[u64::MAX; 2], None);
+            let top = if CAN_SHARE_MEMORY {
+                self.base.wrapping_byte_add(self.page + STACK_SIZE)
+            } else {
+                ptr::null_mut()
+            };
+            // SAFETY: as above.
+            result = unsafe { clone(flags as usize, top, &raw mut pidfd, entry, data) };
+        }
         if masked.is_ok() {
             let _ = change_signal_mask(raw::SIG_SETMASK, &before, None);
         }
@@ -412,6 +423,96 @@ unsafe fn clone3(
     match unsafe {
         crate::sys::calls::call(raw::__NR_clone3, [arguments.expose_provenance(), size, 0, 0, 0, 0])
     } {
+        Ok(0) => entry(data),
+        Ok(pid) => isize::try_from(pid).unwrap_or(isize::MAX),
+        Err(errno) => -isize::try_from(errno).unwrap_or(0),
+    }
+}
+
+/// What clone3 gives where it is refused as such: ENOSYS by an old kernel or the usual seccomp
+/// filter of a container, which cannot look at its arguments; EPERM by other filters.
+const REFUSALS: [isize; 2] =
+    [-(Errno::NOSYS.raw_os_error() as isize), -(Errno::PERM.raw_os_error() as isize)];
+
+/// clone(2) for a child with a stack of its own, as [`clone3`]; `top` is the end of the stack.
+///
+/// # Safety
+/// As for [`Nursery::clone`].
+#[cfg(all(target_arch = "x86_64", not(jobworker_without_vm)))]
+#[unsafe(naked)]
+unsafe extern "C" fn clone(
+    flags: usize,
+    top: *mut c_void,
+    pidfd: *mut RawFd,
+    entry: extern "C" fn(*const c_void) -> !,
+    data: *const c_void,
+) -> isize {
+    // Flags, stack and pidfd are where the kernel wants them. The two arguments that follow, in r10
+    // and r8, count only with flags that are not set.
+    std::arch::naked_asm!(
+        "mov r9, rcx",
+        "mov eax, {number}",
+        "syscall",
+        "test rax, rax",
+        "jnz 2f",
+        "xor ebp, ebp",
+        "mov rdi, r8",
+        "call r9",
+        "ud2",
+        "2: ret",
+        number = const raw::__NR_clone,
+    )
+}
+
+/// As on x86-64.
+///
+/// # Safety
+/// As for [`Nursery::clone`].
+#[cfg(all(target_arch = "aarch64", not(jobworker_without_vm)))]
+#[unsafe(naked)]
+unsafe extern "C" fn clone(
+    flags: usize,
+    top: *mut c_void,
+    pidfd: *mut RawFd,
+    entry: extern "C" fn(*const c_void) -> !,
+    data: *const c_void,
+) -> isize {
+    // Here x3 and x4 are those that do not count, and hold entry and data.
+    std::arch::naked_asm!(
+        "mov x8, {number}",
+        "svc #0",
+        "cbnz x0, 2f",
+        "mov x29, xzr",
+        "mov x30, xzr",
+        "mov x0, x4",
+        "blr x3",
+        "brk #1",
+        "2: ret",
+        number = const raw::__NR_clone,
+    )
+}
+
+/// clone(2) without shared memory: the child is a copy and goes on from here.
+///
+/// # Safety
+/// As for [`Nursery::clone`].
+#[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), jobworker_without_vm))]
+unsafe fn clone(
+    flags: usize,
+    top: *mut c_void,
+    pidfd: *mut RawFd,
+    entry: extern "C" fn(*const c_void) -> !,
+    data: *const c_void,
+) -> isize {
+    let (top, pidfd) = (top.expose_provenance(), pidfd.expose_provenance());
+    let arguments = if cfg!(target_arch = "s390x") {
+        [top, flags, pidfd, 0, 0, 0]
+    } else {
+        [flags, top, pidfd, 0, 0, 0]
+    };
+    // SAFETY: the kernel writes one descriptor to where `pidfd` points; the child leaves through
+    // `entry`.
+    match unsafe { crate::sys::calls::call(raw::__NR_clone, arguments) } {
         Ok(0) => entry(data),
         Ok(pid) => isize::try_from(pid).unwrap_or(isize::MAX),
         Err(errno) => -isize::try_from(errno).unwrap_or(0),

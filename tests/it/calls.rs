@@ -10,6 +10,7 @@ unsafe extern "C" {
     // std links the C library anyway.
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn close(fd: c_int) -> c_int;
+    fn prctl(option: c_int, ...) -> c_int;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
 }
 
@@ -38,4 +39,47 @@ pub(crate) fn reap_any_child() -> bool {
     const WALL: c_int = 0x4000_0000;
     // SAFETY: no status is asked for.
     unsafe { waitpid(-1, std::ptr::null_mut(), WALL) > 0 }
+}
+
+/// One instruction of a seccomp filter, as in linux/filter.h.
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    operand: u32,
+}
+
+/// Makes clone3 fail with ENOSYS in this thread and its children, for good.
+#[track_caller]
+pub(crate) fn refuse_clone3() {
+    const PR_SET_SECCOMP: c_int = 22;
+    const PR_SET_NO_NEW_PRIVS: c_int = 38;
+    const SECCOMP_MODE_FILTER: usize = 2;
+    const SECCOMP_RET_ALLOW: u32 = 0x7fff_0000;
+    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+    const CLONE3: u32 = 435;
+    const ENOSYS: u32 = 38;
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        first: *const Instruction,
+    }
+    let instruction = |code, if_true, operand| Instruction { code, if_true, if_false: 0, operand };
+    let filter = [
+        // Load the number of the system call; skip one instruction if it is clone3.
+        instruction(0x20, 0, 0),
+        instruction(0x15, 1, CLONE3),
+        instruction(0x06, 0, SECCOMP_RET_ALLOW),
+        instruction(0x06, 0, SECCOMP_RET_ERRNO | ENOSYS),
+    ];
+    let program = Program { length: 4, first: filter.as_ptr() };
+    // SAFETY: integers, then a pointer to a program of which the kernel makes a copy.
+    let results = unsafe {
+        [
+            prctl(PR_SET_NO_NEW_PRIVS, 1usize, 0usize, 0usize, 0usize),
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program, 0usize, 0usize),
+        ]
+    };
+    assert_eq!(results, [0, 0], "prctl: {}", io::Error::last_os_error());
 }

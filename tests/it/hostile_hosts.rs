@@ -4,9 +4,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use jobworker::{BoundedSpawns, Command, Error, Reactor, SpawnError, Stage};
+use jobworker::{
+    BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Reactor, SpawnError, Stage,
+};
 
-use crate::calls::reap_any_child;
+use crate::calls::{reap_any_child, refuse_clone3};
 use crate::support::{Place, World, alone, rounds, skip_outside_vm};
 
 /// Runs `with` while another thread of this process reaps every child that it can get.
@@ -67,5 +69,37 @@ fn m16_a_thread_that_waits_for_any_child_disturbs_no_reactor_and_no_failed_start
             }
         });
         assert_eq!(world.footprint(), before);
+    }
+}
+
+#[test]
+fn m8_where_clone3_is_refused_jobs_run_in_process_groups_and_cgroups_are_an_error() {
+    if !alone!() {
+        return;
+    }
+    // What the default seccomp profile of a container does.
+    refuse_clone3();
+    let place = Place::new();
+    if place.cgroup.is_some() {
+        let error = Reactor::with_config(&place.config()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        let placement = Error::Spawn(match error {
+            Error::Spawn(error @ SpawnError::Placement { .. }) => error,
+            other => panic!("{other:?}"),
+        });
+        assert!(placement.to_string().contains("a seccomp filter that allows it"), "{placement}");
+    }
+    for bounded in [BoundedSpawns::None, BoundedSpawns::All] {
+        let mut config = place.config();
+        config.containment(Containment::ProcessGroup).bounded_spawns(bounded);
+        let mut world = World::around(Reactor::with_config(&config).unwrap(), Place::new());
+        // No handler and nothing that the host ignores or blocks is left to the job.
+        let (text, report) = world.run(Command::new("/bin/cat").arg("/proc/self/status"));
+        assert_eq!(report.exit, Exit::Code(0));
+        for set in ["SigBlk", "SigIgn", "SigCgt"] {
+            assert!(text.contains(&format!("\n{set}:\t0000000000000000\n")), "{text}");
+        }
+        let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(2), "{error}");
     }
 }
