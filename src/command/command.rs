@@ -34,7 +34,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
 /// searched for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] if that has none.
 /// As with execvp(3), a file that may not be executed does not end the search, but makes the error
-/// `EACCES` instead of `ENOENT` if nothing else is found.
+/// `EACCES` instead of `ENOENT` if nothing else is found. An entry that is not a directory, is too
+/// long or is a loop of symbolic links is passed over.
 ///
 /// ```
 /// use jobworker::Command;
@@ -280,6 +281,11 @@ impl Command {
     }
 
     /// Reads standard input from this file, which the *host* opens at each spawn.
+    ///
+    /// The host does not wait for the file. A FIFO is opened whether or not somebody has it open
+    /// for writing; if nobody has, the job reads the end of the input at once. To keep a FIFO open
+    /// until a writer comes, open it for reading and writing, and pass it to
+    /// [`stdin_fd`](Self::stdin_fd). Reads of the job itself do wait.
     pub fn stdin_file(&mut self, path: impl AsRef<Path>) -> &mut Self {
         self.stdin = Stdin::File(path.as_ref().to_owned());
         self

@@ -212,6 +212,8 @@ fn execute(plan: &Plan<'_>) -> i32 {
     const EACCES: i32 = Errno::ACCESS.raw_os_error();
     const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
     const ETXTBSY: i32 = Errno::TXTBSY.raw_os_error();
+    const ENAMETOOLONG: i32 = Errno::NAMETOOLONG.raw_os_error();
+    const ELOOP: i32 = Errno::LOOP.raw_os_error();
 
     let mut verdict = ENOENT;
     for program in plan.programs {
@@ -228,7 +230,7 @@ fn execute(plan: &Plan<'_>) -> i32 {
         match errno {
             ENOENT => {}
             // A wrong entry of PATH is passed over; of a path that was given it is the cause.
-            ENOTDIR if plan.programs.len() > 1 => {}
+            ENOTDIR | ENAMETOOLONG | ELOOP if plan.programs.len() > 1 => {}
             EACCES => verdict = errno,
             _ => return errno,
         }

@@ -2,6 +2,8 @@
 //! for exec, each under its name.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use jobworker::{
     BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Position, ProcessGroup, Reactor,
     SpawnError, Stage,
 };
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 use crate::calls::{close_standard_streams, hold_lease};
 use crate::support::{Place, World, alone, sh, skip_outside_vm};
@@ -245,5 +248,50 @@ fn h1_a_bounded_spawn_works_in_a_host_without_standard_streams() {
         assert_eq!((text.as_str(), report.exit), ("name\n4\n", Exit::Code(3)));
         let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(2), "{error}");
+    }
+}
+
+#[test]
+fn low_a_fifo_as_standard_input_does_not_hold_the_host() {
+    let mut world = grouped();
+    let fifo = world.place.dir.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut command = Command::new("/bin/cat");
+    // Nobody has it open for writing.
+    let (text, report) = world.run(command.stdin_file(&fifo));
+    assert_eq!((text.as_str(), report.exit), ("", Exit::Code(0)));
+    // The host does not wait for a writer, but the job waits for what one writes.
+    let writer = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    let (text, _) = world.run(sh("cat /proc/self/fdinfo/0").stdin_file(&fifo));
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+    let flags = u32::from_str_radix(flags, 8).unwrap();
+    assert_eq!(flags & OFlags::NONBLOCK.bits(), 0, "{text}");
+    let job = world.spawn(&command);
+    let tail = world.tail(job, Position::Start);
+    (&writer).write_all(b"late").unwrap();
+    world.until("what was written late", |world| world.text(tail) == "late");
+    drop(writer);
+    assert_eq!(world.finish(job).exit, Exit::Code(0));
+}
+
+#[test]
+fn low_an_entry_of_path_that_cannot_be_followed_does_not_end_the_search() {
+    let mut world = grouped();
+    let dir = world.place.dir.path().to_owned();
+    let [one, other] = [dir.join("one"), dir.join("other")];
+    symlink(&one, &other).unwrap();
+    symlink(&other, &one).unwrap();
+    let long = format!("/{}", "x".repeat(300));
+    let longer = "/x".repeat(5000);
+    for entry in [one.to_str().unwrap(), &long, &longer] {
+        let mut command = Command::new("true");
+        command.env("PATH", format!("{entry}:/usr/bin:/bin"));
+        let (_, report) = world.run(&command);
+        assert_eq!(report.exit, Exit::Code(0));
+        let error = world.try_spawn(command.env("PATH", format!("{entry}:/x"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        // Of a path that was given, it is the cause.
+        let error = world.try_spawn(&Command::new(format!("{entry}/true"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
 }
