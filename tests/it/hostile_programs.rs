@@ -12,7 +12,8 @@ use jobworker::{
     BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, Position,
     ProcessGroup, Reactor, Scheduler, SpawnError, Stage,
 };
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::calls::{close_standard_streams, hold_lease};
 use crate::support::{Place, World, alone, sh, skip_outside_vm};
@@ -116,6 +117,35 @@ fn h5_a_job_has_a_session_of_its_own_and_no_terminal() {
     let (text, report) = world.run(&sh("LC_ALL=C; export LC_ALL; : </dev/tty"));
     assert_ne!(report.exit, Exit::Code(0));
     assert!(text.contains("No such device or address"), "{text}");
+}
+
+#[test]
+fn h5_a_job_cannot_open_the_terminal_of_its_host_unless_it_shares_the_session() {
+    if !fs::exists("/usr/bin/setsid").unwrap() {
+        return skip_outside_vm("setsid is needed");
+    }
+    // A host that leads a session, so that the first terminal that it opens controls it.
+    if !alone!("setsid", "--wait") {
+        return;
+    }
+    let Ok(controller) = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY) else {
+        return skip_outside_vm("no terminal can be made here");
+    };
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = openat(CWD, &name, OFlags::RDWR, Mode::empty()).unwrap();
+    // The host's own, so that what follows shows something.
+    fs::File::open("/dev/tty").unwrap();
+    let mut world = grouped();
+    let open = sh("LC_ALL=C; export LC_ALL; : </dev/tty && echo opened");
+    let (text, report) = world.run(&open);
+    assert_ne!(report.exit, Exit::Code(0));
+    assert!(text.contains("No such device or address"), "{text}");
+    let (text, _) = world.run(open.clone().process_group(ProcessGroup::Own));
+    assert_eq!(text, "opened\n");
+    drop(terminal);
+    // Its end would be a SIGHUP to this process: not before the exit.
+    std::mem::forget(controller);
 }
 
 /// Whether this test may run jobs as another user; prints why it is skipped otherwise.
