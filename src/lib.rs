@@ -132,8 +132,8 @@
 )]
 
 pub use crate::command::{
-    ByteSize, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, LimitFile, LimitValue, Limits,
-    Output, ProcessGroup, Resource, Signal,
+    ByteSize, Capability, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, LimitFile, LimitValue,
+    Limits, Output, ProcessGroup, Resource, Scheduler, Signal,
 };
 pub use crate::driver::Waker;
 pub use crate::error::{

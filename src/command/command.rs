@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::command::capability::Capability;
 use crate::command::limits::Limits;
 use crate::command::signal::Signal;
 
@@ -30,11 +31,22 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// In the child every signal has its default disposition, no signal is blocked, and no file
 /// descriptors are open except 0, 1 and 2.
 ///
+/// # What is inherited
+/// Whatever is not set here is the host's, or that of its thread that spawns the job: user, groups
+/// and capabilities, [`umask`](Self::umask), the limits of [`rlimit`](Self::rlimit),
+/// [`oom_score_adj`](Self::oom_score_adj), [`nice`](Self::nice) value, scheduling
+/// [policy](Self::scheduler) and processors, [session keyring](Self::new_session_keyring),
+/// [bounding set](Self::capability_bounding_set), [`securebits`](Self::securebits), seccomp
+/// filters, namespaces and root directory. A change of the user changes the user, the groups and
+/// the capabilities alone. A host that is protected from the OOM killer or runs with a real-time
+/// policy passes that on, unless it sets both for the programs that it does not trust.
+///
 /// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
 /// searched for in the `PATH` of the *job's* environment, or in [`DEFAULT_PATH`] if that has none.
 /// As with execvp(3), a file that may not be executed does not end the search, but makes the error
-/// `EACCES` instead of `ENOENT` if nothing else is found.
+/// `EACCES` instead of `ENOENT` if nothing else is found. An entry that is not a directory, is too
+/// long or is a loop of symbolic links is passed over.
 ///
 /// ```
 /// use jobworker::Command;
@@ -61,6 +73,13 @@ pub struct Command {
     pub(crate) groups: Option<Vec<u32>>,
     pub(crate) umask: Option<u32>,
     pub(crate) rlimits: Vec<(Resource, Option<u64>, Option<u64>)>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) new_session_keyring: bool,
+    /// A bit for each capability that it has.
+    pub(crate) capability_bounding_set: Option<u64>,
+    pub(crate) securebits: Option<u32>,
     pub(crate) no_new_privs: bool,
     pub(crate) process_group: ProcessGroup,
     pub(crate) parent_death_signal: Option<Signal>,
@@ -196,6 +215,32 @@ pub enum Resource {
     RealtimeTime,
 }
 
+/// How the kernel schedules a job's threads; see sched(7).
+///
+/// ```
+/// use jobworker::{Command, Scheduler};
+///
+/// let mut command = Command::new("updatedb");
+/// command.scheduler(Scheduler::Idle);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "SCHED_FIFO")]
+#[non_exhaustive]
+pub enum Scheduler {
+    /// The default policy, by [`nice`](Command::nice) value.
+    #[doc(alias = "SCHED_OTHER")]
+    Normal,
+    /// As the default policy, for work that is not interactive.
+    Batch,
+    /// Only when nothing else is to run.
+    Idle,
+    /// Real-time, first in, first out, with a priority of 1 to 99. A job that does not sleep takes
+    /// its processor from everything of a lower priority, its host included.
+    Fifo(u8),
+    /// Real-time, in turns with others of the same priority of 1 to 99.
+    RoundRobin(u8),
+}
+
 impl Command {
     /// A command that runs `program` with no arguments and the defaults above.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
@@ -213,6 +258,12 @@ impl Command {
             groups: None,
             umask: None,
             rlimits: Vec::new(),
+            oom_score_adj: None,
+            nice: None,
+            scheduler: None,
+            new_session_keyring: false,
+            capability_bounding_set: None,
+            securebits: None,
             no_new_privs: false,
             process_group: ProcessGroup::Session,
             parent_death_signal: None,
@@ -280,6 +331,11 @@ impl Command {
     }
 
     /// Reads standard input from this file, which the *host* opens at each spawn.
+    ///
+    /// The host does not wait for the file. A FIFO is opened whether or not somebody has it open
+    /// for writing; if nobody has, the job reads the end of the input at once. To keep a FIFO open
+    /// until a writer comes, open it for reading and writing, and pass it to
+    /// [`stdin_fd`](Self::stdin_fd). Reads of the job itself do wait.
     pub fn stdin_file(&mut self, path: impl AsRef<Path>) -> &mut Self {
         self.stdin = Stdin::File(path.as_ref().to_owned());
         self
@@ -338,7 +394,8 @@ impl Command {
         self
     }
 
-    /// Sets the job's file mode creation mask; only the lowest nine bits count.
+    /// Sets the job's file mode creation mask; only the lowest nine bits count. Without it the job
+    /// has the host's. It does not apply to the log, which the host creates.
     pub fn umask(&mut self, mask: u32) -> &mut Self {
         self.umask = Some(mask);
         self
@@ -355,6 +412,87 @@ impl Command {
         hard: Option<u64>,
     ) -> &mut Self {
         self.rlimits.push((resource, soft, hard));
+        self
+    }
+
+    /// Sets how willing the OOM killer is to choose the job's processes: from -1000, never, to
+    /// 1000, first. Without it they are as protected as the host.
+    ///
+    /// It is set before the user changes. A lower value than the host's can need
+    /// `CAP_SYS_RESOURCE`. A `/proc` of the host's PID namespace must be mounted.
+    pub fn oom_score_adj(&mut self, adjustment: i32) -> &mut Self {
+        self.oom_score_adj = Some(adjustment);
+        self
+    }
+
+    /// Sets the job's nice value, from -20, most favored, to 19.
+    ///
+    /// It is set before the user changes. A lower value than the host's needs `CAP_SYS_NICE`, or
+    /// `RLIMIT_NICE`.
+    ///
+    /// # Kernel trap
+    /// The job has its value before its program executes, which the host waits for in
+    /// [`spawn`](crate::Reactor::spawn). On a busy machine, a high value prolongs that wait, and so
+    /// does [`Scheduler::Idle`].
+    #[doc(alias = "setpriority")]
+    pub fn nice(&mut self, nice: i32) -> &mut Self {
+        self.nice = Some(nice);
+        self
+    }
+
+    /// Sets the scheduling policy of the job, before the user changes. Without it the job has that
+    /// of the thread that spawns it, real-time ones included.
+    ///
+    /// A real-time policy, and leaving [`Scheduler::Idle`], need `CAP_SYS_NICE`, or `RLIMIT_RTPRIO`
+    /// and `RLIMIT_NICE`.
+    #[doc(alias = "sched_setscheduler")]
+    pub fn scheduler(&mut self, scheduler: Scheduler) -> &mut Self {
+        self.scheduler = Some(scheduler);
+        self
+    }
+
+    /// Gives the job a new, empty session keyring. Without it the job has the host's, and with it
+    /// the use of every key there, such as those of encrypted directories and of Kerberos, whatever
+    /// the job's user is.
+    ///
+    /// The keyring is made before the user changes, so it counts towards the key quota of the
+    /// host's user. The kernel removes it some time after the last process that has it.
+    #[doc(alias = "KEYCTL_JOIN_SESSION_KEYRING")]
+    pub fn new_session_keyring(&mut self, on: bool) -> &mut Self {
+        self.new_session_keyring = on;
+        self
+    }
+
+    /// Sets the capabilities that the job and its children can have at most, even as root or
+    /// through set-user-ID files.
+    ///
+    /// The others are dropped from the bounding set, and the job has no ambient or inheritable
+    /// capabilities. A job that stays root has exactly those that are given and that the host's own
+    /// bounding set has. Dropping any needs `CAP_SETPCAP`.
+    ///
+    /// ```
+    /// use jobworker::{Capability, Command};
+    ///
+    /// // Root, but only to bind to ports below 1024.
+    /// let mut command = Command::new("/usr/sbin/dnsmasq");
+    /// command.capability_bounding_set([Capability::NET_BIND_SERVICE]);
+    /// ```
+    #[doc(alias = "PR_CAPBSET_DROP")]
+    pub fn capability_bounding_set(
+        &mut self,
+        capabilities: impl IntoIterator<Item = Capability>,
+    ) -> &mut Self {
+        let bits = capabilities.into_iter().fold(0, |bits, one| bits | 1 << one.as_raw());
+        self.capability_bounding_set = Some(bits);
+        self
+    }
+
+    /// Sets the secure bits, as linux/securebits.h numbers them: `0x3`, for example, is
+    /// `SECBIT_NOROOT` with its lock, so that root has no capabilities by its user id, nor has a
+    /// set-user-ID program of root. Needs `CAP_SETPCAP`; see capabilities(7).
+    #[doc(alias = "PR_SET_SECUREBITS")]
+    pub fn securebits(&mut self, bits: u32) -> &mut Self {
+        self.securebits = Some(bits);
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of how any of it is done.
 
+mod capability;
 mod command;
 mod files;
 mod limits;
@@ -10,7 +11,8 @@ mod signal;
 mod units;
 mod value;
 
-pub use command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource};
+pub use capability::Capability;
+pub use command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource, Scheduler};
 pub use files::LimitFile;
 pub use limits::Limits;
 pub use signal::Signal;

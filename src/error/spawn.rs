@@ -124,6 +124,16 @@ pub enum Stage {
     CloseDescriptors,
     /// Resource limits of the process.
     ResourceLimits,
+    /// The adjustment of the OOM killer's score.
+    OomScore,
+    /// The nice value and the scheduling policy.
+    Scheduling,
+    /// A new session keyring.
+    SessionKeyring,
+    /// The bounding set of capabilities.
+    BoundingSet,
+    /// The secure bits.
+    SecureBits,
     /// Supplementary groups.
     Groups,
     /// The group id.
@@ -144,13 +154,18 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
         Self::StandardStreams,
         Self::CloseDescriptors,
         Self::ResourceLimits,
+        Self::OomScore,
+        Self::Scheduling,
+        Self::SessionKeyring,
+        Self::BoundingSet,
+        Self::SecureBits,
         Self::Groups,
         Self::GroupId,
         Self::UserId,
@@ -200,6 +215,25 @@ impl Stage {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
             }
             (Self::ResourceLimits, Errno::PERM) => " (raising a hard limit needs CAP_SYS_RESOURCE)",
+            (Self::OomScore, Errno::ACCESS | Errno::PERM) => {
+                " (lowering it needs CAP_SYS_RESOURCE)"
+            }
+            (Self::OomScore, Errno::NOENT) => " (/proc of the host's PID namespace is not mounted)",
+            (Self::Scheduling, Errno::ACCESS | Errno::PERM) => {
+                " (a lower nice value or a real-time policy needs CAP_SYS_NICE, or RLIMIT_NICE or \
+                 RLIMIT_RTPRIO)"
+            }
+            (Self::SessionKeyring, Errno::DQUOT) => {
+                " (the key quota of the host's user is used up: raise the sysctl \
+                 kernel.keys.maxkeys)"
+            }
+            (Self::SessionKeyring, Errno::NOSYS | Errno::PERM) => {
+                " (the kernel has no keyrings, or a seccomp filter, as containers have by default, \
+                 forbids keyctl)"
+            }
+            (Self::BoundingSet | Self::SecureBits, Errno::PERM) => {
+                " (the host needs CAP_SETPCAP, and secure bits that are not locked)"
+            }
             (Self::Exec, Errno::NOEXEC) => {
                 " (neither a binary of this machine nor a script that starts with #!)"
             }
@@ -222,6 +256,11 @@ impl fmt::Display for Stage {
             Self::StandardStreams => "connecting standard input, output and error",
             Self::CloseDescriptors => "closing the host's file descriptors",
             Self::ResourceLimits => "setting resource limits",
+            Self::OomScore => "setting oom_score_adj",
+            Self::Scheduling => "setting the nice value or the scheduling policy",
+            Self::SessionKeyring => "making a session keyring",
+            Self::BoundingSet => "limiting the capability bounding set",
+            Self::SecureBits => "setting the secure bits",
             Self::Groups => "setting supplementary groups",
             Self::GroupId => "setting the group id",
             Self::UserId => "setting the user id",

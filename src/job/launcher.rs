@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 
 use crate::cgroup::{Group, Owner, Pool, Settings};
 use crate::command::{Command, Limits, Output, ProcessGroup, Stdin};
@@ -329,10 +329,15 @@ fn open_stdin(stdin: &Stdin) -> Result<Input<'_>> {
     Ok(match stdin {
         Stdin::Null => Input::Null,
         Stdin::Fd(fd) => Input::Shared(fd.as_fd()),
-        Stdin::File(path) => Input::Opened(
-            openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
-                .map_err(Error::path("open standard input", path))?,
-        ),
+        Stdin::File(path) => {
+            // A FIFO without a writer would block the host, which must not wait for anybody.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+            let failed = || Error::path("open standard input", path);
+            let fd = openat(CWD, path, flags, Mode::empty()).map_err(failed())?;
+            // The job shares the open file description, and is to wait for its input.
+            fcntl_setfl(&fd, OFlags::empty()).map_err(failed())?;
+            Input::Opened(fd)
+        }
     })
 }
 

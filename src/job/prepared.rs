@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use linux_raw_sys::general as raw;
 
-use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource};
+use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource, Scheduler};
 use crate::error::SpawnError;
 use crate::sys::{CStringArray, Plan, ResourceLimit};
 
@@ -24,6 +24,8 @@ pub(crate) struct Prepared {
     current_dir: Option<CString>,
     limits: Vec<ResourceLimit>,
     groups: Option<Vec<u32>>,
+    oom_score_adj: Option<String>,
+    scheduler: Option<(u32, u8)>,
 }
 
 impl Prepared {
@@ -77,6 +79,19 @@ impl Prepared {
             let limit = raw::rlimit64 { rlim_cur: soft, rlim_max: hard };
             limits.push(ResourceLimit { resource: number(*resource), limit });
         }
+        if command.oom_score_adj.is_some_and(|value| !(-1000..=1000).contains(&value)) {
+            return Err(refuse("oom_score_adj is not in -1000..=1000"));
+        }
+        let oom_score_adj = command.oom_score_adj.map(|value| value.to_string());
+        if command.nice.is_some_and(|value| !(-20..=19).contains(&value)) {
+            return Err(refuse("the nice value is not in -20..=19"));
+        }
+        let scheduler = command.scheduler.map(policy);
+        if scheduler.is_some_and(|(policy, priority)| {
+            matches!(policy, raw::SCHED_FIFO | raw::SCHED_RR) && !(1..=99).contains(&priority)
+        }) {
+            return Err(refuse("the real-time priority is not in 1..=99"));
+        }
         // A host that changes the ids must not leave its own groups to the job.
         let drops_groups = command.uid.is_some() || command.gid.is_some();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
@@ -85,7 +100,7 @@ impl Prepared {
             .map(|path| string(&path, "PATH contains a NUL byte"))
             .collect::<Result<_, _>>()?;
         let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
-        Ok(Self { programs, argv, envp, current_dir, limits, groups })
+        Ok(Self { programs, argv, envp, current_dir, limits, groups, oom_score_adj, scheduler })
     }
 
     /// What the child is to do: this command with these three streams, in this cgroup.
@@ -107,6 +122,12 @@ impl Prepared {
             groups: self.groups.as_deref(),
             umask: command.umask,
             limits: &self.limits,
+            oom_score_adj: self.oom_score_adj.as_deref().map(str::as_bytes),
+            nice: command.nice,
+            scheduler: self.scheduler,
+            new_session_keyring: command.new_session_keyring,
+            capability_bounding_set: command.capability_bounding_set,
+            securebits: command.securebits,
             no_new_privs: command.no_new_privs,
             new_session: command.process_group == ProcessGroup::Session,
             new_process_group: command.process_group == ProcessGroup::Own,
@@ -145,6 +166,17 @@ fn candidates(program: &OsStr, path: Option<&OsString>) -> Vec<OsString> {
             OsString::from_vec([dir, b"/", program.as_bytes()].concat())
         })
         .collect()
+}
+
+/// A policy's number and priority in the kernel's terms.
+fn policy(scheduler: Scheduler) -> (u32, u8) {
+    match scheduler {
+        Scheduler::Normal => (raw::SCHED_NORMAL, 0),
+        Scheduler::Batch => (raw::SCHED_BATCH, 0),
+        Scheduler::Idle => (raw::SCHED_IDLE, 0),
+        Scheduler::Fifo(priority) => (raw::SCHED_FIFO, priority),
+        Scheduler::RoundRobin(priority) => (raw::SCHED_RR, priority),
+    }
 }
 
 fn number(resource: Resource) -> u32 {
@@ -190,6 +222,9 @@ mod tests {
         assert!(reason(Command::new("a").env("b", "\0")).contains("environment"));
         assert!(reason(Command::new("a").env("b=c", "")).contains("'='"));
         assert!(reason(Command::new("a").uid(1)).contains("group id"));
+        assert!(reason(Command::new("a").oom_score_adj(1001)).contains("oom_score_adj"));
+        assert!(reason(Command::new("a").nice(20)).contains("nice value"));
+        assert!(reason(Command::new("a").scheduler(Scheduler::Fifo(0))).contains("real-time"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

@@ -12,8 +12,8 @@ use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::prctl::{
-    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_GET_DUMPABLE, PR_SET_DUMPABLE,
-    PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG,
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_SECUREBITS,
 };
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -347,6 +347,70 @@ pub(super) fn clear_capabilities(all: bool) -> Result<(), i32> {
     }
     // SAFETY: the kernel reads the same two structures.
     unsafe { call(raw::__NR_capset, [header, data, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Writes a file in one piece, as the files of the kernel want it.
+pub(super) fn write_file(path: &CStr, content: &[u8]) -> Result<(), i32> {
+    let path = path.as_ptr().expose_provenance();
+    let flags = (raw::O_WRONLY | raw::O_CLOEXEC) as usize;
+    let cwd = raw::AT_FDCWD.cast_unsigned() as usize;
+    // SAFETY: the path ends with a NUL.
+    let fd = unsafe { call(raw::__NR_openat, [cwd, path, flags, 0, 0, 0]) }?;
+    let arguments = [fd, content.as_ptr().expose_provenance(), content.len(), 0, 0, 0];
+    // SAFETY: the kernel reads as many bytes as the slice has.
+    let written = unsafe { call(raw::__NR_write, arguments) };
+    // SAFETY: the descriptor was opened above, and nothing else uses it.
+    let _ = unsafe { call(raw::__NR_close, [fd, 0, 0, 0, 0, 0]) };
+    written.map(drop)
+}
+
+/// setpriority(2) on the calling thread.
+pub(super) fn set_nice(nice: i32) -> Result<(), i32> {
+    // Negative numbers are passed in the low half, as the C library does.
+    let nice = nice.cast_unsigned() as usize;
+    // SAFETY: three integers.
+    unsafe { call(raw::__NR_setpriority, [raw::PRIO_PROCESS as usize, 0, nice, 0, 0, 0]) }.map(drop)
+}
+
+/// sched_setscheduler(2) on the calling thread.
+pub(super) fn set_scheduler(policy: u32, priority: u8) -> Result<(), i32> {
+    // `struct sched_param` is one int.
+    let parameter = c_int::from(priority);
+    let arguments = [0, policy as usize, (&raw const parameter).expose_provenance(), 0, 0, 0];
+    // SAFETY: the kernel reads one int.
+    unsafe { call(raw::__NR_sched_setscheduler, arguments) }.map(drop)
+}
+
+/// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name: a keyring of its own.
+pub(super) fn join_new_session_keyring() -> Result<(), i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
+    // SAFETY: an integer, and a null pointer that stands for no name.
+    unsafe { call(raw::__NR_keyctl, [KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Drops all capabilities from the bounding set but those with a bit in `kept`.
+pub(super) fn limit_capabilities(kept: u64) -> Result<(), i32> {
+    for capability in (0..64).filter(|bit| kept & 1 << bit == 0) {
+        let arguments = |operation| [operation as usize, capability, 0, 0, 0, 0];
+        // One that it has not needs no privilege to be dropped.
+        // SAFETY: integers.
+        match unsafe { call(raw::__NR_prctl, arguments(PR_CAPBSET_READ)) } {
+            Ok(0) => {}
+            // SAFETY: integers.
+            Ok(_) => _ = unsafe { call(raw::__NR_prctl, arguments(PR_CAPBSET_DROP)) }?,
+            // The kernel has no capability of this number, nor a higher one.
+            Err(errno) if errno == Errno::INVAL.raw_os_error() => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// prctl(2) with `PR_SET_SECUREBITS`.
+pub(super) fn set_securebits(bits: u32) -> Result<(), i32> {
+    let arguments = [PR_SET_SECUREBITS as usize, bits as usize, 0, 0, 0, 0];
+    // SAFETY: two integers.
+    unsafe { call(raw::__NR_prctl, arguments) }.map(drop)
 }
 
 /// prctl(2) with `PR_SET_NO_NEW_PRIVS`.

@@ -85,6 +85,16 @@ fn step<T>(
     run().map_err(|errno| (stage, errno))
 }
 
+/// Runs one step with a value, if there is one.
+fn step_if<T>(
+    child: &Child<'_>,
+    stage: Stage,
+    value: Option<T>,
+    run: impl FnOnce(T) -> Result<(), i32>,
+) -> Result<(), (Stage, i32)> {
+    value.map_or(Ok(()), |value| step(child, stage, || run(value)))
+}
+
 /// Every step from clone3 to exec, in order; returns only when one has failed.
 fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     let plan = child.plan;
@@ -120,6 +130,23 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
         }
         Ok(())
     })?;
+    // What takes privileges comes before the ids change, which may take them away.
+    if let Some(adjustment) = plan.oom_score_adj {
+        // The kernel gives it to every process that shares the memory, but not by way of a vfork
+        // child, so not to the host.
+        step(child, Stage::OomScore, || {
+            calls::write_file(c"/proc/self/oom_score_adj", adjustment)
+        })?;
+    }
+    step_if(child, Stage::Scheduling, plan.scheduler, |(policy, priority)| {
+        calls::set_scheduler(policy, priority)
+    })?;
+    step_if(child, Stage::Scheduling, plan.nice, calls::set_nice)?;
+    if plan.new_session_keyring {
+        step(child, Stage::SessionKeyring, calls::join_new_session_keyring)?;
+    }
+    step_if(child, Stage::BoundingSet, plan.capability_bounding_set, calls::limit_capabilities)?;
+    step_if(child, Stage::SecureBits, plan.securebits, calls::set_securebits)?;
     if let Some(groups) = plan.groups {
         step(child, Stage::Groups, || calls::set_groups(groups))?;
     }
@@ -129,9 +156,10 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     if let Some(uid) = plan.uid {
         step(child, Stage::UserId, || calls::set_user_id(uid))?;
     }
-    if plan.changes_ids() {
-        // The kernel leaves them to the job unless the user changes from root to another. A user
-        // other than root needs none from here on, so the directory is entered without.
+    if plan.changes_ids() || plan.capability_bounding_set.is_some() {
+        // The bounding set does not bound the ambient and inheritable ones, and the kernel leaves
+        // all to the job unless the user changes from root to another. A user other than root needs
+        // none from here on, so the directory is entered without.
         let all = plan.uid.is_some_and(|uid| uid != 0);
         step(child, Stage::Capabilities, || calls::clear_capabilities(all))?;
     }
@@ -212,6 +240,8 @@ fn execute(plan: &Plan<'_>) -> i32 {
     const EACCES: i32 = Errno::ACCESS.raw_os_error();
     const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
     const ETXTBSY: i32 = Errno::TXTBSY.raw_os_error();
+    const ENAMETOOLONG: i32 = Errno::NAMETOOLONG.raw_os_error();
+    const ELOOP: i32 = Errno::LOOP.raw_os_error();
 
     let mut verdict = ENOENT;
     for program in plan.programs {
@@ -228,7 +258,7 @@ fn execute(plan: &Plan<'_>) -> i32 {
         match errno {
             ENOENT => {}
             // A wrong entry of PATH is passed over; of a path that was given it is the cause.
-            ENOTDIR if plan.programs.len() > 1 => {}
+            ENOTDIR | ENAMETOOLONG | ELOOP if plan.programs.len() > 1 => {}
             EACCES => verdict = errno,
             _ => return errno,
         }

@@ -59,6 +59,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) groups: Option<&'a [u32]>,
     pub(crate) umask: Option<u32>,
     pub(crate) limits: &'a [ResourceLimit],
+    /// In decimal.
+    pub(crate) oom_score_adj: Option<&'a [u8]>,
+    pub(crate) nice: Option<i32>,
+    /// The policy's number and its priority.
+    pub(crate) scheduler: Option<(u32, u8)>,
+    pub(crate) new_session_keyring: bool,
+    pub(crate) capability_bounding_set: Option<u64>,
+    pub(crate) securebits: Option<u32>,
     pub(crate) no_new_privs: bool,
     pub(crate) new_session: bool,
     pub(crate) new_process_group: bool,

@@ -2,14 +2,18 @@
 //! for exec, each under its name.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Position, ProcessGroup, Reactor,
-    SpawnError, Stage,
+    BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, Position,
+    ProcessGroup, Reactor, Scheduler, SpawnError, Stage,
 };
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::calls::{close_standard_streams, hold_lease};
 use crate::support::{Place, World, alone, sh, skip_outside_vm};
@@ -113,6 +117,35 @@ fn h5_a_job_has_a_session_of_its_own_and_no_terminal() {
     let (text, report) = world.run(&sh("LC_ALL=C; export LC_ALL; : </dev/tty"));
     assert_ne!(report.exit, Exit::Code(0));
     assert!(text.contains("No such device or address"), "{text}");
+}
+
+#[test]
+fn h5_a_job_cannot_open_the_terminal_of_its_host_unless_it_shares_the_session() {
+    if !fs::exists("/usr/bin/setsid").unwrap() {
+        return skip_outside_vm("setsid is needed");
+    }
+    // A host that leads a session, so that the first terminal that it opens controls it.
+    if !alone!("setsid", "--wait") {
+        return;
+    }
+    let Ok(controller) = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY) else {
+        return skip_outside_vm("no terminal can be made here");
+    };
+    unlockpt(&controller).unwrap();
+    let name = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = openat(CWD, &name, OFlags::RDWR, Mode::empty()).unwrap();
+    // The host's own, so that what follows shows something.
+    fs::File::open("/dev/tty").unwrap();
+    let mut world = grouped();
+    let open = sh("LC_ALL=C; export LC_ALL; : </dev/tty && echo opened");
+    let (text, report) = world.run(&open);
+    assert_ne!(report.exit, Exit::Code(0));
+    assert!(text.contains("No such device or address"), "{text}");
+    let (text, _) = world.run(open.clone().process_group(ProcessGroup::Own));
+    assert_eq!(text, "opened\n");
+    drop(terminal);
+    // Its end would be a SIGHUP to this process: not before the exit.
+    std::mem::forget(controller);
 }
 
 /// Whether this test may run jobs as another user; prints why it is skipped otherwise.
@@ -245,5 +278,238 @@ fn h1_a_bounded_spawn_works_in_a_host_without_standard_streams() {
         assert_eq!((text.as_str(), report.exit), ("name\n4\n", Exit::Code(3)));
         let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(2), "{error}");
+    }
+}
+
+#[test]
+fn low_a_fifo_as_standard_input_does_not_hold_the_host() {
+    let mut world = grouped();
+    let fifo = world.place.dir.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut command = Command::new("/bin/cat");
+    // Nobody has it open for writing.
+    let (text, report) = world.run(command.stdin_file(&fifo));
+    assert_eq!((text.as_str(), report.exit), ("", Exit::Code(0)));
+    // The host does not wait for a writer, but the job waits for what one writes.
+    let writer = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    let (text, _) = world.run(sh("cat /proc/self/fdinfo/0").stdin_file(&fifo));
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+    let flags = u32::from_str_radix(flags, 8).unwrap();
+    assert_eq!(flags & OFlags::NONBLOCK.bits(), 0, "{text}");
+    let job = world.spawn(&command);
+    let tail = world.tail(job, Position::Start);
+    (&writer).write_all(b"late").unwrap();
+    world.until("what was written late", |world| world.text(tail) == "late");
+    drop(writer);
+    assert_eq!(world.finish(job).exit, Exit::Code(0));
+}
+
+#[test]
+fn low_an_entry_of_path_that_cannot_be_followed_does_not_end_the_search() {
+    let mut world = grouped();
+    let dir = world.place.dir.path().to_owned();
+    let [one, other] = [dir.join("one"), dir.join("other")];
+    symlink(&one, &other).unwrap();
+    symlink(&other, &one).unwrap();
+    let long = format!("/{}", "x".repeat(300));
+    let longer = "/x".repeat(5000);
+    for entry in [one.to_str().unwrap(), &long, &longer] {
+        let mut command = Command::new("true");
+        command.env("PATH", format!("{entry}:/usr/bin:/bin"));
+        let (_, report) = world.run(&command);
+        assert_eq!(report.exit, Exit::Code(0));
+        let error = world.try_spawn(command.env("PATH", format!("{entry}:/x"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        // Of a path that was given, it is the cause.
+        let error = world.try_spawn(&Command::new(format!("{entry}/true"))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+/// A world in which every spawn runs on the host's memory, or in which every spawn runs on a copy.
+fn grouped_with(spawns: BoundedSpawns) -> World {
+    let place = Place::new();
+    let mut config = place.config();
+    config.containment(Containment::ProcessGroup).bounded_spawns(spawns);
+    World::around(Reactor::with_config(&config).unwrap(), place)
+}
+
+/// Whether the host has this capability, as root in a container may not; prints why a part of the
+/// test is skipped otherwise.
+fn has(capability: Capability) -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let effective = u64::from_str_radix(&field(&status, "CapEff"), 16).unwrap();
+    let has = effective & 1 << capability.as_raw() != 0;
+    if !has {
+        eprintln!("skipped: the host lacks {capability:?}");
+    }
+    has
+}
+
+/// Nice value, real-time priority and policy in the content of /proc/PID/stat.
+fn scheduling(stat: &str) -> (i32, i32, i32) {
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let field = |number: usize| fields[number - 3].parse().unwrap();
+    (field(19), field(40), field(41))
+}
+
+#[test]
+fn low_what_protects_the_host_from_the_oom_killer_need_not_protect_its_jobs() {
+    let host = || fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let before = host();
+    let mut command = Command::new("/bin/cat");
+    command.arg("/proc/self/oom_score_adj");
+    for spawns in [BoundedSpawns::None, BoundedSpawns::All] {
+        let mut world = grouped_with(spawns);
+        assert_eq!(world.run(&command).0, before);
+        for value in [1000, 987] {
+            let (text, _) = world.run(command.clone().oom_score_adj(value));
+            assert_eq!(text, format!("{value}\n"));
+        }
+        assert_eq!(host(), before, "the host's own has changed");
+        if changes_users() && has(Capability::SYS_RESOURCE) {
+            let (text, _) = world.run(
+                command.clone().oom_score_adj(-5).uid(SPARE_UID).gid(SPARE_UID).no_new_privs(true),
+            );
+            assert_eq!(text, "-5\n");
+        }
+        let error = world.try_spawn(command.clone().oom_score_adj(-1001)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+#[test]
+fn low_a_job_has_the_nice_value_and_the_policy_that_are_set() {
+    let host = || scheduling(&fs::read_to_string("/proc/thread-self/stat").unwrap());
+    let before = host();
+    let mut cat = Command::new("/bin/cat");
+    cat.arg("/proc/self/stat");
+    let mut world = grouped();
+    assert_eq!(scheduling(&world.run(&cat).0), before);
+    assert_eq!(scheduling(&world.run(cat.clone().nice(19)).0), (19, 0, before.2));
+    assert_eq!(scheduling(&world.run(cat.clone().scheduler(Scheduler::Idle)).0).2, 5);
+    let (text, _) = world.run(cat.clone().scheduler(Scheduler::Batch).nice(17));
+    assert_eq!(scheduling(&text), (17, 0, 3));
+    if changes_users() && has(Capability::SYS_NICE) {
+        let as_user = |command: &mut Command| command.uid(SPARE_UID).gid(SPARE_UID).clone();
+        let (text, _) = world.run(&as_user(cat.clone().nice(-7)));
+        assert_eq!(scheduling(&text).0, -7);
+        for (scheduler, policy) in [(Scheduler::Fifo(3), 1), (Scheduler::RoundRobin(3), 2)] {
+            match world.try_spawn(&as_user(cat.clone().scheduler(scheduler))) {
+                Ok(job) => {
+                    let tail = world.tail(job, Position::Start);
+                    world.finish(job);
+                    let found = scheduling(&world.text(tail));
+                    assert_eq!((found.1, found.2), (3, policy));
+                }
+                // Groups of processes may have no real-time runtime.
+                Err(error) => eprintln!("skipped: {error}"),
+            }
+        }
+    }
+    assert_eq!(host(), before, "the host's own have changed");
+    for wrong in [cat.clone().nice(20), cat.clone().scheduler(Scheduler::Fifo(100))] {
+        let error = world.try_spawn(wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+#[test]
+fn low_a_job_of_another_user_can_have_a_session_keyring_of_its_own() {
+    if !changes_users() {
+        return;
+    }
+    if !fs::exists("/proc/keys").unwrap() {
+        return skip_outside_vm("the kernel has no keyrings");
+    }
+    let mut world = grouped();
+    // The numbers of the session keyrings that the job can see: as another user, its own.
+    let seen = |world: &mut World, command: &mut Command| {
+        let command = command.args(["-w", "_ses:", "/proc/keys"]).uid(SPARE_UID).gid(SPARE_UID);
+        let (text, _) = world.run(command);
+        text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let hosts = seen(&mut world, &mut Command::new("grep"));
+    let mut own = Vec::new();
+    for _ in 0..2 {
+        let found = seen(&mut world, Command::new("grep").new_session_keyring(true));
+        assert_eq!(found.len(), 1, "{found:?}");
+        own.extend(found);
+    }
+    assert!(own[0] != own[1] && !own.iter().any(|key| hosts.contains(key)), "{own:?} {hosts:?}");
+    assert_eq!(seen(&mut world, &mut Command::new("grep")), hosts, "the host's own has changed");
+}
+
+#[test]
+fn low_a_job_that_stays_root_has_no_capability_outside_of_its_bounding_set() {
+    if !changes_users() || !has(Capability::SETPCAP) {
+        return;
+    }
+    let mut world = grouped();
+    let (before, _) = world.run(&status_of_itself());
+    let set = [Capability::CHOWN, Capability::NET_BIND_SERVICE];
+    let (text, _) = world.run(status_of_itself().capability_bounding_set(set));
+    for name in ["CapBnd", "CapPrm", "CapEff"] {
+        assert_eq!(field(&text, name), "0000000000000401", "{name}");
+    }
+    for name in ["CapInh", "CapAmb"] {
+        assert_eq!(field(&text, name), "0000000000000000", "{name}");
+    }
+    let (text, _) = world.run(status_of_itself().capability_bounding_set([]).uid(1).gid(1));
+    assert_eq!(field(&text, "CapBnd"), "0000000000000000");
+    assert_eq!(field(&text, "Uid"), "1 1 1 1");
+    let (after, _) = world.run(&status_of_itself());
+    assert_eq!(field(&after, "CapBnd"), field(&before, "CapBnd"), "the host's own has changed");
+}
+
+#[test]
+fn low_root_without_its_privileges_has_no_capabilities() {
+    if !changes_users() || !has(Capability::SETPCAP) {
+        return;
+    }
+    let mut world = grouped();
+    // SECBIT_NOROOT and its lock.
+    let (text, _) = world.run(status_of_itself().securebits(0x3));
+    assert_eq!(field(&text, "Uid"), "0 0 0 0");
+    assert_eq!(field(&text, "CapEff"), "0000000000000000");
+    let (text, _) = world.run(&status_of_itself());
+    assert_ne!(field(&text, "CapEff"), "0000000000000000");
+    if fs::exists("/usr/bin/setpriv").unwrap() {
+        let (text, _) = world.run(Command::new("/usr/bin/setpriv").arg("--dump").securebits(0x3));
+        assert!(text.contains("noroot,noroot_locked"), "{text}");
+    }
+}
+
+#[test]
+fn low_what_the_host_may_not_set_is_named_with_its_stage() {
+    let user = rustix::process::geteuid();
+    if !user.is_root() && user.as_raw() != SPARE_UID - 1 {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    if !fs::exists("/usr/bin/setpriv").unwrap() {
+        return skip_outside_vm("setpriv is needed");
+    }
+    if !alone!("setpriv", "--reuid=61233", "--regid=61233", "--clear-groups") {
+        return;
+    }
+    let mut world = grouped();
+    let command = || Command::new("/bin/true");
+    let before = world.footprint();
+    for (stage, remedy, command) in [
+        (Stage::OomScore, "CAP_SYS_RESOURCE", command().oom_score_adj(-1000).clone()),
+        (Stage::Scheduling, "CAP_SYS_NICE", command().nice(-20).clone()),
+        (Stage::Scheduling, "CAP_SYS_NICE", command().scheduler(Scheduler::Fifo(1)).clone()),
+        (Stage::BoundingSet, "CAP_SETPCAP", command().capability_bounding_set([]).clone()),
+        (Stage::SecureBits, "CAP_SETPCAP", command().securebits(0x3).clone()),
+    ] {
+        let error = world.try_spawn(&command).unwrap_err();
+        assert!(error.to_string().contains(remedy), "{error}");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let Error::Spawn(SpawnError::Failed { stage: failed, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(failed, stage);
+        assert_eq!(world.footprint(), before);
     }
 }
