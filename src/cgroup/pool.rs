@@ -16,6 +16,8 @@ use crate::sys::random_uuid;
 pub(crate) struct Pool {
     limits: Limits,
     ready: Vec<(Uuid, Group)>,
+    /// The process that made the groups; one that it has forked must not remove them.
+    maker: Option<u32>,
 }
 
 impl Pool {
@@ -34,6 +36,7 @@ impl Pool {
                 return Err(error);
             }
             self.ready.push((uuid, group));
+            self.maker = Some(std::process::id());
         }
         Ok(())
     }
@@ -53,6 +56,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.clear();
+        if self.maker == Some(std::process::id()) {
+            self.clear();
+        }
     }
 }

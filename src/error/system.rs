@@ -54,6 +54,16 @@ pub enum SystemError {
         /// The cause.
         cause: io::Error,
     },
+    /// The reactor belongs to another process, which has forked this one.
+    #[error(
+        "this reactor belongs to process {owner}; a process that it has forked can only drop it, \
+         and make a reactor of its own"
+    )]
+    #[non_exhaustive]
+    Forked {
+        /// The process that made the reactor.
+        owner: u32,
+    },
     /// A call of the event loop itself failed.
     #[error("cannot {operation}: {cause}{}", hint(cause))]
     #[non_exhaustive]
@@ -71,6 +81,7 @@ impl SystemError {
             Self::NoCgroup { .. } => ErrorKind::Unsupported,
             Self::LogDirectory { .. } => ErrorKind::InvalidInput,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
+            Self::Forked { .. } => ErrorKind::State,
             Self::Path { cause, .. } | Self::Loop { cause, .. } => ErrorKind::of(cause),
         }
     }
@@ -78,7 +89,10 @@ impl SystemError {
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
             Self::Path { cause, .. } | Self::Loop { cause, .. } => Some(cause),
-            Self::NoCgroup { .. } | Self::LogDirectory { .. } | Self::WatchLimit { .. } => None,
+            Self::NoCgroup { .. }
+            | Self::LogDirectory { .. }
+            | Self::WatchLimit { .. }
+            | Self::Forked { .. } => None,
         }
     }
 }

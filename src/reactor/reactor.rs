@@ -29,7 +29,7 @@ use crate::log::{
 use crate::reactor::config::Config;
 use crate::reactor::sweeping::Sweeping;
 use crate::reactor::system_pressure::SystemPressure;
-use crate::sys::{Nurseries, random_uuid};
+use crate::sys::{ForkMark, Nurseries, random_uuid};
 
 /// How long dropping a reactor may wait for the jobs that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +48,11 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// `poll(.., Some(Duration::ZERO))` has work to do. It stays the same for the life of the reactor.
 /// Register it with mio (the reactor is an [`mio::event::Source`]), a raw epoll, tokio's `AsyncFd`
 /// or glib, level- or edge-triggered, and poll once with a timeout of zero after each readiness.
+///
+/// # Forks
+/// A process that the host forks while it has a reactor can only drop it, which closes descriptors
+/// and nothing else. All other calls that could disturb the jobs of the host fail there with
+/// [`SystemError::Forked`]. Do not poll the descriptor there either.
 ///
 /// # Threads
 /// A reactor is `Send` and `Sync`. Whatever takes `&self`, such as [`status`](Self::status) or
@@ -97,6 +102,9 @@ pub struct Reactor {
     pub(super) sweeping: Sweeping,
     /// Empty between turns; kept to reuse its memory.
     notices: Vec<Notice>,
+    /// Every descriptor is shared with a process that the host forks, but nothing of what they are
+    /// for is that process's.
+    mark: ForkMark,
 }
 
 impl Reactor {
@@ -142,6 +150,7 @@ impl Reactor {
             system_pressure: SystemPressure::default(),
             sweeping: Sweeping::default(),
             notices: Vec::new(),
+            mark: ForkMark::new().map_err(Error::event_loop("map a page that forks wipe"))?,
         })
     }
 
@@ -193,6 +202,7 @@ impl Reactor {
     /// timer fails. This is not expected in practice. Failures of a single job are reported in its
     /// events and its report, and those of a tail by the calls that read it.
     pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
+        self.check_process()?;
         events.clear();
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut wait = match timeout {
@@ -217,6 +227,17 @@ impl Reactor {
             // milliseconds.
             wait = Wait::Until(until);
         }
+    }
+
+    /// Fails in a process that was forked from the one that made this reactor.
+    #[inline]
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.mark.is_here() { Ok(()) } else { Err(self.forked()) }
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        SystemError::Forked { owner: self.mark.pid() }.into()
     }
 
     /// One turn of the loop, which does not wait when events are queued.
@@ -352,6 +373,7 @@ impl Reactor {
     /// (`Path`) for the cgroup, the log and standard input.
     #[doc(alias = "clone3")]
     pub fn spawn(&mut self, command: &Command, token: Token) -> Result<JobId> {
+        self.check_process()?;
         let launched = self.launcher.launch(command)?;
         self.adopt(launched, token)
     }
@@ -400,6 +422,7 @@ impl Reactor {
         options: impl Into<TailOptions>,
         token: Token,
     ) -> Result<TailId> {
+        self.check_process()?;
         let options = options.into();
         let stream = options.stream;
         let log = self.jobs.get(job)?.log(stream).ok_or(TailError::NoLog { job, stream })?;
@@ -438,6 +461,7 @@ impl Reactor {
         options: impl Into<TailOptions>,
         token: Token,
     ) -> Result<TailId> {
+        self.check_process()?;
         let path = path.as_ref();
         // NONBLOCK, so that opening a pipe does not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -487,6 +511,7 @@ impl Reactor {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn next_chunk(&mut self, tail: TailId) -> Result<Option<Chunk<'_>>> {
+        self.check_process()?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
         let filled = logs.fill(driver, tail, queue);
         self.tell_host()?;
@@ -508,6 +533,7 @@ impl Reactor {
     /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:
     /// nothing is skipped, and the tail can be read again).
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
+        self.check_process()?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
         let read = logs.read(driver, tail, buffer, queue);
         self.tell_host()?;
@@ -538,6 +564,7 @@ impl Reactor {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn fill_buf(&mut self, tail: TailId) -> Result<Fill<'_>> {
+        self.check_process()?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
         let filled = logs.fill(driver, tail, queue);
         self.tell_host()?;
@@ -553,6 +580,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
+        self.check_process()?;
         self.system.logs.consume(tail, amount).map_err(|error| self.read_error(tail, error))
     }
 
@@ -574,6 +602,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Tail`] (`Unknown`).
     pub fn close(&mut self, tail: TailId) -> Result<()> {
+        self.check_process()?;
         let Linux { driver, logs, .. } = &mut self.system;
         logs.close(driver, tail).ok_or(TailError::Unknown(tail))?;
         self.tell_host()
@@ -601,6 +630,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`). A failure to signal is recorded in the job's report, and does
     /// not prevent the kill.
     pub fn stop(&mut self, job: JobId) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.stop(None, system))
     }
 
@@ -610,6 +640,7 @@ impl Reactor {
     /// # Errors
     /// As for [`stop`](Self::stop).
     pub fn stop_within(&mut self, job: JobId, grace: Duration) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.stop(Some(grace), system))
     }
 
@@ -620,6 +651,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`).
     #[doc(alias = "cgroup.kill")]
     pub fn kill(&mut self, job: JobId) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.kill(StopCause::Kill, system))
     }
 
@@ -630,6 +662,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&mut self, job: JobId, signal: Signal) -> Result<()> {
+        self.check_process()?;
         self.jobs.get(job)?.signal(signal, &mut self.system)
     }
 
@@ -649,6 +682,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown`, or `Exited` when that process is gone); [`Error::System`] when it
     /// may not be signalled.
     pub fn signal_main(&mut self, job: JobId, signal: Signal) -> Result<()> {
+        self.check_process()?;
         self.jobs.get(job)?.signal_main(signal, &mut self.system)
     }
 
@@ -690,6 +724,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`] (`Unknown`); [`Error::System`] (`Loop`) as for [`poll`](Self::poll).
     pub fn wait(&mut self, job: JobId) -> Result<Arc<Report>> {
+        self.check_process()?;
         loop {
             if let Some(report) = self.wait_until(job, None)? {
                 return Ok(report);
@@ -703,6 +738,7 @@ impl Reactor {
     /// # Errors
     /// As for [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, job: JobId, timeout: Duration) -> Result<Option<Arc<Report>>> {
+        self.check_process()?;
         self.wait_until(job, Instant::now().checked_add(timeout))
     }
 
@@ -739,6 +775,7 @@ impl Reactor {
     /// [`Error::Job`] (`Unknown` or `NotFinished`); [`Error::System`] (`Path`) when the log cannot
     /// be removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
+        self.check_process()?;
         let removed = self.jobs.remove(job, &mut self.system);
         self.tell_host()?;
         removed
@@ -864,8 +901,11 @@ pub struct Census {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        // There is nobody left to report a failure to.
-        let _ = self.shut_down();
+        // Another process's jobs, groups and epoll are not this one's to end or to empty.
+        if self.mark.is_here() {
+            // There is nobody left to report a failure to.
+            let _ = self.shut_down();
+        }
     }
 }
 

@@ -37,6 +37,7 @@ impl Reactor {
     /// [`Error::Limits`](crate::Error::Limits) and [`Error::System`](crate::Error::System) as for
     /// [`spawn`](Self::spawn). Limits before the one that failed stay in force.
     pub fn set_limits(&mut self, job: JobId, limits: &Limits) -> Result<()> {
+        self.check_process()?;
         self.group(job)?.set_limits(limits)
     }
 
@@ -138,6 +139,7 @@ impl Reactor {
     /// [`Error::System`](crate::Error::System) (`Path` or `Loop`).
     #[doc(alias = "PSI")]
     pub fn watch_pressure(&mut self, job: JobId, resource: Stallable, stall: Stall) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.watch_pressure(resource, stall, system))?
     }
 
@@ -146,6 +148,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`](crate::Error::Job) (`Unknown`).
     pub fn unwatch_pressure(&mut self, job: JobId, resource: Stallable) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.unwatch_pressure(resource, system))
     }
 
@@ -161,6 +164,7 @@ impl Reactor {
         stall: Stall,
         token: Token,
     ) -> Result<()> {
+        self.check_process()?;
         self.system_pressure.watch(&mut self.system.driver, resource, stall, token)?;
         self.tell_host()
     }
@@ -170,6 +174,7 @@ impl Reactor {
     /// # Errors
     /// [`Error::System`](crate::Error::System) (`Loop`), as for [`poll`](Self::poll).
     pub fn unwatch_system_pressure(&mut self, resource: Stallable) -> Result<()> {
+        self.check_process()?;
         self.system_pressure.unwatch(&mut self.system.driver, resource);
         self.tell_host()
     }
@@ -199,6 +204,7 @@ impl Reactor {
     /// `fs.inotify.max_user_watches` is reached).
     #[doc(alias = "cgroup.freeze")]
     pub fn freeze(&mut self, job: JobId) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.freeze(true, system))?
     }
 
@@ -208,6 +214,7 @@ impl Reactor {
     /// # Errors
     /// As for [`freeze`](Self::freeze).
     pub fn thaw(&mut self, job: JobId) -> Result<()> {
+        self.check_process()?;
         self.with_job(job, |job, system| job.freeze(false, system))?
     }
 
@@ -231,6 +238,7 @@ impl Reactor {
     /// group, or `Path`); [`Error::Limits`](crate::Error::Limits) as for [`spawn`](Self::spawn).
     /// Groups that were created before the failure stay in the pool.
     pub fn prepare(&mut self, limits: &Limits, count: usize) -> Result<()> {
+        self.check_process()?;
         self.launcher.prepare(limits, count)
     }
 
@@ -284,6 +292,7 @@ impl Reactor {
     /// temporary files cannot be listed, `Loop` when a timer cannot be created or registered).
     #[doc(alias = "flock")]
     pub fn sweep(&mut self, token: Token) -> Result<()> {
+        self.check_process()?;
         self.sweeping.begin(token, self.launcher.owner(), &mut self.system.driver)?;
         self.tell_host()
     }

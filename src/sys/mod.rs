@@ -4,6 +4,7 @@
 
 mod calls;
 mod child;
+mod fork_mark;
 mod nurseries;
 mod nursery;
 mod plan;
@@ -12,6 +13,7 @@ mod random;
 mod stat;
 
 pub(crate) use calls::{Reap, epoll_fd, tells_pidfd_info};
+pub(crate) use fork_mark::ForkMark;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
 pub(crate) use plan::{CStringArray, Failure, Plan, ResourceLimit, Unstarted};

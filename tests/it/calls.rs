@@ -10,6 +10,8 @@ unsafe extern "C" {
     // std links the C library anyway.
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
     fn close(fd: c_int) -> c_int;
+    fn fork() -> c_int;
+    fn _exit(code: c_int) -> !;
     fn prctl(option: c_int, ...) -> c_int;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
 }
@@ -82,4 +84,23 @@ pub(crate) fn refuse_clone3() {
         ]
     };
     assert_eq!(results, [0, 0], "prctl: {}", io::Error::last_os_error());
+}
+
+/// Runs `with` in a forked process, and returns whether it has returned there.
+pub(crate) fn forked(with: impl FnOnce()) -> bool {
+    // SAFETY: the C library makes its allocator usable in the child, and what else runs there is
+    // `with`, which touches nothing that another thread may have locked.
+    match unsafe { fork() } {
+        0 => {
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(with)).is_ok();
+            // SAFETY: ends the process without running anything of the harness.
+            unsafe { _exit(if ran { 42 } else { 1 }) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: the status is written to where the pointer says.
+            let reaped = unsafe { waitpid(pid, &raw mut status, 0) };
+            reaped == pid && status == 42 << 8
+        }
+    }
 }

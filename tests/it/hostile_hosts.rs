@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use jobworker::{
-    BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Reactor, SpawnError, Stage,
+    BoundedSpawns, Command, Containment, Error, ErrorKind, Exit, Position, Reactor, SpawnError,
+    Stage, SystemError, Token,
 };
 
-use crate::calls::{reap_any_child, refuse_clone3};
-use crate::support::{Place, World, alone, rounds, skip_outside_vm};
+use crate::calls::{forked, reap_any_child, refuse_clone3};
+use crate::support::{Place, World, alone, rounds, sh, skip_outside_vm};
 
 /// Runs `with` while another thread of this process reaps every child that it can get.
 fn beside_a_thread_that_reaps_all(with: impl FnOnce()) {
@@ -102,4 +103,44 @@ fn m8_where_clone3_is_refused_jobs_run_in_process_groups_and_cgroups_are_an_erro
         let error = world.try_spawn(&Command::new("/no/such/program")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(2), "{error}");
     }
+}
+
+#[test]
+fn m1_a_process_that_the_host_forks_can_only_drop_the_reactor_and_ends_nothing() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (input, feed) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let job = world.spawn(sh("echo on; read line; echo $line").stdin_fd(input));
+    let tail = world.tail(job, Position::Start);
+    world.until("the job runs", |world| world.text(tail) == "on\n");
+    let before = world.footprint();
+    let mut world = Some(world);
+    let ran = forked(|| {
+        let World { mut reactor, mut events, place, .. } = world.take().unwrap();
+        let errors = [
+            reactor.poll(&mut events, None).unwrap_err(),
+            reactor.spawn(&Command::new("/bin/true"), Token(0)).unwrap_err(),
+            reactor.tail(job, Position::Start, Token(0)).unwrap_err(),
+            reactor.read(tail, &mut [0; 8]).unwrap_err(),
+            reactor.kill(job).unwrap_err(),
+            reactor.stop(job).unwrap_err(),
+            reactor.wait(job).unwrap_err(),
+            reactor.remove(job).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::State, "{error}");
+            assert!(matches!(error, Error::System(SystemError::Forked { .. })), "{error}");
+        }
+        drop(reactor);
+        // The place is the host's as well.
+        std::mem::forget(place);
+    });
+    assert!(ran, "the forked process has failed");
+    let mut world = world.expect("only the forked process has taken it");
+    assert_eq!(world.footprint(), before);
+    rustix::io::write(&feed, b"still here\n").unwrap();
+    let report = world.finish(job);
+    assert_eq!((world.text(tail).as_str(), report.exit), ("on\nstill here\n", Exit::Code(0)));
 }
