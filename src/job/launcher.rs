@@ -207,12 +207,17 @@ impl Drop for Launched {
         let _ = process.wait(Reap::Block);
         let until = Instant::now() + ABANDON_TIMEOUT;
         while group.populated().unwrap_or(false) && Instant::now() < until {
-            let _ = group.for_each_member(|_, pidfd| {
-                let left = until.saturating_duration_since(Instant::now());
-                let _ =
-                    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
-                Ok(ControlFlow::Continue(()))
-            });
+            let _ = group.for_each_member(
+                |_| true,
+                |_, pidfd| {
+                    let left = until.saturating_duration_since(Instant::now());
+                    let _ = poll(
+                        &mut [PollFd::new(&pidfd, PollFlags::IN)],
+                        left.try_into().ok().as_ref(),
+                    );
+                    Ok(ControlFlow::Continue(()))
+                },
+            );
         }
     }
 }

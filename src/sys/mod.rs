@@ -11,7 +11,7 @@ mod process;
 mod random;
 mod stat;
 
-pub(crate) use calls::{Reap, epoll_fd, tells_pidfd_info};
+pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
 pub(crate) use plan::{CStringArray, Plan, ResourceLimit};
