@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, SeekFrom, accessat, mkdirat, openat, seek, unlinkat,
+    Access, AtFlags, FileType, Mode, OFlags, SeekFrom, accessat, fstat, mkdirat, openat, seek,
+    unlinkat,
 };
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -27,7 +28,7 @@ use crate::cgroup::walk::{Walk, entries};
 use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
-use crate::sys::has_exited;
+use crate::sys::{cgroup_id, has_exited};
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -252,14 +253,16 @@ impl Group {
         }
     }
 
-    /// Visits every process in the group and below it, with a pidfd, until `visit` breaks. Each is
-    /// checked to be a member; only a few are open at a time, however many there are. `visit` must
-    /// not keep them, and must not open anything in the tree: they may come from the reserve.
+    /// Visits every process in the group and below it whose number is wanted, with a pidfd, until
+    /// `visit` breaks. Each is checked to be a member; only a few are open at a time, however many
+    /// there are. `visit` must not keep them, and must not open anything in the tree: they may come
+    /// from the reserve.
     pub(crate) fn for_each_member(
         &self,
+        wanted: impl Fn(Pid) -> bool,
         mut visit: impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        self.visit_members(self.tree.opener(), BATCH, &mut visit)
+        self.visit_members(self.tree.opener(), BATCH, &wanted, &mut visit)
     }
 
     /// At most so many of the processes in the group and below it that have not exited, with pidfds
@@ -275,7 +278,8 @@ impl Group {
             let enough = members.len() >= most;
             Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
-        let visited = self.visit_members(Opener::without_reserve(), most.min(BATCH), &mut visit);
+        let visited =
+            self.visit_members(Opener::without_reserve(), most.min(BATCH), &|_| true, &mut visit);
         if members.is_empty() {
             visited?;
         }
@@ -287,6 +291,7 @@ impl Group {
         &self,
         mut opener: Opener<'_>,
         batch: usize,
+        wanted: &impl Fn(Pid) -> bool,
         visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
@@ -297,7 +302,9 @@ impl Group {
             let list = opener.open(|| openat(walk.dir(), "cgroup.procs", flags, Mode::empty()));
             match list {
                 Ok(list) => {
-                    if self.visit_listed(&list, &mut opener, batch, visit)?.is_break() {
+                    let id = fstat(walk.dir()).map_err(|errno| failed(errno.into()))?.st_ino;
+                    let visited = self.visit_listed(&list, id, &mut opener, batch, wanted, visit);
+                    if visited?.is_break() {
                         return Ok(());
                     }
                 }
@@ -313,18 +320,22 @@ impl Group {
     /// Visits the processes of one list.
     ///
     /// Between reading a number and opening it, the number may have become another process's. So
-    /// the list is read again afterwards: a number that is still listed either belongs to the
-    /// process that was opened, or that process is gone and a signal to its pidfd has no
-    /// effect. See pidfd_open(2).
+    /// the kernel is asked which group the process is in; `id` is that of this one. Where it does
+    /// not tell, or tells of a threaded group below, the list is read again: a number that is still
+    /// listed either belongs to the process that was opened, or that process is gone and a signal
+    /// to its pidfd has no effect. See pidfd_open(2).
     fn visit_listed(
         &self,
         list: &OwnedFd,
+        id: u64,
         opener: &mut Opener<'_>,
         batch: usize,
+        wanted: &impl Fn(Pid) -> bool,
         visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        let listed = read_pids(list).map_err(failed)?;
+        let mut listed = read_pids(list).map_err(failed)?;
+        listed.retain(|pid| wanted(*pid));
         let mut rest = listed.as_slice();
         while !rest.is_empty() {
             let mut opened = Vec::with_capacity(batch.min(rest.len()));
@@ -332,6 +343,11 @@ impl Group {
                 && opened.len() < batch
             {
                 match opener.open(|| pidfd_open(*pid, PidfdFlags::empty())) {
+                    Ok(pidfd) if cgroup_id(&pidfd) == Some(id) => {
+                        if visit(*pid, pidfd)?.is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                    }
                     Ok(pidfd) => opened.push((*pid, pidfd)),
                     Err(error) => match Errno::from_io_error(&error) {
                         Some(Errno::SRCH | Errno::INVAL) => {}

@@ -5,6 +5,7 @@
 //! number while the leader is kept as a zombie, so that it cannot be somebody else's. Knows nothing
 //! of the job's state.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -147,24 +148,27 @@ impl Contained {
         };
         // A process that was forked after a list was read is found by the next one. A job that
         // forks faster than it can be listed is ended by the kill that follows a stop.
-        let mut signalled: HashSet<Pid> = HashSet::new();
+        let signalled: RefCell<HashSet<Pid>> = RefCell::default();
         // One that may not be signalled, because it has changed its user, must not shield others.
         let mut refused = None;
         for _ in 0..4 {
-            let before = signalled.len();
-            group.for_each_member(|pid, pidfd| {
-                if signalled.insert(pid)
-                    && let Err(cause) = send_and_continue(&pidfd, signal)
-                {
-                    refused.get_or_insert(cause);
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if signalled.len() == before {
+            let before = signalled.borrow().len();
+            group.for_each_member(
+                |pid| !signalled.borrow().contains(&pid),
+                |pid, pidfd| {
+                    if signalled.borrow_mut().insert(pid)
+                        && let Err(cause) = send_and_continue(&pidfd, signal)
+                    {
+                        refused.get_or_insert(cause);
+                    }
+                    Ok(ControlFlow::Continue(()))
+                },
+            )?;
+            if signalled.borrow().len() == before {
                 break;
             }
         }
-        if !signalled.iter().any(|pid| number(*pid) == main.pid()) {
+        if !signalled.borrow().iter().any(|pid| number(*pid) == main.pid()) {
             send_and_continue(main.pidfd(), signal)
                 .map_err(Error::event_loop("signal a main process"))?;
         }

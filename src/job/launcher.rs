@@ -258,11 +258,14 @@ fn end(process: &Process, group: Option<&Group>) -> bool {
     let _ = group.kill();
     let ended = process.end(ABANDON_TIMEOUT);
     while group.populated().unwrap_or(false) && Instant::now() < until {
-        let _ = group.for_each_member(|_, pidfd| {
-            let left = until.saturating_duration_since(Instant::now());
-            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.try_into().ok().as_ref());
-            Ok(ControlFlow::Continue(()))
-        });
+        let _ = group.for_each_member(
+            |_| true,
+            |_, pidfd| {
+                let left = until.saturating_duration_since(Instant::now()).try_into().ok();
+                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref());
+                Ok(ControlFlow::Continue(()))
+            },
+        );
     }
     ended
 }

@@ -698,3 +698,14 @@ fn low_how_a_process_ended_is_asked_again_once_somebody_else_has_reaped_it() {
         world.end();
     }
 }
+
+#[test]
+fn low_a_freeze_that_cannot_be_watched_leaves_the_job_as_it_was() {
+    let mut world = World::new(&[Plan::default()]);
+    world.engine.system().script.push_back(Meddling::Fail(0));
+    world.step(0, Step::Freeze);
+    assert!(matches!(&world.errors[..], [(0, _)]), "{:?}", world.errors);
+    world.steps(0, &[Step::Settle, Step::Exit, Step::Settle]);
+    assert_eq!(world.events[0], "exit code 3, finished", "it was not frozen");
+    world.end();
+}

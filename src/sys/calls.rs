@@ -109,6 +109,9 @@ struct PidfdInfo {
 /// The exit status in a [`PidfdInfo`]; since Linux 6.15.
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
+/// The id of the cgroup in a [`PidfdInfo`].
+const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+
 fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
     const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
     let mut info = PidfdInfo { mask, cgroup: 0, ids: [0; 11], exit_code: 0 };
@@ -123,6 +126,13 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
 pub(crate) fn tells_pidfd_info() -> bool {
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     own.is_ok_and(|own| pidfd_info(&own, 0).is_ok())
+}
+
+/// The id of the cgroup that a process is in, which is the inode number of the group's directory
+/// on machines with 64 bits; since Linux 6.13. `None` as well for a process that was reaped.
+pub(crate) fn cgroup_id(pidfd: &OwnedFd) -> Option<u64> {
+    let info = pidfd_info(pidfd, PIDFD_INFO_CGROUPID).ok()?;
+    (info.mask & PIDFD_INFO_CGROUPID != 0).then_some(info.cgroup)
 }
 
 /// How a process ended that somebody else has reaped; from Linux 6.15 on, the kernel keeps it for

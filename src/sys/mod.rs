@@ -12,7 +12,7 @@ mod process;
 mod random;
 mod stat;
 
-pub(crate) use calls::{Reap, epoll_fd, tells_pidfd_info};
+pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
 pub(crate) use fork_mark::ForkMark;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
