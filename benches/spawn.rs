@@ -40,6 +40,8 @@ struct Times {
     ours: Vec<f64>,
     floor: Vec<f64>,
     std: Vec<f64>,
+    /// As another user, on a copy of the host's memory.
+    user: Vec<f64>,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
     let mut reactor = Reactor::new().unwrap();
     let mut events = Events::with_capacity(64);
     let command = Command::new("/bin/true");
+    let mut as_user = command.clone();
+    as_user.uid(65534).gid(65534);
     let mut floor = Floor::new();
     let mut results: Vec<Times> = sizes.iter().map(|_| Times::default()).collect();
     for _ in common::turns(rounds) {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
                     times.floor.push(floor.run());
                 }
                 times.std.push(with_std());
+                times.user.push(ours(&mut reactor, &mut events, &as_user));
             }
         }
     }
@@ -78,6 +83,8 @@ fn main() -> ExitCode {
         "of empty host",
         "",
         "std p50",
+        "uid p50",
+        "of no uid",
     ]);
     let empty = median(&results[0].ours);
     for (size, times) in sizes.iter().zip(&results) {
@@ -93,6 +100,8 @@ fn main() -> ExitCode {
             format!("{grown:.2}"),
             if *size == 0 { String::new() } else { verdict(grown, FLAT_TARGET) },
             format!("{:.0}", median(&times.std)),
+            format!("{:.0}", median(&times.user)),
+            format!("{:.2}", median_ratio(&times.user, &times.ours)),
         ]);
     }
     table.print(&format!(
@@ -101,7 +110,7 @@ fn main() -> ExitCode {
     ));
     println!(
         "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: \
-         spawn and wait, no group, no log"
+         spawn and wait, no group, no log; uid: as another user, bounded, on a copy of the memory"
     );
     compare_with_pool(&mut reactor, &mut events, rounds * turns);
     ExitCode::SUCCESS
