@@ -5,8 +5,9 @@
 //! nothing is left changed.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
-use std::{fmt, fs};
+use std::{env, fmt, fs};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -78,7 +79,7 @@ impl Capabilities {
     /// Checks this system as a reactor with this configuration would use it.
     #[must_use]
     pub fn probe_with(config: &Config) -> Self {
-        let mut checks = vec![kernel()];
+        let mut checks = vec![kernel(), container()];
         let tree = Tree::locate(config.cgroup_parent.as_deref(), config.host_leaf.as_deref());
         let located = tree.and_then(|tree| Owner::new(&Arc::new(tree)));
         checks.push(cgroup_tree(located.as_ref().map(|owner| &**owner.tree())));
@@ -127,6 +128,39 @@ fn kernel() -> Check {
         found: format!("Linux {release} on {}", name.machine().to_string_lossy()),
         good_for: "clone3 into a cgroup (5.7), close_range (5.9) and cgroup.kill (5.14)".into(),
         remedy: "update to Linux 5.14 or newer",
+    }
+}
+
+fn container() -> Check {
+    // What the managers leave for those who ask; see systemd's CONTAINER_INTERFACE.
+    let exists = |path: &str| Path::new(path).exists();
+    let manager = fs::read_to_string("/run/systemd/container").ok();
+    let kind = manager.as_deref().map(str::trim).filter(|name| !name.is_empty()).or_else(|| {
+        let found = [
+            (env::var_os("KUBERNETES_SERVICE_HOST").is_some(), "kubernetes"),
+            (exists("/run/.containerenv"), "podman"),
+            (exists("/.dockerenv"), "docker"),
+        ];
+        found.into_iter().find(|(found, _)| *found).map(|(_, kind)| kind)
+    });
+    let first = std::process::id() == 1;
+    // The initial user namespace maps every number to itself.
+    let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let maps_ids = !ids.split_whitespace().eq(["0", "0", "4294967295"]);
+    let mut found = kind.map_or_else(|| "none was found".to_owned(), str::to_owned);
+    if maps_ids {
+        found += ", in a user namespace";
+    }
+    if first {
+        found += ", as process 1, which has to reap what jobs leave behind";
+    }
+    Check {
+        name: "container",
+        verdict: Verdict::Present,
+        found,
+        good_for: "knowing who has to hand over a cgroup tree: see the chapter on containers"
+            .into(),
+        remedy: "",
     }
 }
 
@@ -331,7 +365,8 @@ fn descriptors() -> Check {
         name: "file descriptors",
         verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
         found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
-        good_for: "seven for the reactor, one per running job, one per log that is followed".into(),
+        good_for: "fourteen for the reactor, one per running job, one per log that is followed"
+            .into(),
         remedy: "raise RLIMIT_NOFILE (ulimit -n)",
     }
 }

@@ -85,11 +85,11 @@ fn h3_a_job_with_more_processes_than_descriptors_ends_whole() {
     if !alone!() {
         return;
     }
-    const PROCESSES: usize = 600;
+    let processes = 160 + rounds(440);
     let Some(mut world) = World::new() else { return };
-    limit_descriptors(256);
+    limit_descriptors(128);
     let script = format!(
-        "i=0; while [ $i -lt {PROCESSES} ]; do chrt -i 0 sleep 1000 & i=$((i + 1)); done; echo; \
+        "i=0; while [ $i -lt {processes} ]; do chrt -i 0 sleep 1000 & i=$((i + 1)); done; echo; \
          exec sleep 1000"
     );
     for end in [EndPolicy::KillRest, EndPolicy::WaitAll] {
