@@ -17,11 +17,12 @@ use crate::command::Command;
 /// # What it costs
 /// The child of an unbounded spawn borrows the host's memory, and the cost does not depend on the
 /// size of the host. The child of a bounded one runs on a copy, for which the kernel copies the
-/// host's page tables, as fork(2) does: the larger the host's memory, the longer it takes (0.3 ms
+/// host's page tables, as fork(2) does: the larger the host's memory, the longer it takes, 0.3 ms
 /// more in a small host, about 50 ms with 1 GiB and 140 ms with 4 GiB in pages of 4 KiB, where an
-/// unbounded one takes less than 1 ms; see the `spawn` benchmark), and each page that the host
-/// writes to before the program is executed is copied. With the sysctl `vm.overcommit_memory` set to 2, a large host may be refused
-/// the copy with `ENOMEM`. The time for the copy itself is not bounded by the timeout.
+/// unbounded one takes less than 1 ms (see the `spawn` benchmark). Each page that the host writes
+/// to before the program is executed is copied as well. With the sysctl `vm.overcommit_memory` set
+/// to 2, a large host may be refused the copy with `ENOMEM`. The time for the copy itself is not
+/// bounded by the timeout.
 ///
 /// ```
 /// use jobworker::{BoundedSpawns, Config};
