@@ -297,10 +297,10 @@ fn events_have_room_for_one_at_least() {
 #[test]
 fn the_events_of_a_job_come_in_the_documented_order() {
     let Some(mut world) = World::new() else { return };
-    // The child writes once the main process is reaped.
-    let mut command =
-        sh("echo first; (while kill -0 $$ 2>/dev/null; do sleep 0.01; done; echo last) &");
-    command.end_policy(EndPolicy::WaitAll);
+    // The child writes once the end of the main process was reported.
+    let fifo = world.place.dir.path().join("fifo");
+    let mut command = sh("echo first; mkfifo \"$fifo\"; (read go <\"$fifo\"; echo last) &");
+    command.end_policy(EndPolicy::WaitAll).env("fifo", &fifo);
     let job = world.reactor.spawn(&command, Token(1)).unwrap();
     let tail = world.reactor.tail(job, Position::Start, Token(2)).unwrap();
     let mut events = Events::with_capacity(1);
@@ -310,6 +310,9 @@ fn the_events_of_a_job_come_in_the_documented_order() {
         assert!(Instant::now() < deadline, "{seen:?}");
         seen.extend(happenings(&mut world.reactor, &mut events, Some(PATIENCE)));
         drain(&mut world.reactor, tail);
+        if seen.last().is_some_and(|last| last == "exited 1") {
+            fs::write(&fifo, "go\n").unwrap();
+        }
     }
     assert_eq!(seen.iter().filter(|event| *event == "exited 1").count(), 1, "{seen:?}");
     let exited = seen.iter().position(|event| event == "exited 1").unwrap();
