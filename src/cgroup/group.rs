@@ -299,7 +299,17 @@ impl Group {
         let Some(mut walk) = begun.map_err(failed)? else { return Ok(()) };
         loop {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let list = opener.open(|| openat(walk.dir(), "cgroup.procs", flags, Mode::empty()));
+            let list = opener.open(|| {
+                let list = openat(walk.dir(), "cgroup.procs", flags, Mode::empty())?;
+                // A privileged job can make its own group threaded: then only its threads are
+                // listed, the leaders among them.
+                match read(&list, &mut [0; 1]) {
+                    Err(Errno::OPNOTSUPP) => {
+                        openat(walk.dir(), "cgroup.threads", flags, Mode::empty())
+                    }
+                    _ => Ok(list),
+                }
+            });
             match list {
                 Ok(list) => {
                     let id = fstat(walk.dir()).map_err(|errno| failed(errno.into()))?.st_ino;
@@ -350,7 +360,8 @@ impl Group {
                     }
                     Ok(pidfd) => opened.push((*pid, pidfd)),
                     Err(error) => match Errno::from_io_error(&error) {
-                        Some(Errno::SRCH | Errno::INVAL) => {}
+                        // Gone, or a thread that leads no process.
+                        Some(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
                         // Those that could be opened make room for the others.
                         Some(Errno::MFILE | Errno::NFILE) if !opened.is_empty() => break,
                         _ => {

@@ -714,3 +714,21 @@ fn low_a_sweep_that_is_broken_off_leaves_the_rest_to_the_next() {
     assert!(swept.errors.is_empty() && swept.cgroups.len() == left, "{swept:?}");
     assert_eq!((directories(&above).len(), markers(&above).len()), (0, 1));
 }
+
+/// `cgroup.kill` and `cgroup.procs` are refused in a threaded group, so that nothing ended the job.
+#[test]
+fn a_root_job_that_makes_its_own_group_threaded_is_killed() {
+    let Some(mut world) = World::new() else { return };
+    let Some(parent) = world.place.cgroup.clone() else { return };
+    let parent = parent.display();
+    let mut command = sh(&format!(
+        "cd {parent}/*-*-*-*-*; echo 0 > ../../cgroup.procs; echo threaded > cgroup.type; \
+         echo 0 > ../cgroup.procs; echo 0 > cgroup.procs; sleep 100 & echo on; wait"
+    ));
+    let job = world.spawn(command.inherit_env());
+    let tail = world.tail(job, jobworker::Position::Start);
+    world.until("the job is in its threaded group", |world| world.text(tail).contains("on\n"));
+    world.reactor.kill(job).unwrap();
+    let report = world.finish(job);
+    assert!(report.killed && report.cgroup_left.is_none(), "{report:?}");
+}
