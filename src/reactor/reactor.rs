@@ -672,7 +672,8 @@ impl Reactor {
     /// A signal that is sent before an earlier one has reached every process follows it, so that
     /// each process gets them in order. If it waits already, it is sent once, in the later place.
     /// SIGKILL and [`kill`](Self::kill) take the place of whatever is still to be sent. When the
-    /// main process exits meanwhile and what it leaves behind is killed, the rest is not sent.
+    /// main process exits meanwhile and what it leaves behind is killed, the rest is not sent. Of a
+    /// detached job, dropping the reactor signals the rest.
     ///
     /// # Errors
     /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled: the
@@ -889,11 +890,12 @@ impl Reactor {
         }
     }
 
-    /// Kills the jobs that are not detached and waits for their end, for a bounded time.
+    /// Kills the jobs that are not detached and waits for their end, and until every process of the
+    /// others has the signals that it was sent, for a bounded time.
     fn shut_down(&mut self) -> Result<()> {
         self.jobs.kill_attached(&mut self.system);
         let until = Instant::now() + DROP_TIMEOUT;
-        while self.jobs.attached() > 0 && Instant::now() < until {
+        while (self.jobs.attached() > 0 || self.jobs.has_work()) && Instant::now() < until {
             self.system.queue.clear();
             self.turn(Wait::Until(Some(until)))?;
         }

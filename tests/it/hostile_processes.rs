@@ -17,7 +17,7 @@ use rustix::process::{
 use rustix::thread::set_thread_res_uid;
 
 use crate::support::{
-    Place, World, alone, await_exit, has_exited, is_dead, members, pidfd, rounds, sh,
+    Place, World, alone, await_exit, end_group, has_exited, is_dead, members, pidfd, rounds, sh,
 };
 
 /// Lowers the limit of descriptors of this process.
@@ -549,4 +549,60 @@ fn budget_a_job_that_exits_while_it_is_signalled_is_ended_by_its_policy() {
             fs::remove_dir(&cgroup).unwrap();
         }
     }
+}
+
+#[test]
+fn budget_a_signal_reaches_all_of_a_detached_job_although_the_reactor_is_dropped() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.detached(true);
+    });
+    world.reactor.signal(job, Signal::USR1).unwrap();
+    let World { reactor, place, .. } = world;
+    drop(reactor);
+    let begun = Instant::now();
+    while members(&cgroup).len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} are left", members(&cgroup).len());
+        std::thread::yield_now();
+    }
+    end_group(&cgroup);
+    drop(place);
+}
+
+#[test]
+fn budget_a_process_that_may_not_be_signalled_in_a_later_turn_is_reported() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change its user");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.uid(65_533).gid(65_533);
+    });
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(cgroup.join("cgroup.procs"), other.id().to_string()).unwrap();
+    let place = members(&cgroup).iter().position(|pid| *pid == other.id()).unwrap();
+    if place < 200 {
+        eprintln!("skipped: this kernel lists a process that has moved first");
+    }
+    become_user(65_533);
+    let signalled = world.reactor.signal(job, Signal::USR1);
+    turns_until_left(&mut world, &cgroup, 2);
+    become_user(0);
+    assert!(other.try_wait().unwrap().is_none());
+    world.reactor.kill(job).unwrap();
+    let report = world.finish(job);
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    if place >= 200 {
+        signalled.unwrap();
+        assert!(problems.len() == 1 && problems[0].contains("not permitted"), "{problems:?}");
+    }
+    other.wait().unwrap();
+    world.reactor.remove(job).unwrap();
 }
