@@ -291,6 +291,8 @@ fn measure(hostile: Hostile, lines: u64) -> (Host, Vec<f64>) {
             let job = host.spawn_ready(&["processes", &number.to_string()]);
             host.serve(lines);
             host.call("signal", |reactor| reactor.signal(job, Signal::CONT).unwrap());
+            // What the call has left is done in turns.
+            host.serve(lines);
             host.call("stop", |reactor| reactor.stop_within(job, Duration::ZERO).unwrap());
             host.end(&[job]);
         }

@@ -24,7 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::walk::{Walk, entries};
+use crate::cgroup::walk::{Position, Walk, entries};
 use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
@@ -35,6 +35,17 @@ use crate::sys::{cgroup_id, has_exited};
 pub(crate) struct Group {
     tree: Arc<Tree>,
     name: String,
+}
+
+/// A pass over the processes in a group and below it, which can be left and resumed. It holds no
+/// descriptor.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    /// Where the walk was left, unless the pass has yet to begin.
+    position: Option<Position>,
+    /// The processes of the current group that are still to be visited, the next one last; `None`
+    /// before its list is read.
+    listed: Option<Vec<Pid>>,
 }
 
 /// How many processes are opened at most before the list that they came from is read again.
@@ -253,16 +264,21 @@ impl Group {
         }
     }
 
-    /// Visits every process in the group and below it whose number is wanted, with a pidfd, until
-    /// `visit` breaks. Each is checked to be a member; only a few are open at a time, however many
-    /// there are. `visit` must not keep them, and must not open anything in the tree: they may come
-    /// from the reserve.
+    /// Visits the processes in the group and below it whose number is wanted, with a pidfd, for as
+    /// long as the budget lasts: each process and each group takes one off. Breaks when it is used
+    /// up; the next call with the same `pass` goes on from there.
+    ///
+    /// Each process is checked to be a member; only a few are open at a time, however many there
+    /// are. `visit` must not keep them, and must not open anything in the tree: they may come from
+    /// the reserve.
     pub(crate) fn for_each_member(
         &self,
+        pass: &mut Pass,
+        budget: &mut usize,
         wanted: impl Fn(Pid) -> bool,
         mut visit: impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        self.visit_members(self.tree.opener(), BATCH, &wanted, &mut visit)
+    ) -> Result<ControlFlow<()>> {
+        self.visit_members(pass, budget, self.tree.opener(), BATCH, &wanted, &mut visit)
     }
 
     /// At most so many of the processes in the group and below it that have not exited, with pidfds
@@ -278,26 +294,40 @@ impl Group {
             let enough = members.len() >= most;
             Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
+        let (mut pass, mut budget) = (Pass::default(), usize::MAX);
+        let (opener, batch) = (Opener::without_reserve(), most.min(BATCH));
         let visited =
-            self.visit_members(Opener::without_reserve(), most.min(BATCH), &|_| true, &mut visit);
+            self.visit_members(&mut pass, &mut budget, opener, batch, &|_| true, &mut visit);
         if members.is_empty() {
-            visited?;
+            visited.map(drop)?;
         }
         Ok(members)
     }
 
-    /// Visits every process in the group and below it; `batch` are open at a time.
+    /// Visits every process in the group and below it; `batch` are open at a time. Breaks when the
+    /// budget is used up, or `visit` breaks.
     fn visit_members(
         &self,
+        pass: &mut Pass,
+        budget: &mut usize,
         mut opener: Opener<'_>,
         batch: usize,
         wanted: &impl Fn(Pid) -> bool,
         visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    ) -> Result<ControlFlow<()>> {
         let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        let begun = opener.open(|| Walk::begin(self.tree.dir(), &self.name));
-        let Some(mut walk) = begun.map_err(failed)? else { return Ok(()) };
+        let begun = match &mut pass.position {
+            None => opener.open(|| Walk::begin(self.tree.dir(), &self.name)),
+            Some(position) => opener.open(|| Walk::resume(self.tree.dir(), position)),
+        };
+        pass.position = None;
+        let Some(mut walk) = begun.map_err(failed)? else { return Ok(ControlFlow::Continue(())) };
         loop {
+            if *budget == 0 {
+                pass.position = Some(walk.leave());
+                return Ok(ControlFlow::Break(()));
+            }
+            *budget -= 1;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let list = opener.open(|| {
                 let list = openat(walk.dir(), "cgroup.procs", flags, Mode::empty())?;
@@ -310,66 +340,89 @@ impl Group {
                     _ => Ok(list),
                 }
             });
+            let mut listed = pass.listed.take();
             match list {
                 Ok(list) => {
                     let id = fstat(walk.dir()).map_err(|errno| failed(errno.into()))?.st_ino;
-                    let visited = self.visit_listed(&list, id, &mut opener, batch, wanted, visit);
+                    let listed = match &mut listed {
+                        Some(listed) => listed,
+                        None => {
+                            let mut pids = read_pids(&list).map_err(failed)?;
+                            // Listing 6,000 takes about 2 ms.
+                            *budget = budget.saturating_sub(pids.len() / 25);
+                            pids.retain(|pid| wanted(*pid));
+                            pids.reverse();
+                            listed.insert(pids)
+                        }
+                    };
+                    let visited =
+                        self.visit_listed(&list, id, listed, budget, &mut opener, batch, visit);
                     if visited?.is_break() {
-                        return Ok(());
+                        pass.listed = Some(std::mem::take(listed));
+                        pass.position = Some(walk.leave());
+                        return Ok(ControlFlow::Break(()));
                     }
                 }
                 Err(error) if gone(&error) => {}
                 Err(error) => return Err(failed(error)),
             }
             if !opener.open(|| walk.forward()).map_err(failed)? {
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
         }
     }
 
-    /// Visits the processes of one list.
+    /// Visits the processes of one list, the last one first. Breaks when the budget is used up
+    /// before all were visited, or `visit` breaks.
     ///
     /// Between reading a number and opening it, the number may have become another process's. So
     /// the kernel is asked which group the process is in; `id` is that of this one. Where it does
     /// not tell, or tells of a threaded group below, the list is read again: a number that is still
     /// listed either belongs to the process that was opened, or that process is gone and a signal
     /// to its pidfd has no effect. See pidfd_open(2).
+    #[expect(clippy::too_many_arguments, reason = "one list of a pass")]
     fn visit_listed(
         &self,
         list: &OwnedFd,
         id: u64,
+        listed: &mut Vec<Pid>,
+        budget: &mut usize,
         opener: &mut Opener<'_>,
         batch: usize,
-        wanted: &impl Fn(Pid) -> bool,
         visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        let mut listed = read_pids(list).map_err(failed)?;
-        listed.retain(|pid| wanted(*pid));
-        let mut rest = listed.as_slice();
-        while !rest.is_empty() {
-            let mut opened = Vec::with_capacity(batch.min(rest.len()));
-            while let [pid, others @ ..] = rest
+        while !listed.is_empty() {
+            if *budget == 0 {
+                return Ok(ControlFlow::Break(()));
+            }
+            let mut opened = Vec::with_capacity(batch.min(listed.len()));
+            while let Some(pid) = listed.last().copied()
                 && opened.len() < batch
+                && *budget > 0
             {
-                match opener.open(|| pidfd_open(*pid, PidfdFlags::empty())) {
+                let pidfd = opener.open(|| pidfd_open(pid, PidfdFlags::empty()));
+                match pidfd {
+                    // Those that could be opened make room for the others.
+                    Err(error) if is_limit(&error) && !opened.is_empty() => break,
+                    _ => _ = listed.pop(),
+                }
+                *budget -= 1;
+                match pidfd {
                     Ok(pidfd) if cgroup_id(&pidfd) == Some(id) => {
-                        if visit(*pid, pidfd)?.is_break() {
+                        if visit(pid, pidfd)?.is_break() {
                             return Ok(ControlFlow::Break(()));
                         }
                     }
-                    Ok(pidfd) => opened.push((*pid, pidfd)),
+                    Ok(pidfd) => opened.push((pid, pidfd)),
                     Err(error) => match Errno::from_io_error(&error) {
                         // Gone, or a thread that leads no process.
                         Some(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
-                        // Those that could be opened make room for the others.
-                        Some(Errno::MFILE | Errno::NFILE) if !opened.is_empty() => break,
                         _ => {
                             return Err(Error::path("open the processes of", self.path())(error));
                         }
                     },
                 }
-                rest = others;
             }
             if opened.is_empty() {
                 continue;
@@ -461,6 +514,11 @@ fn remove_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Re
 /// file.
 fn gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV))
+}
+
+/// Whether the error says that there are no descriptors left.
+fn is_limit(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn read_to_string(file: impl AsFd) -> io::Result<String> {

@@ -13,7 +13,7 @@ mod tree;
 mod trigger;
 mod walk;
 
-pub(crate) use group::Group;
+pub(crate) use group::{Group, Pass};
 #[cfg(any(fuzzing, test))]
 pub(crate) use mark::Mark;
 pub(crate) use owner::Owner;

@@ -25,6 +25,10 @@ pub(crate) struct Walk {
     levels: Vec<Level>,
 }
 
+/// Where a walk was left, without a descriptor.
+#[derive(Debug)]
+pub(crate) struct Position(Vec<Level>);
+
 #[derive(Debug)]
 struct Level {
     /// The name of the group in the one above it.
@@ -39,6 +43,30 @@ impl Walk {
         let Some((dir, children)) = enter(parent, name)? else { return Ok(None) };
         let name = CString::new(name)?;
         Ok(Some(Self { dir, levels: vec![Level { name, children }] }))
+    }
+
+    /// Leaves the walk, to resume it later.
+    pub(crate) fn leave(self) -> Position {
+        Position(self.levels)
+    }
+
+    /// Goes back to where a walk through a group in `parent` was left; `None` when that group is
+    /// gone. If only the current one is gone, the walk goes on in the lowest group above it that is
+    /// left.
+    pub(crate) fn resume(parent: impl AsFd, position: &mut Position) -> io::Result<Option<Self>> {
+        let levels = &mut position.0;
+        let mut dir: Option<OwnedFd> = None;
+        let mut depth = 0;
+        for level in levels.iter() {
+            let above = dir.as_ref().map_or(parent.as_fd(), AsFd::as_fd);
+            match openat(above, level.name.as_c_str(), DIRECTORY, Mode::empty()) {
+                Err(Errno::NOENT | Errno::NODEV) => break,
+                opened => dir = Some(opened?),
+            }
+            depth += 1;
+        }
+        levels.truncate(depth);
+        Ok(dir.map(|dir| Self { dir, levels: std::mem::take(levels) }))
     }
 
     /// The directory of the current group, open for reading.
@@ -191,6 +219,37 @@ mod tests {
         }
         assert!(!walk.down().unwrap(), "the current one is gone, and has nothing below it");
         assert!(entries(walk.dir(), FileType::Directory).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_walk_is_resumed_where_it_was_left_or_above_what_is_gone() {
+        let directory = Directory::new();
+        for path in ["top", "top/a", "top/a/b", "top/a/c", "top/d"] {
+            directory.make(path);
+        }
+        let mut walk = Walk::begin(&directory.0, "top").unwrap().unwrap();
+        let mut visited = vec!["top".to_owned()];
+        while walk.forward().unwrap() {
+            visited.push(walk.levels.last().unwrap().name.to_str().unwrap().to_owned());
+            let mut position = walk.leave();
+            walk = Walk::resume(&directory.0, &mut position).unwrap().unwrap();
+        }
+        visited.sort_unstable();
+        assert_eq!(visited, ["a", "b", "c", "d", "top"]);
+
+        let mut walk = Walk::begin(&directory.0, "top").unwrap().unwrap();
+        while walk.levels.len() < 3 {
+            assert!(walk.forward().unwrap());
+        }
+        let mut position = walk.leave();
+        directory.remove("top/a");
+        let mut walk = Walk::resume(&directory.0, &mut position).unwrap().unwrap();
+        assert_eq!(walk.levels.len(), 1, "it is in the group above those that are gone");
+        let left = usize::from(walk.forward().unwrap());
+        assert_eq!(left, walk.levels.len() - 1, "only what was not visited follows");
+        let mut position = walk.leave();
+        directory.remove("top");
+        assert!(Walk::resume(&directory.0, &mut position).unwrap().is_none());
     }
 
     #[test]

@@ -5,12 +5,8 @@
 //! number while the leader is kept as a zombie, so that it cannot be somebody else's. Knows nothing
 //! of the job's state.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::path::PathBuf;
-use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -18,7 +14,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cgroup::Group;
 use crate::command::Signal;
 use crate::error::{Error, Result};
-use crate::sys::{Process, Stat, send};
+use crate::job::delivery::{Delivery, needs_continue, number};
+use crate::sys::{Process, Stat};
 
 /// How a reactor holds the processes of a job together.
 ///
@@ -132,48 +129,23 @@ impl Contained {
         }
     }
 
-    /// Sends a signal to every process once, then lets the stopped ones continue so that they can
-    /// act on it. The main process gets it even if it has moved itself elsewhere.
-    pub(crate) fn signal(&self, signal: Signal, main: &Process) -> Result<()> {
-        let group = match self {
+    /// Goes on with sending a signal to every process once. Stopped processes are continued after
+    /// it, so that they can act on it. The main process gets it even if it has moved itself
+    /// elsewhere.
+    pub(crate) fn deliver(&self, delivery: &mut Delivery, main: &Process) -> Result<()> {
+        let signal = delivery.signal();
+        match self {
+            Self::Cgroup(group) => delivery.go_on(group, main),
             Self::ProcessGroup { by_pidfd, .. } => {
+                delivery.end();
                 signal_group(main, *by_pidfd, signal)?;
-                return if needs_continue(signal) {
+                if needs_continue(signal) {
                     signal_group(main, *by_pidfd, Signal::CONT)
                 } else {
                     Ok(())
-                };
-            }
-            Self::Cgroup(cgroup) => cgroup,
-        };
-        // A process that was forked after a list was read is found by the next one. A job that
-        // forks faster than it can be listed is ended by the kill that follows a stop.
-        let signalled: RefCell<HashSet<Pid>> = RefCell::default();
-        // One that may not be signalled, because it has changed its user, must not shield others.
-        let mut refused = None;
-        for _ in 0..4 {
-            let before = signalled.borrow().len();
-            group.for_each_member(
-                |pid| !signalled.borrow().contains(&pid),
-                |pid, pidfd| {
-                    if signalled.borrow_mut().insert(pid)
-                        && let Err(cause) = send_and_continue(&pidfd, signal)
-                    {
-                        refused.get_or_insert(cause);
-                    }
-                    Ok(ControlFlow::Continue(()))
-                },
-            )?;
-            if signalled.borrow().len() == before {
-                break;
+                }
             }
         }
-        if !signalled.borrow().iter().any(|pid| number(*pid) == main.pid()) {
-            send_and_continue(main.pidfd(), signal)
-                .map_err(Error::event_loop("signal a main process"))?;
-        }
-        let refused = refused.map(Error::path("signal a process of", group.path()));
-        refused.map_or(Ok(()), Err)
     }
 
     /// At most so many of the processes that have not exited.
@@ -210,20 +182,6 @@ impl Contained {
             Self::ProcessGroup { .. } => Ok(()),
         }
     }
-}
-
-fn number(pid: Pid) -> u32 {
-    pid.as_raw_nonzero().get().unsigned_abs()
-}
-
-/// A stopped process acts on no signal but SIGKILL until it continues.
-fn needs_continue(signal: Signal) -> bool {
-    !matches!(signal, Signal::KILL | Signal::CONT | Signal::STOP)
-}
-
-fn send_and_continue(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
-    send(pidfd, signal)?;
-    if needs_continue(signal) { send(pidfd, Signal::CONT) } else { Ok(()) }
 }
 
 fn signal_group(leader: &Process, by_pidfd: bool, signal: Signal) -> Result<()> {

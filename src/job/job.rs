@@ -195,10 +195,25 @@ impl<S: System> Job<S> {
     }
 
     /// Sends a signal to every process.
-    pub(crate) fn signal(&self, signal: Signal, system: &mut S) -> Result<()> {
-        match &self.course {
+    pub(crate) fn signal(&mut self, signal: Signal, system: &mut S) -> Result<()> {
+        match &mut self.course {
             Course::Live(live) => live.signal(signal, system),
             Course::Finished(_) => Ok(()),
+        }
+    }
+
+    /// Whether a signal was not sent to every process yet.
+    pub(crate) fn is_signalling(&self) -> bool {
+        matches!(&self.course, Course::Live(live) if live.is_signalling())
+    }
+
+    /// Sends the signals on, to a bounded number of processes.
+    pub(crate) fn go_on_signalling(&mut self, system: &mut S) {
+        let Course::Live(live) = &mut self.course else { return };
+        live.go_on_signalling(system);
+        if !live.is_signalling() && matches!(live.state(), State::Lingering { .. }) {
+            // The end of the job may have been put off until now.
+            self.step(Input::Exit, system);
         }
     }
 
@@ -267,9 +282,11 @@ impl<S: System> Job<S> {
         let (mut end, stop_signal) = (policies.end, policies.stop_signal);
         // A finished job takes no further input; the table has none for it either.
         let Course::Live(live) = &mut self.course else { return };
-        if (end, input) == (EndPolicy::LeaveRest, Input::Exit) && live.is_about_to_be_empty(system)
+        if (end, input) == (EndPolicy::LeaveRest, Input::Exit)
+            && (live.is_signalling() || live.is_about_to_be_empty(system))
         {
-            // Otherwise an empty group would be left behind.
+            // What is left running gets the signals that it was sent. And otherwise, an empty group
+            // would be left behind.
             end = EndPolicy::WaitAll;
         }
         let action = live.advance(input, end);

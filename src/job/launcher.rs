@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 
-use crate::cgroup::{Group, Owner, Pool, Settings};
+use crate::cgroup::{Group, Owner, Pass, Pool, Settings};
 use crate::command::{Command, Limits, Output, ProcessGroup, Stdin};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
@@ -258,7 +258,10 @@ fn end(process: &Process, group: Option<&Group>) -> bool {
     let _ = group.kill();
     let ended = process.end(ABANDON_TIMEOUT);
     while group.populated().unwrap_or(false) && Instant::now() < until {
+        let (mut pass, mut budget) = (Pass::default(), usize::MAX);
         let _ = group.for_each_member(
+            &mut pass,
+            &mut budget,
             |_| true,
             |_, pidfd| {
                 let left = until.saturating_duration_since(Instant::now()).try_into().ok();

@@ -171,6 +171,8 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         }
         (Lingering { .. } | Leaving { .. } | Clearing, Kill) => (Clearing, Action::Kill),
         (Leaving { .. }, GraceOver) => (Clearing, Action::Kill),
+        // The processes were waited for only until they could be left.
+        (Lingering { .. }, Exit) if policy == LeaveRest => (Finished, Action::Finish),
         (Lingering { .. } | Leaving { .. } | Clearing, Empty) => (Finished, Action::Finish),
 
         (unchanged, _) => (unchanged, Action::None),
@@ -297,7 +299,8 @@ mod tests {
     fn only_a_job_that_nobody_stopped_leaves_anything_running() {
         all(|state, input, policy, after, _| {
             if after == State::Finished && state != State::Finished && input != Input::Empty {
-                assert!(matches!(state, State::Running { .. }), "{state:?}");
+                let not_stopped = matches!(state, State::Running { .. } | State::Lingering { .. });
+                assert!(not_stopped, "{state:?}");
                 assert_eq!((input, policy), (Input::Exit, EndPolicy::LeaveRest));
             }
         });

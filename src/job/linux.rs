@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Exit, Stall, Stallable, Usage, keyed};
 use crate::id::Key;
 use crate::job::containment::Contained;
+use crate::job::delivery::Delivery;
 use crate::job::launcher::Launched;
 use crate::job::system::{Adopted, System};
 use crate::log::{Logs, Queue, into_error};
@@ -80,8 +81,13 @@ impl System for Linux {
         process.signal(signal)
     }
 
-    fn signal_all(&mut self, group: &Contained, main: &Process, signal: Signal) -> Result<()> {
-        group.signal(signal, main)
+    fn deliver(
+        &mut self,
+        group: &Contained,
+        main: &Process,
+        delivery: &mut Delivery,
+    ) -> Result<()> {
+        group.deliver(delivery, main)
     }
 
     fn kill(&mut self, group: &Contained, main: &Process) -> Result<()> {

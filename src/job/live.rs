@@ -4,6 +4,7 @@
 //! the kernel would report it again. Every event here is one that the kernel announced; nothing is
 //! polled. Knows nothing of the record or the logs of its job.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::driver::Registration;
 use crate::error::{Error, Result, SystemError};
 use crate::event::{Event, Exit, OomCause, Stall, Stallable, Stats, StopCause, Usage, keyed};
 use crate::id::{JobId, Token};
+use crate::job::delivery::Delivery;
 use crate::job::handles::Handles;
 use crate::job::life::{Action, Deadline, Input, State, next};
 use crate::job::system::System;
@@ -45,6 +47,9 @@ pub(crate) struct Live<S: System> {
     look_at: Option<Instant>,
     frozen: Frozen,
     oom: Oom,
+    /// The signals that were not sent to every process yet, in the order of the calls. Only the
+    /// first one is being sent.
+    deliveries: VecDeque<Delivery>,
     problems: Vec<Error>,
 }
 
@@ -109,6 +114,7 @@ impl<S: System> Live<S> {
             look_at: None,
             frozen: Frozen::default(),
             oom,
+            deliveries: VecDeque::new(),
             problems: problems.into_iter().collect(),
         }
     }
@@ -159,9 +165,46 @@ impl<S: System> Live<S> {
         }
     }
 
-    /// Sends a signal to every process.
-    pub(crate) fn signal(&self, signal: Signal, system: &mut S) -> Result<()> {
-        system.signal_all(self.handles.group(), self.handles.process(), signal)
+    /// Sends a signal to every process: to the first ones now, and to the others by
+    /// [`go_on_signalling`](Self::go_on_signalling). It follows those that are being sent, so that
+    /// every process gets them in the order of the calls; SIGKILL takes the place of them all.
+    pub(crate) fn signal(&mut self, signal: Signal, system: &mut S) -> Result<()> {
+        let current = self.deliveries.front().map(Delivery::signal);
+        if signal == Signal::KILL && current != Some(Signal::KILL) {
+            self.deliveries.clear();
+        } else if signal != Signal::KILL && current.is_some() {
+            // As many as there are signals: one that waits already takes the later place, so that
+            // of SIGSTOP and SIGCONT the last one counts.
+            let mut first = true;
+            self.deliveries.retain(|other| std::mem::take(&mut first) || other.signal() != signal);
+            self.deliveries.push_back(Delivery::new(signal));
+            return Ok(());
+        }
+        if self.deliveries.is_empty() {
+            self.deliveries.push_back(Delivery::new(signal));
+        }
+        self.deliver(system)
+    }
+
+    /// Whether a signal was not sent to every process yet.
+    pub(crate) fn is_signalling(&self) -> bool {
+        !self.deliveries.is_empty()
+    }
+
+    /// Sends the signals on, to a bounded number of processes.
+    pub(crate) fn go_on_signalling(&mut self, system: &mut S) {
+        if let Err(problem) = self.deliver(system) {
+            self.report_problem(problem);
+        }
+    }
+
+    fn deliver(&mut self, system: &mut S) -> Result<()> {
+        let Some(delivery) = self.deliveries.front_mut() else { return Ok(()) };
+        let delivered = system.deliver(self.handles.group(), self.handles.process(), delivery);
+        if delivery.has_ended() {
+            self.deliveries.pop_front();
+        }
+        delivered
     }
 
     /// Sends a signal to the main process.
@@ -180,7 +223,8 @@ impl<S: System> Live<S> {
                 Err(problem) => self.problems.push(problem),
             }
         }
-        self.problems.extend(self.signal(signal, system).err());
+        let problem = self.signal(signal, system).err();
+        self.problems.extend(problem);
     }
 
     /// Kills every process, and the main one by its pidfd as well, in case it has moved itself to
@@ -210,6 +254,7 @@ impl<S: System> Live<S> {
     /// again.
     fn kill_group(&mut self, system: &mut S) -> bool {
         let Err(problem) = system.kill(self.handles.group(), self.handles.process()) else {
+            self.deliveries.clear();
             return true;
         };
         self.report_problem(problem);

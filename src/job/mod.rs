@@ -6,6 +6,7 @@
 mod bounded_spawns;
 mod containment;
 mod deadlines;
+mod delivery;
 mod handles;
 mod job;
 mod launcher;

@@ -22,6 +22,8 @@ pub(crate) struct Registry<S: System> {
     deadlines: Deadlines,
     /// The jobs that look for their processes again, because that has failed. Usually empty.
     unseen: BTreeSet<Key>,
+    /// The jobs that have signals left to send. Usually empty.
+    signalling: BTreeSet<Key>,
     /// How many jobs have to be ended when the reactor is dropped.
     attached: usize,
 }
@@ -40,6 +42,7 @@ impl<S: System> Registry<S> {
             by_id: HashMap::new(),
             deadlines: Deadlines::default(),
             unseen: BTreeSet::new(),
+            signalling: BTreeSet::new(),
             attached: 0,
         }
     }
@@ -118,6 +121,11 @@ impl<S: System> Registry<S> {
         } else if !self.unseen.is_empty() {
             self.unseen.remove(&key);
         }
+        if job.is_signalling() {
+            self.signalling.insert(key);
+        } else if !self.signalling.is_empty() {
+            self.signalling.remove(&key);
+        }
         Some(result)
     }
 
@@ -170,6 +178,21 @@ impl<S: System> Registry<S> {
         !keys.is_empty()
     }
 
+    /// Whether any job has signals left to send.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        !self.signalling.is_empty()
+    }
+
+    /// Lets each job that has signals left to send do so, to a bounded number of processes.
+    #[cold]
+    pub(crate) fn go_on_signalling(&mut self, system: &mut S) {
+        let keys: Vec<Key> = self.signalling.iter().copied().collect();
+        for key in keys {
+            self.with_key(key, |job| job.go_on_signalling(system));
+        }
+    }
+
     /// Kills every job that is neither finished nor detached.
     pub(crate) fn kill_attached(&mut self, system: &mut S) {
         let attached = self.jobs.iter().filter(|(_, entry)| entry.job.is_attached());
@@ -196,6 +219,7 @@ impl<S: System> Registry<S> {
     pub(crate) fn remove_all(&mut self, system: &mut S) {
         self.by_id.clear();
         self.unseen.clear();
+        self.signalling.clear();
         for entry in self.jobs.drain() {
             let job = entry.job;
             if job.phase() == Phase::Finished && !job.record().policies().detached {

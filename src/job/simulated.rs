@@ -25,6 +25,7 @@ use crate::driver::{JobSource, Notice, Registration, Source};
 use crate::error::{Error, Result};
 use crate::event::{Event, Exit, OomCause, Report, Stall, Stallable, Usage};
 use crate::id::{JobId, Key, Slots};
+use crate::job::delivery::Delivery;
 use crate::job::record::{Policies, Record};
 use crate::job::system::{Adopted, System};
 use crate::sys::Reap;
@@ -38,7 +39,7 @@ pub enum SystemCall {
     Wait,
     /// [`System::signal`].
     Signal,
-    /// [`System::signal_all`].
+    /// [`System::deliver`].
     SignalAll,
     /// [`System::kill`].
     Kill,
@@ -920,12 +921,14 @@ impl System for SimulatedSystem {
         Ok(())
     }
 
-    fn signal_all(
+    fn deliver(
         &mut self,
         group: &SimulatedGroup,
         main: &SimulatedProcess,
-        signal: Signal,
+        delivery: &mut Delivery,
     ) -> Result<()> {
+        let signal = delivery.signal();
+        delivery.end();
         self.called(SystemCall::SignalAll, group.job)
             .map_err(Error::path("signal", path(group)))?;
         for process in self.members_of(group.job) {

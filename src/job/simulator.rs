@@ -103,7 +103,8 @@ impl JobEngine {
     /// # Errors
     /// When there is no such job, or a call of the system fails.
     pub fn signal(&mut self, job: usize, signal: Signal) -> Result<()> {
-        self.registry.get(self.id(job))?.signal(signal, &mut self.system)
+        let system = &mut self.system;
+        self.registry.with(system.id(job), |job| job.signal(signal, system))?
     }
 
     /// Sends a signal to the main process of a job.

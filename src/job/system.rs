@@ -14,6 +14,7 @@ use crate::driver::{Registration, Source};
 use crate::error::Result;
 use crate::event::{Event, Exit, Stall, Stallable, Usage};
 use crate::id::Key;
+use crate::job::delivery::Delivery;
 use crate::job::record::Record;
 use crate::sys::Reap;
 
@@ -66,12 +67,13 @@ pub(crate) trait System {
     /// Sends a signal to a process; one that has exited is fine.
     fn signal(&mut self, process: &Self::Process, signal: Signal) -> io::Result<()>;
 
-    /// Sends a signal to every process of a group, and to the main process wherever it is.
-    fn signal_all(
+    /// Goes on with sending a signal to every process of a group, and to the main process wherever
+    /// it is. Unless it has ended then, it is to be called again.
+    fn deliver(
         &mut self,
         group: &Self::Group,
         main: &Self::Process,
-        signal: Signal,
+        delivery: &mut Delivery,
     ) -> Result<()>;
 
     /// Kills every process of a group, which is that of this main process.

@@ -248,7 +248,8 @@ impl Reactor {
 
     /// Waits for the kernel, unless there is work to do, then handles what it reports.
     fn advance(&mut self, wait: Wait) -> Result<()> {
-        let due = self.system.logs.has_work() || self.system.driver.has_work();
+        let Linux { driver, logs, .. } = &self.system;
+        let due = logs.has_work() || driver.has_work() || self.jobs.has_work();
         let wait = if due { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
         self.system.driver.wait(wait, deadline)?;
@@ -258,6 +259,8 @@ impl Reactor {
     /// Handles notices and deadlines first, then the logs: the end of a job decides where its log
     /// ends.
     fn settle(&mut self) -> Result<()> {
+        // Only what was left by earlier turns: what begins in this one has had its share.
+        let signalling = self.jobs.has_work();
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
         let happened = !notices.is_empty();
@@ -271,6 +274,9 @@ impl Reactor {
         taken?;
         let now = Instant::now();
         self.jobs.deadlines_passed(now, &mut self.system);
+        if signalling {
+            self.jobs.go_on_signalling(&mut self.system);
+        }
         let Linux { driver, logs, queue, .. } = &mut self.system;
         logs.visit_due(driver, now, queue);
         Ok(())
@@ -322,7 +328,7 @@ impl Reactor {
 
     pub(super) fn has_work(&self) -> bool {
         let Linux { driver, logs, queue, .. } = &self.system;
-        !queue.is_empty() || logs.has_work() || driver.has_work()
+        !queue.is_empty() || logs.has_work() || driver.has_work() || self.jobs.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -608,8 +614,8 @@ impl Reactor {
         self.tell_host()
     }
 
-    /// Stops a job: sends its stop signal to every process now, and kills what is left after its
-    /// grace period.
+    /// Stops a job: sends its stop signal to every process, and kills what is left after its grace
+    /// period, which begins now. The signal is sent as by [`signal`](Self::signal).
     ///
     /// Returns at once; [`Event::Finished`] reports that it is done. Stopping a job that is being
     /// stopped or has finished changes nothing.
@@ -658,12 +664,25 @@ impl Reactor {
     /// Sends a signal to every process of a job. Stopped processes are continued, so that they can
     /// act on it. For a finished job nothing is done.
     ///
+    /// At most about 100 processes are signalled by the call. If the job has more, each turn of the
+    /// loop signals as many, until all have the signal, those that were forked meanwhile by one
+    /// that had not got it included: poll on. The descriptor is readable until then, other jobs and
+    /// tails are served in between, and no event reports the end.
+    ///
+    /// A signal that is sent before an earlier one has reached every process follows it, so that
+    /// each process gets them in order. If it waits already, it is sent once, in the later place.
+    /// SIGKILL and [`kill`](Self::kill) take the place of whatever is still to be sent. When the
+    /// main process exits meanwhile and what it leaves behind is killed, the rest is not sent. Of a
+    /// detached job, dropping the reactor signals the rest.
+    ///
     /// # Errors
-    /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled.
+    /// [`Error::Job`] (`Unknown`); [`Error::System`] when a process may not be signalled: the
+    /// others get the signal all the same. Failures after the call has returned are recorded in
+    /// the job's report.
     #[doc(alias = "pidfd_send_signal")]
     pub fn signal(&mut self, job: JobId, signal: Signal) -> Result<()> {
         self.check_process()?;
-        self.jobs.get(job)?.signal(signal, &mut self.system)
+        self.with_job(job, |job, system| job.signal(signal, system))?
     }
 
     /// Sends a signal only to the main process of a job.
@@ -871,11 +890,12 @@ impl Reactor {
         }
     }
 
-    /// Kills the jobs that are not detached and waits for their end, for a bounded time.
+    /// Kills the jobs that are not detached and waits for their end, and until every process of the
+    /// others has the signals that it was sent, for a bounded time.
     fn shut_down(&mut self) -> Result<()> {
         self.jobs.kill_attached(&mut self.system);
         let until = Instant::now() + DROP_TIMEOUT;
-        while self.jobs.attached() > 0 && Instant::now() < until {
+        while (self.jobs.attached() > 0 || self.jobs.has_work()) && Instant::now() < until {
             self.system.queue.clear();
             self.turn(Wait::Until(Some(until)))?;
         }

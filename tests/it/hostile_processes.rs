@@ -2,8 +2,8 @@
 //! its name. Whatever a job does, its host kills all of it, and says so only when it has.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,7 +16,9 @@ use rustix::process::{
 };
 use rustix::thread::set_thread_res_uid;
 
-use crate::support::{Place, World, alone, has_exited, is_dead, members, pidfd, rounds, sh};
+use crate::support::{
+    Place, World, alone, await_exit, end_group, has_exited, is_dead, members, pidfd, rounds, sh,
+};
 
 /// Lowers the limit of descriptors of this process.
 fn limit_descriptors(number: u64) {
@@ -332,4 +334,275 @@ fn low_how_a_job_ended_is_known_although_somebody_else_reaps_it() {
         assert_eq!(report.exit, Exit::Code(3));
         world.reactor.remove(job).unwrap();
     }
+}
+
+/// How many processes the jobs of the tests of budgets have, their main process not counted.
+const MANY: usize = 2_000;
+
+/// Starts a job of many processes, which all die of SIGUSR1 but the main one.
+#[track_caller]
+fn spawn_many(world: &mut World, command: impl FnOnce(&mut Command)) -> (JobId, PathBuf) {
+    let script = format!(
+        "trap '' USR1; i=0; while [ $i -lt {MANY} ]; do env --default-signal=USR1 sleep 1000 & \
+         i=$((i + 1)); done; echo; while :; do wait; done"
+    );
+    let mut many = sh(&script);
+    command(&mut many);
+    let job = world.spawn(&many);
+    let tail = world.tail(job, Position::Start);
+    world.until("all are started", |world| world.text(tail) == "\n");
+    let cgroup = cgroup(world, job);
+    // Each has forked before it has set its signals.
+    let ready = || members(&cgroup).into_iter().filter(|pid| is_sleep(*pid)).count();
+    let begun = Instant::now();
+    while ready() < MANY {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} are ready", ready());
+        std::thread::yield_now();
+    }
+    (job, cgroup)
+}
+
+fn is_sleep(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+}
+
+/// Runs turns that do not wait until all but so many processes of a group are gone; returns the
+/// number of turns.
+#[track_caller]
+fn turns_until_left(world: &mut World, cgroup: &Path, left: usize) -> usize {
+    let begun = Instant::now();
+    for turn in 0.. {
+        if members(cgroup).len() <= left {
+            return turn;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} are left", members(cgroup).len());
+        world.turn(Some(Duration::ZERO));
+    }
+    unreachable!()
+}
+
+#[test]
+fn budget_a_signal_to_many_processes_is_sent_in_turns() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |_| {});
+    let quiet = world.spawn(&sh("while read line; do echo \"$line\"; done; exec sleep 1000"));
+    let tail = world.tail(quiet, Position::Start);
+    world.turn_for(Duration::from_millis(1));
+    let before = world.footprint().fds;
+
+    world.reactor.signal(job, Signal::USR1).unwrap();
+    assert_eq!(world.footprint().fds, before, "a descriptor is held between turns");
+    assert!(members(&cgroup).len() > MANY - 150, "{} are left", members(&cgroup).len());
+    // The end of another job comes meanwhile.
+    let other = world.spawn(&sh("exit 0"));
+    let exited = pidfd(world.reactor.status(other).unwrap().pid);
+    assert!(is_dead(&exited));
+    let mut turns = 0;
+    while !world.finished.contains_key(&other) {
+        world.turn(Some(Duration::ZERO));
+        turns += 1;
+    }
+    assert!(turns < 5, "{turns} turns until another job was finished");
+    assert!(members(&cgroup).len() > MANY / 2, "{} are left", members(&cgroup).len());
+
+    let turns = turns_until_left(&mut world, &cgroup, 1);
+    assert!(turns >= 10, "all were signalled in {turns} turns");
+    assert_eq!(world.text(tail), "");
+    // Once it has reached all, nothing keeps a turn from waiting.
+    world.turn_for(Duration::from_millis(50));
+    let begun = world.turns;
+    world.turn(Some(Duration::from_millis(20)));
+    assert_eq!(world.turns, begun + 1);
+
+    for job in [job, quiet] {
+        world.reactor.kill(job).unwrap();
+        let report = world.finish(job);
+        assert!(report.problems.is_empty(), "{report:?}");
+    }
+    assert!(!cgroup.exists());
+    for job in [job, quiet, other] {
+        world.reactor.remove(job).unwrap();
+    }
+    assert_eq!(world.footprint().log_files, 0);
+}
+
+#[test]
+fn budget_a_host_that_polls_the_descriptor_is_woken_until_all_are_signalled() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    // From now on the reactor keeps the descriptor readable while there is work.
+    let _ = world.reactor.as_fd();
+    let (job, cgroup) = spawn_many(&mut world, |_| {});
+    while is_readable(&world.reactor, Duration::ZERO) {
+        world.turn(Some(Duration::ZERO));
+    }
+    world.reactor.signal(job, Signal::USR1).unwrap();
+    let mut turns = 0;
+    while is_readable(&world.reactor, Duration::ZERO) {
+        world.turn(Some(Duration::ZERO));
+        turns += 1;
+    }
+    assert!((MANY / 150..MANY).contains(&turns), "{turns} turns");
+    turns_until_left(&mut world, &cgroup, 1);
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+}
+
+/// Whether the descriptor of a reactor is readable within this time.
+fn is_readable(reactor: &Reactor, timeout: Duration) -> bool {
+    await_exit(&reactor.as_fd().try_clone_to_owned().unwrap(), timeout)
+}
+
+#[test]
+fn budget_a_stop_of_many_processes_ends_them_within_the_grace() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.end_policy(EndPolicy::WaitAll);
+    });
+    let begun = Instant::now();
+    world.reactor.stop_within(job, Duration::from_secs(30)).unwrap();
+    assert!(members(&cgroup).len() > MANY - 150);
+    // The host only waits.
+    let report = world.finish(job);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(report.exit.signal(), Some(Signal::TERM));
+    assert!(!report.killed && report.problems.is_empty(), "{report:?}");
+    assert!(!cgroup.exists());
+
+    // The grace begins at the call, whatever is left to be signalled.
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.end_policy(EndPolicy::WaitAll);
+    });
+    world.reactor.stop_within(job, Duration::from_nanos(1)).unwrap();
+    let report = world.finish(job);
+    assert!(report.killed && report.problems.is_empty(), "{report:?}");
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn budget_a_signal_is_overtaken_by_a_kill_and_followed_by_another_signal() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |_| {});
+    world.reactor.signal(job, Signal::USR1).unwrap();
+    world.reactor.kill(job).unwrap();
+    let report = world.finish(job);
+    assert_eq!(report.exit.signal(), Some(Signal::KILL));
+    assert!(report.problems.is_empty() && !cgroup.exists(), "{report:?}");
+
+    // SIGWINCH is ignored by all: what follows it is not lost, and waits.
+    let (job, cgroup) = spawn_many(&mut world, |_| {});
+    world.reactor.signal(job, Signal::from_raw(28).unwrap()).unwrap();
+    for _ in 0..3 {
+        world.reactor.signal(job, Signal::USR1).unwrap();
+    }
+    assert_eq!(members(&cgroup).len(), MANY + 1);
+    turns_until_left(&mut world, &cgroup, 1);
+    world.reactor.signal(job, Signal::KILL).unwrap();
+    let report = world.finish(job);
+    assert_eq!(report.exit.signal(), Some(Signal::KILL));
+    assert!(report.problems.is_empty() && !cgroup.exists(), "{report:?}");
+    for job in world.reactor.jobs().collect::<Vec<_>>() {
+        world.reactor.remove(job).unwrap();
+    }
+}
+
+#[test]
+fn budget_a_job_that_exits_while_it_is_signalled_is_ended_by_its_policy() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    for policy in [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest] {
+        let (job, cgroup) = spawn_many(&mut world, |command| {
+            command.end_policy(policy);
+        });
+        world.reactor.signal(job, Signal::USR1).unwrap();
+        world.reactor.signal_main(job, Signal::KILL).unwrap();
+        // What is left running has got the signal as well.
+        let report = world.finish(job);
+        assert!(report.problems.is_empty(), "{report:?}");
+        if policy == EndPolicy::LeaveRest {
+            assert!(!report.killed, "{report:?}");
+            // They are dying, if they are not dead.
+            let begun = Instant::now();
+            while cgroup.exists() && !members(&cgroup).is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(30), "some have not got the signal");
+                std::thread::yield_now();
+            }
+        } else {
+            assert!(!cgroup.exists(), "{policy:?}");
+        }
+        world.reactor.remove(job).unwrap();
+        if cgroup.exists() {
+            fs::remove_dir(&cgroup).unwrap();
+        }
+    }
+}
+
+#[test]
+fn budget_a_signal_reaches_all_of_a_detached_job_although_the_reactor_is_dropped() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.detached(true);
+    });
+    world.reactor.signal(job, Signal::USR1).unwrap();
+    let World { reactor, place, .. } = world;
+    drop(reactor);
+    let begun = Instant::now();
+    while members(&cgroup).len() > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} are left", members(&cgroup).len());
+        std::thread::yield_now();
+    }
+    end_group(&cgroup);
+    drop(place);
+}
+
+#[test]
+fn budget_a_process_that_may_not_be_signalled_in_a_later_turn_is_reported() {
+    if !alone!() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change its user");
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let (job, cgroup) = spawn_many(&mut world, |command| {
+        command.uid(65_533).gid(65_533);
+    });
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(cgroup.join("cgroup.procs"), other.id().to_string()).unwrap();
+    let place = members(&cgroup).iter().position(|pid| *pid == other.id()).unwrap();
+    if place < 200 {
+        eprintln!("skipped: this kernel lists a process that has moved first");
+    }
+    become_user(65_533);
+    let signalled = world.reactor.signal(job, Signal::USR1);
+    turns_until_left(&mut world, &cgroup, 2);
+    become_user(0);
+    assert!(other.try_wait().unwrap().is_none());
+    world.reactor.kill(job).unwrap();
+    let report = world.finish(job);
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    if place >= 200 {
+        signalled.unwrap();
+        assert!(problems.len() == 1 && problems[0].contains("not permitted"), "{problems:?}");
+    }
+    other.wait().unwrap();
+    world.reactor.remove(job).unwrap();
 }
