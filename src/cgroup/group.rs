@@ -265,8 +265,8 @@ impl Group {
     }
 
     /// Visits the processes in the group and below it whose number is wanted, with a pidfd, for as
-    /// long as the budget lasts: each process and each group takes one off. Breaks when it is used
-    /// up; the next call with the same `pass` goes on from there.
+    /// long as the budget lasts: each process and each group takes one off, and listing 25 does.
+    /// Breaks when it is used up; the next call with the same `pass` goes on from there.
     ///
     /// Each process is checked to be a member; only a few are open at a time, however many there
     /// are. `visit` must not keep them, and must not open anything in the tree: they may come from
