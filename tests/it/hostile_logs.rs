@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker::{Event, Exit, Fill, Position, Read, TailOptions, Token};
+use jobworker::{Event, Exit, Fill, Output, Position, Read, Stream, TailOptions, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{PATIENCE, World, append, rounds, sh};
@@ -22,6 +22,37 @@ fn is_readable(fd: impl AsFd) -> bool {
 }
 
 /// inotify was read until it was empty, which watches that are armed can prevent for ever.
+/// The file system of the logs was trusted: a job put a FIFO in place of its log, and opening a
+/// tail waited for a writer of it.
+#[test]
+fn m3_what_a_job_puts_in_place_of_its_log_is_neither_followed_nor_measured() {
+    let Some(mut world) = World::new() else { return };
+    for (put, expected) in [
+        ("rm \"$log\"; mkfifo \"$log\"", "replaced"),
+        ("rm \"$log\"; mkdir \"$log\"", "replaced"),
+        ("rm \"$log\"; ln -s /dev/zero \"$log\"", "replaced"),
+        ("rm \"$log\"; echo 'of another file' >\"$log\"", "replaced"),
+        ("rm \"$log\"", "removed"),
+    ] {
+        let before = world.footprint();
+        let script =
+            format!("echo output; log=$(readlink /proc/$$/fd/1); {put}; echo done >&2; sleep 1000");
+        let job = world.spawn(sh(&script).output(Output::Split));
+        let mut other = TailOptions::new(Position::Start);
+        let other = world.tail(job, *other.stream(Stream::Error));
+        world.until("it has done that", |world| world.text(other) == "done\n");
+        let error = world.reactor.tail(job, Position::Start, Token(0)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{put}: {error}");
+        world.reactor.kill(job).unwrap();
+        let report = world.finish(job);
+        assert_ne!(report.output_bytes, "of another file\n".len() as u64, "{put}");
+        world.reactor.remove(job).unwrap();
+        world.transcripts.clear();
+        assert_eq!(world.footprint().log_files, before.log_files, "{put}");
+        assert_eq!(world.footprint().census, before.census, "{put}");
+    }
+}
+
 #[test]
 fn m18_one_poll_takes_a_bounded_number_of_inotify_events() {
     const ROUNDS: usize = 5000;

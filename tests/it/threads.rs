@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use jobworker::Exit;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_current_process_group, kill_process, setpgid};
@@ -104,14 +105,27 @@ fn a_signal_that_the_host_blocks_stays_blocked_while_jobs_are_started() {
 /// A terminal's stop key reaches the whole process group of the host, including a child that has
 /// not left it yet. While the child has not executed its program, its parent waits for it.
 #[test]
-fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started() {
-    if !alone!() {
-        return;
+fn m5_a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started() {
+    if alone!() {
+        start_jobs_under(Signal::TSTP, signal_hook::consts::SIGTSTP);
     }
+}
+
+/// A signal that dumps core ended every process that shared the memory of the child, its host
+/// included, before Linux 5.16; on any kernel it ended the job before its program was executed.
+#[test]
+fn m11_a_signal_that_dumps_core_does_not_end_a_job_that_is_being_started() {
+    if alone!() {
+        start_jobs_under(Signal::QUIT, signal_hook::consts::SIGQUIT);
+    }
+}
+
+/// Starts jobs while another thread sends a signal to the host's process group all the time.
+fn start_jobs_under(signal: Signal, number: i32) {
     // A process group of its own, so that the signals reach nothing else.
     setpgid(None, None).unwrap();
     let caught = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTSTP, Arc::clone(&caught)).unwrap();
+    signal_hook::flag::register(number, Arc::clone(&caught)).unwrap();
     let Some(mut world) = World::new() else { return };
     let (done, started) = (AtomicBool::new(false), AtomicUsize::new(0));
     let stopped = thread::scope(|scope| {
@@ -119,7 +133,7 @@ fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started()
         let flood = scope.spawn(move || {
             let (mut stopped, mut seen, mut since) = (0, 0, Instant::now());
             while !done.load(Ordering::Relaxed) {
-                kill_current_process_group(Signal::TSTP).unwrap();
+                kill_current_process_group(signal).unwrap();
                 let now = started.load(Ordering::Relaxed);
                 if now != seen {
                     (seen, since) = (now, Instant::now());
@@ -135,7 +149,7 @@ fn a_stop_signal_to_the_host_s_group_does_not_stop_a_job_that_is_being_started()
         for _ in 0..rounds(JOBS) {
             let job = world.spawn(&sh("exit 0"));
             started.fetch_add(1, Ordering::Relaxed);
-            world.finish(job);
+            assert_eq!(world.finish(job).exit, Exit::Code(0));
             world.reactor.remove(job).unwrap();
         }
         done.store(true, Ordering::Relaxed);
