@@ -258,7 +258,13 @@ impl Group {
     pub(crate) fn kill(&self) -> Result<()> {
         match self.write_file("cgroup.kill", "1") {
             Err(error) if !gone(&error) => {
-                Err(Error::path("kill (needs Linux 5.14)", self.path().join("cgroup.kill"))(error))
+                let threaded = Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP);
+                let operation = if threaded {
+                    "kill at once (the job has made its cgroup threaded)"
+                } else {
+                    "kill (needs Linux 5.14)"
+                };
+                Err(Error::path(operation, self.path().join("cgroup.kill"))(error))
             }
             _ => Ok(()),
         }

@@ -35,7 +35,7 @@ pub enum SystemError {
     /// A file of a cgroup cannot be watched because the user has no inotify watches left.
     #[error(
         "cannot watch {}: this user has no inotify watches left; raise the sysctl \
-         fs.inotify.max_user_watches",
+         fs.inotify.max_user_watches, or in a user namespace user.max_inotify_watches",
         path.display()
     )]
     #[non_exhaustive]

@@ -27,7 +27,7 @@ pub enum TailError {
     /// A log cannot be watched because the user has no inotify watches left.
     #[error(
         "cannot watch log {}: this user has no inotify watches left; raise the sysctl \
-         fs.inotify.max_user_watches",
+         fs.inotify.max_user_watches, or in a user namespace user.max_inotify_watches",
         path.display()
     )]
     #[non_exhaustive]

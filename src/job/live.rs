@@ -474,7 +474,7 @@ impl<S: System> Live<S> {
             }
             Ok(_) => {}
             // The next notification may be the one that counts.
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.report_problem(problem),
         }
     }
 
