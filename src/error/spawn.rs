@@ -40,7 +40,7 @@ pub enum SpawnError {
         "cannot start {program:?}: it was not executed within {timeout:?}{}; a process of its user \
          may have stopped the child, somebody may have frozen its cgroup, or a file system does \
          not answer{}",
-        begun(*stage), undead(*left)
+        begun(*stage), killed(*left)
     )]
     #[non_exhaustive]
     TimedOut {
@@ -277,7 +277,7 @@ fn begun(stage: Option<Stage>) -> String {
     stage.map_or_else(String::new, |stage| format!(", and came as far as {stage}"))
 }
 
-fn undead(pid: Option<u32>) -> String {
+fn killed(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid} is killed, but has not died yet)"))
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Launcher {
     /// Children that were killed, but wait in the kernel; with what was made for them. Nearly
     /// always empty. Dropped, as the pool is, before the owner, whose marker stays as long as a
     /// group does.
-    undead: Mutex<Vec<(Process, Made)>>,
+    unreaped: Mutex<Vec<(Process, Made)>>,
     pool: Mutex<Pool>,
     /// Whose cgroups are made; `None` when jobs are contained by process group.
     owner: Option<Owner>,
@@ -72,8 +72,8 @@ impl Launcher {
     ) -> Result<Self> {
         let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(Error::path("open", "/dev/null"))?;
-        let (pool, undead) = (Mutex::default(), Mutex::default());
-        Ok(Self { pool, owner, nurseries, null, directory, bounded, timeout, undead })
+        let (pool, unreaped) = (Mutex::default(), Mutex::default());
+        Ok(Self { pool, owner, nurseries, null, directory, bounded, timeout, unreaped })
     }
 
     /// Whose cgroups are made, unless jobs are contained by process group.
@@ -151,20 +151,20 @@ impl Launcher {
                 if !end(&child, made.group.as_ref()) {
                     left = Some(child.pid());
                     made.remove_logs();
-                    self.undead().push((child, made));
+                    self.unreaped().push((child, made));
                 }
                 SpawnError::TimedOut { program, timeout: self.timeout, stage, left }
             }
         }
     }
 
-    fn undead(&self) -> MutexGuard<'_, Vec<(Process, Made)>> {
-        self.undead.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unreaped(&self) -> MutexGuard<'_, Vec<(Process, Made)>> {
+        self.unreaped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reaps the children of earlier starts that have died meanwhile, and removes their groups.
     fn forget_dead(&self) {
-        self.undead().retain(|(child, _)| matches!(child.wait(Reap::Now), Ok(None)));
+        self.unreaped().retain(|(child, _)| matches!(child.wait(Reap::Now), Ok(None)));
     }
 
     /// Checks the limits, and that what holds the job can hold it as the command wants.

@@ -50,8 +50,8 @@ pub(crate) trait Kernel {
     /// cannot fail because the limit on watches is reached.
     fn set_armed(&mut self, file: &Self::File, log: Key, armed: bool) -> io::Result<()>;
 
-    /// Whether a watch has reported anything that the logs were not told of yet. If not, no log
-    /// whose watch was armed all the time was truncated since they were last told.
+    /// Whether a watch has reported anything that was not passed on to the logs yet. If not, no log
+    /// whose watch was armed all the time was truncated since the last report.
     fn has_reports(&mut self) -> bool;
 
     /// The kernel has removed the watch of a log. The next `set_armed` makes a new one.
