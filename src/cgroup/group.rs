@@ -5,7 +5,6 @@
 //! is never used again. Dropping a `Group` without [`Group::remove`] leaves its directory behind.
 //! Knows nothing of the job's state.
 
-use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,21 +13,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, SeekFrom, accessat, fstat, mkdirat, openat, seek,
-    unlinkat,
-};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, mkdirat, openat, unlinkat};
 use rustix::io::{Errno, pread, read, write};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
+use crate::cgroup::content::{gone, read_to_string};
+use crate::cgroup::members::{BATCH, Pass, Visit};
 use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::walk::{Position, Walk, entries};
+use crate::cgroup::walk::{Walk, entries};
 use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
-use crate::sys::{cgroup_id, has_exited};
+use crate::sys::has_exited;
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -36,20 +34,6 @@ pub(crate) struct Group {
     tree: Arc<Tree>,
     name: String,
 }
-
-/// A pass over the processes in a group and below it, which can be left and resumed. It holds no
-/// descriptor.
-#[derive(Debug, Default)]
-pub(crate) struct Pass {
-    /// Where the walk was left, unless the pass has yet to begin.
-    position: Option<Position>,
-    /// The processes of the current group that are still to be visited, the next one last; `None`
-    /// before its list is read.
-    listed: Option<Vec<Pid>>,
-}
-
-/// How many processes are opened at most before the list that they came from is read again.
-const BATCH: usize = 64;
 
 impl Group {
     /// Makes the group `name` in `tree`. A group that exists already is an error: it is not ours.
@@ -282,9 +266,9 @@ impl Group {
         pass: &mut Pass,
         budget: &mut usize,
         wanted: impl Fn(Pid) -> bool,
-        mut visit: impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
+        visit: impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
-        self.visit_members(pass, budget, self.tree.opener(), BATCH, &wanted, &mut visit)
+        self.visit(self.tree.opener(), BATCH, visit).go_on(pass, budget, wanted)
     }
 
     /// At most so many of the processes in the group and below it that have not exited, with pidfds
@@ -293,7 +277,7 @@ impl Group {
     /// Since Linux 6.19 a process may be listed after its pidfd has reported its exit.
     pub(crate) fn members(&self, most: usize) -> Result<Vec<(Pid, OwnedFd)>> {
         let mut members = Vec::new();
-        let mut visit = |pid, pidfd| {
+        let visit = |pid, pidfd| {
             if !has_exited(&pidfd) {
                 members.push((pid, pidfd));
             }
@@ -302,145 +286,15 @@ impl Group {
         };
         let (mut pass, mut budget) = (Pass::default(), usize::MAX);
         let (opener, batch) = (Opener::without_reserve(), most.min(BATCH));
-        let visited =
-            self.visit_members(&mut pass, &mut budget, opener, batch, &|_| true, &mut visit);
+        let visited = self.visit(opener, batch, visit).go_on(&mut pass, &mut budget, |_| true);
         if members.is_empty() {
             visited.map(drop)?;
         }
         Ok(members)
     }
 
-    /// Visits every process in the group and below it; `batch` are open at a time. Breaks when the
-    /// budget is used up, or `visit` breaks.
-    fn visit_members(
-        &self,
-        pass: &mut Pass,
-        budget: &mut usize,
-        mut opener: Opener<'_>,
-        batch: usize,
-        wanted: &impl Fn(Pid) -> bool,
-        visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
-    ) -> Result<ControlFlow<()>> {
-        let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        let begun = match &mut pass.position {
-            None => opener.open(|| Walk::begin(self.tree.dir(), &self.name)),
-            Some(position) => opener.open(|| Walk::resume(self.tree.dir(), position)),
-        };
-        pass.position = None;
-        let Some(mut walk) = begun.map_err(failed)? else { return Ok(ControlFlow::Continue(())) };
-        loop {
-            if *budget == 0 {
-                pass.position = Some(walk.leave());
-                return Ok(ControlFlow::Break(()));
-            }
-            *budget -= 1;
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let list = opener.open(|| {
-                let list = openat(walk.dir(), "cgroup.procs", flags, Mode::empty())?;
-                // A privileged job can make its own group threaded: then only its threads are
-                // listed, the leaders among them.
-                match read(&list, &mut [0; 1]) {
-                    Err(Errno::OPNOTSUPP) => {
-                        openat(walk.dir(), "cgroup.threads", flags, Mode::empty())
-                    }
-                    _ => Ok(list),
-                }
-            });
-            let mut listed = pass.listed.take();
-            match list {
-                Ok(list) => {
-                    let id = fstat(walk.dir()).map_err(|errno| failed(errno.into()))?.st_ino;
-                    let listed = match &mut listed {
-                        Some(listed) => listed,
-                        None => {
-                            let mut pids = read_pids(&list).map_err(failed)?;
-                            // Listing 6,000 takes about 2 ms.
-                            *budget = budget.saturating_sub(pids.len() / 25);
-                            pids.retain(|pid| wanted(*pid));
-                            pids.reverse();
-                            listed.insert(pids)
-                        }
-                    };
-                    let visited =
-                        self.visit_listed(&list, id, listed, budget, &mut opener, batch, visit);
-                    if visited?.is_break() {
-                        pass.listed = Some(std::mem::take(listed));
-                        pass.position = Some(walk.leave());
-                        return Ok(ControlFlow::Break(()));
-                    }
-                }
-                Err(error) if gone(&error) => {}
-                Err(error) => return Err(failed(error)),
-            }
-            if !opener.open(|| walk.forward()).map_err(failed)? {
-                return Ok(ControlFlow::Continue(()));
-            }
-        }
-    }
-
-    /// Visits the processes of one list, the last one first. Breaks when the budget is used up
-    /// before all were visited, or `visit` breaks.
-    ///
-    /// Between reading a number and opening it, the number may have become another process's. So
-    /// the kernel is asked which group the process is in; `id` is that of this one. Where it does
-    /// not tell, or tells of a threaded group below, the list is read again: a number that is still
-    /// listed either belongs to the process that was opened, or that process is gone and a signal
-    /// to its pidfd has no effect. See pidfd_open(2).
-    #[expect(clippy::too_many_arguments, reason = "one list of a pass")]
-    fn visit_listed(
-        &self,
-        list: &OwnedFd,
-        id: u64,
-        listed: &mut Vec<Pid>,
-        budget: &mut usize,
-        opener: &mut Opener<'_>,
-        batch: usize,
-        visit: &mut impl FnMut(Pid, OwnedFd) -> Result<ControlFlow<()>>,
-    ) -> Result<ControlFlow<()>> {
-        let failed = |source: io::Error| Error::path("list the processes of", self.path())(source);
-        while !listed.is_empty() {
-            if *budget == 0 {
-                return Ok(ControlFlow::Break(()));
-            }
-            let mut opened = Vec::with_capacity(batch.min(listed.len()));
-            while let Some(pid) = listed.last().copied()
-                && opened.len() < batch
-                && *budget > 0
-            {
-                let pidfd = opener.open(|| pidfd_open(pid, PidfdFlags::empty()));
-                match pidfd {
-                    // Those that could be opened make room for the others.
-                    Err(error) if is_limit(&error) && !opened.is_empty() => break,
-                    _ => _ = listed.pop(),
-                }
-                *budget -= 1;
-                match pidfd {
-                    Ok(pidfd) if cgroup_id(&pidfd) == Some(id) => {
-                        if visit(pid, pidfd)?.is_break() {
-                            return Ok(ControlFlow::Break(()));
-                        }
-                    }
-                    Ok(pidfd) => opened.push((pid, pidfd)),
-                    Err(error) => match Errno::from_io_error(&error) {
-                        // Gone, or a thread that leads no process.
-                        Some(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
-                        _ => {
-                            return Err(Error::path("open the processes of", self.path())(error));
-                        }
-                    },
-                }
-            }
-            if opened.is_empty() {
-                continue;
-            }
-            let still: HashSet<Pid> = read_pids(list).map_err(failed)?.into_iter().collect();
-            for (pid, pidfd) in opened {
-                if still.contains(&pid) && visit(pid, pidfd)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
+    fn visit<'a, F>(&'a self, opener: Opener<'a>, batch: usize, visit: F) -> Visit<'a, F> {
+        Visit { tree: &self.tree, name: &self.name, opener, batch, visit }
     }
 
     /// Removes the group and what the job made below it. Must be called only once `populated` has
@@ -514,45 +368,6 @@ fn remove_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Re
         Err(Errno::NOENT) => Ok(()),
         removed => removed,
     }
-}
-
-/// Whether the error says that the group does not exist any more: ENOENT by path, ENODEV by an open
-/// file.
-fn gone(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV))
-}
-
-/// Whether the error says that there are no descriptors left.
-fn is_limit(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-fn read_to_string(file: impl AsFd) -> io::Result<String> {
-    let mut content = Vec::new();
-    let mut chunk = [0u8; 4096];
-    loop {
-        let length = read(&file, &mut chunk)?;
-        content.extend_from_slice(&chunk[..length]);
-        if length == 0 {
-            break;
-        }
-    }
-    String::from_utf8(content).map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// The processes that an open cgroup.procs lists.
-fn read_pids(list: &OwnedFd) -> io::Result<Vec<Pid>> {
-    seek(list, SeekFrom::Start(0))?;
-    let content = match read_to_string(list) {
-        Err(error) if gone(&error) => return Ok(Vec::new()),
-        // A threaded group below the job's lists its processes at the domain above it.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => {
-            return Ok(Vec::new());
-        }
-        content => content?,
-    };
-    // A process of another pid namespace is listed as 0.
-    Ok(content.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //!
 //! Knows nothing of jobs, logs or the loop.
 
+mod content;
 mod group;
 mod mark;
+mod members;
 mod owner;
 mod pool;
 mod reserve;
@@ -13,9 +15,10 @@ mod tree;
 mod trigger;
 mod walk;
 
-pub(crate) use group::{Group, Pass};
+pub(crate) use group::Group;
 #[cfg(any(fuzzing, test))]
 pub(crate) use mark::Mark;
+pub(crate) use members::Pass;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
 pub(crate) use sweep::{Progress, Sweep};
