@@ -133,7 +133,8 @@ where
             if *budget == 0 {
                 return Ok(ControlFlow::Break(()));
             }
-            let mut opened = Vec::with_capacity(self.batch.min(listed.len()));
+            let (mut opened, mut failure) =
+                (Vec::with_capacity(self.batch.min(listed.len())), None);
             while let Some(pid) = listed.last().copied()
                 && opened.len() < self.batch
                 && *budget > 0
@@ -155,11 +156,16 @@ where
                     Err(error) => match Errno::from_io_error(&error) {
                         // Gone, or a thread that leads no process.
                         Some(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
-                        _ => return Err(failed(tree, name, "open the processes of", error)),
+                        // Those that are open already are visited all the same.
+                        _ => {
+                            failure = Some(failed(tree, name, "open the processes of", error));
+                            break;
+                        }
                     },
                 }
             }
             if opened.is_empty() {
+                failure.map_or(Ok(()), Err)?;
                 continue;
             }
             let still = read_pids(list)
@@ -170,6 +176,7 @@ where
                     return Ok(ControlFlow::Break(()));
                 }
             }
+            failure.map_or(Ok(()), Err)?;
         }
         Ok(ControlFlow::Continue(()))
     }
