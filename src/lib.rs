@@ -110,7 +110,7 @@
 //! | `command` | what to run, as plain data: command, standard streams, limits, units, signals |
 //! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
 //! | `sys` | raw system calls; the child between clone3 and exec: the only unsafe code |
-//! | `cgroup` | the tree of the jobs, one group and its owner's mark, pressure triggers, the pool |
+//! | `cgroup` | the tree of the jobs, one group, its owner, its pressure triggers, the pool |
 //! | `log` | the directory of the logs, each log from spawn to removal, its tails |
 //! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
 //! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
@@ -176,11 +176,11 @@ pub mod simulator {
     pub use crate::job::{Held, JobEngine, Meddling, Plan, SimulatedSystem, SystemCall};
     pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
 
-    /// The parsers of what the kernel writes, and of what is recorded on groups.
+    /// The parsers of what the kernel writes, and of the names of groups.
     pub mod parsers {
         use std::path::PathBuf;
 
-        use crate::cgroup::Mark;
+        use crate::cgroup::Name;
         use crate::event::Stats;
 
         /// What a group's interface files say, by a function that gives their content.
@@ -214,9 +214,9 @@ pub mod simulator {
             crate::command::ranges(list)
         }
 
-        /// The mark on a group, parsed and printed again.
-        pub fn owner(mark: &str) -> Option<String> {
-            Mark::parse(mark).map(Mark::print)
+        /// The name of a group, parsed and printed again.
+        pub fn group_name(text: &str) -> Option<String> {
+            Name::parse(text).map(|name| name.to_string())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the fuzz target `parsers`: the parsers of the kernel's files, of marks on groups and of
+//! Owns the fuzz target `parsers`: the parsers of the kernel's files, of the names of groups and of
 //! text from users.
 //!
 //! Invariant: each check states a property, never only that nothing panics. A file that is written
@@ -133,8 +133,8 @@ enum Input {
     Unescape(Vec<Escape>),
     Process { name: Vec<u8>, state: u8, group: u32, start: u64, other: [i64; 3] },
     ProcessOf(Vec<u8>),
-    Mark { owner: u128, detached: bool },
-    MarkOf(Text),
+    GroupName { job: u128, owner: u128, detached: bool },
+    NameOf(Text),
 }
 
 fuzz_target!(|input: Input| {
@@ -179,18 +179,20 @@ fuzz_target!(|input: Input| {
                 assert_eq!(parsers::stat(&again), Some((state, group)));
             }
         }
-        Input::Mark { owner, detached } => {
-            let hex = format!("{owner:032x}");
-            let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-            let kind = if detached { "detached" } else { "attached" };
-            let mark = format!("{} {kind}", parts.join("-"));
-            assert_eq!(parsers::owner(&mark), Some(mark));
+        Input::GroupName { job, owner, detached } => {
+            let uuid = |number: u128| {
+                let hex = format!("{number:032x}");
+                [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+            };
+            let end = if detached { ".detached" } else { "" };
+            let name = format!("{}.{}{end}", uuid(job), uuid(owner));
+            assert_eq!(parsers::group_name(&name), Some(name));
         }
-        Input::MarkOf(text) => {
+        Input::NameOf(text) => {
             let text = text.text();
-            // A mark decides what is killed, so only text that was written as a mark is accepted.
-            if let Some(mark) = parsers::owner(&text) {
-                assert_eq!(mark, text);
+            // A name decides what is killed, so only text that was written as one is accepted.
+            if let Some(name) = parsers::group_name(&text) {
+                assert_eq!(name, text);
             }
         }
     }

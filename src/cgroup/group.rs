@@ -373,7 +373,7 @@ fn remove_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Re
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
     use crate::sys::random_uuid;
@@ -386,9 +386,11 @@ mod tests {
             return;
         };
         let group = Group::create(&Arc::new(tree), random_uuid().unwrap().to_string()).unwrap();
-        let mut child = Command::new("sleep").arg("0.1").spawn().unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let moved = fs::write(group.path().join("cgroup.procs"), child.id().to_string());
         let early = group.remove();
+        // It exits at the end of its input, which takes longer than the next call's first attempt.
+        drop(child.stdin.take());
         let removed = group.remove_when_left(Duration::from_secs(60));
         child.wait().unwrap();
         if moved.is_err() {

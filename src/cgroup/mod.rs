@@ -1,12 +1,12 @@
-//! The room of the cgroup tree: where jobs are made, one job's group, its pressure triggers, what
-//! is recorded on it, and groups made in advance.
+//! The room of the cgroup tree: where jobs are made, one job's group, its name and pressure
+//! triggers, and groups made in advance.
 //!
 //! Knows nothing of jobs, logs or the loop.
 
 mod content;
 mod group;
-mod mark;
 mod members;
+mod name;
 mod owner;
 mod pool;
 mod reserve;
@@ -16,9 +16,9 @@ mod trigger;
 mod walk;
 
 pub(crate) use group::Group;
-#[cfg(any(fuzzing, test))]
-pub(crate) use mark::Mark;
 pub(crate) use members::Pass;
+#[cfg(any(fuzzing, test))]
+pub(crate) use name::Name;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
 pub(crate) use sweep::{Progress, Sweep};

@@ -2,20 +2,20 @@
 //!
 //! Invariant: an owner lives as long as the lock on its marker is held, and the kernel drops that
 //! with the last process that has the open file: no pid is ever asked for, so it does not matter
-//! which pid, time, mount or user namespace anybody is in. A group is known to the marker before it
-//! exists, and is marked before it can hold a process. Knows nothing of jobs.
+//! which pid, time, mount or user namespace anybody is in. From the moment it exists, a group's name
+//! contains its owner's. Knows nothing of jobs.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::cgroup::group::Group;
-use crate::cgroup::mark::{Mark, write_making};
+use crate::cgroup::name::Name;
 use crate::cgroup::tree::Tree;
 use crate::error::{Error, Result};
 use crate::sys::random_uuid;
@@ -34,9 +34,8 @@ pub(crate) struct Owner {
     name: Uuid,
     /// The directory of the marker, open and locked. A child of the host that was only forked has
     /// the same open file, and so keeps the lock.
+    #[expect(dead_code, reason = "closing it gives the lock back")]
     marker: OwnedFd,
-    /// Held while a group is made, because the marker names one at a time.
-    making: Mutex<()>,
     /// The process that made the marker. One that was forked from it must not remove it.
     process: u32,
 }
@@ -56,7 +55,7 @@ impl Owner {
             }
             if let Some(marker) = locked.map_err(Error::path("lock", &path))? {
                 let (tree, process) = (Arc::clone(tree), std::process::id());
-                return Ok(Self { tree, name, marker, making: Mutex::default(), process });
+                return Ok(Self { tree, name, marker, process });
             }
         }
         Err(Error::path("lock a cgroup in", tree.path())(Errno::BUSY))
@@ -67,26 +66,14 @@ impl Owner {
         &self.tree
     }
 
-    /// What the owner's marker and the marks on its groups say.
+    /// What the names of the owner's marker and of its groups say.
     pub(super) fn name(&self) -> Uuid {
         self.name
     }
 
-    /// Makes a group, with its mark, and opens its directory.
-    pub(crate) fn create(&self, name: String, detached: bool) -> Result<(Group, OwnedFd)> {
-        // The kernel makes one group at a time anyway.
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        // A host that is killed before it has marked the group leaves its name here.
-        write_making(&self.marker, &name);
-        let group = Group::create(&self.tree, name)?;
-        let dir = group.open_dir().inspect_err(|_| drop(group.remove()))?;
-        self.mark(&dir, detached);
-        Ok((group, dir))
-    }
-
-    /// Marks a group as made by this owner.
-    pub(crate) fn mark(&self, group: impl AsFd, detached: bool) {
-        Mark { owner: self.name, detached }.write(group);
+    /// Makes the group of a job.
+    pub(crate) fn create(&self, job: Uuid, detached: bool) -> Result<Group> {
+        Group::create(&self.tree, Name { job, owner: self.name, detached }.to_string())
     }
 }
 
@@ -97,10 +84,12 @@ impl Drop for Owner {
         if self.process != std::process::id() {
             return;
         }
-        let of_ours = |path: &Path| Mark::of(path).is_some_and(|mark| mark.owner == self.name);
+        let is_ours = |name: &OsStr| {
+            name.to_str().and_then(Name::parse).is_some_and(|name| name.owner == self.name)
+        };
         let left = std::fs::read_dir(self.tree.path())
             .and_then(|mut entries| {
-                entries.try_fold(false, |left, entry| Ok(left || of_ours(&entry?.path())))
+                entries.try_fold(false, |left, entry| Ok(left || is_ours(&entry?.file_name())))
             })
             // Not known: whoever sweeps finds out.
             .unwrap_or(true);

@@ -30,7 +30,7 @@ impl Pool {
         }
         while self.ready.len() < count {
             let uuid = random_uuid()?;
-            let (group, _) = owner.create(uuid.to_string(), false)?;
+            let group = owner.create(uuid, false)?;
             if let Err(error) = group.apply(&settings) {
                 let _ = group.remove();
                 return Err(error);

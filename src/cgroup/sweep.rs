@@ -1,15 +1,15 @@
 //! Owns [`Sweep`]: the removal of the groups that dead hosts have left behind, step by step.
 //!
 //! Invariant: a group is swept only while the lock on its owner's marker is held here, so its owner
-//! is dead and nobody else sweeps it. A group without a mark, or whose owner's marker is gone or
-//! cannot be opened, is never touched. A step makes a bounded number of calls and never waits.
+//! is dead and nobody else sweeps it. A group whose name contains no owner's, or of an owner whose
+//! marker is gone or cannot be opened, is never touched. A step makes a bounded number of calls and never waits.
 //! Knows nothing of logs or the loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use rustix::io::{Errno, pread};
 use uuid::Uuid;
 
 use crate::cgroup::group::Group;
-use crate::cgroup::mark::{Mark, making};
-use crate::cgroup::owner::{Owner, lock_marker, marker_name, owner_of_marker, remove_marker};
+use crate::cgroup::name::Name;
+use crate::cgroup::owner::{Owner, lock_marker, owner_of_marker, remove_marker};
 use crate::cgroup::tree::Tree;
 use crate::error::{Error, Result};
 
@@ -66,8 +66,6 @@ struct Dead {
     /// Held while its groups are swept.
     #[expect(dead_code, reason = "closing it gives the lock back")]
     marker: OwnedFd,
-    /// The group that it made last, which may bear no mark.
-    making: Option<String>,
     /// Whether a group is left.
     incomplete: bool,
 }
@@ -188,8 +186,7 @@ impl Sweep {
         for owner in self.untried.drain(first..) {
             // A marker that cannot be opened says nothing about its owner.
             let Ok(Some(marker)) = lock_marker(&self.tree, owner) else { continue };
-            let making = making(&self.tree.path().join(marker_name(owner))).ok();
-            self.dead.insert(owner, Dead { marker, making, incomplete: false });
+            self.dead.insert(owner, Dead { marker, incomplete: false });
         }
         if self.dead.is_empty() {
             return;
@@ -206,8 +203,11 @@ impl Sweep {
 
     /// Removes a group if it is a dead owner's, or kills its processes first.
     fn visit(&mut self, name: String, now: Instant, tell: &mut dyn FnMut(Result<PathBuf>)) {
+        let Some(Name { owner, detached, .. }) = Name::parse(&name) else { return };
+        if !self.dead.contains_key(&owner) {
+            return;
+        }
         let path = self.tree.path().join(&name);
-        let Some((owner, detached)) = self.owner_of(&name, &path) else { return };
         let group = Group::named(&self.tree, name);
         match clear(&group, detached) {
             Ok(Cleared::Empty) => self.report(owner, group.remove(), path, tell),
@@ -218,16 +218,6 @@ impl Sweep {
             Ok(Cleared::Detached) => self.leave(owner),
             Err(error) => self.report(owner, Err(error), path, tell),
         }
-    }
-
-    /// The dead owner of a group, if it has one, and whether its job is detached.
-    fn owner_of(&self, name: &str, path: &Path) -> Option<(Uuid, bool)> {
-        if let Some(mark) = Mark::of(path) {
-            return self.dead.contains_key(&mark.owner).then_some((mark.owner, mark.detached));
-        }
-        // It was killed before it could mark the group, in which there is no process then.
-        let owner = self.dead.iter().find(|(_, dead)| dead.making.as_deref() == Some(name));
-        owner.map(|(owner, _)| (*owner, true))
     }
 
     /// Tells what became of a group.

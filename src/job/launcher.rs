@@ -191,21 +191,20 @@ impl Launcher {
         let mut made =
             Made { id, directory: Arc::clone(&self.directory), places: [None, None], group: None };
         let Some(owner) = &self.owner else { return Ok((made, None)) };
-        let ready = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take(&command.limits);
-        let (group, dir) = if let Some((uuid, group)) = ready {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = if command.detached { None } else { pool.take(&command.limits) };
+        drop(pool);
+        let group = if let Some((uuid, group)) = ready {
             made.id = JobId::new(uuid);
-            let group = made.group.insert(group);
-            let dir = group.open_dir()?;
-            owner.mark(&dir, command.detached);
-            (group, dir)
+            made.group.insert(group)
         } else {
-            let (group, dir) = owner.create(id.to_string(), command.detached)?;
-            let group = made.group.insert(group);
+            let group = made.group.insert(owner.create(id.uuid(), command.detached)?);
             if let Some(settings) = settings {
                 group.apply(settings)?;
             }
-            (group, dir)
+            group
         };
+        let dir = group.open_dir()?;
         if command.accounting == Some(true) {
             owner.tree().enable_accounting();
         }
@@ -307,8 +306,9 @@ impl Drop for Made {
 /// Clones a child into a new group and checks that it is there: libraries that define the flag as
 /// zero, and kernels with a bug, have placed it elsewhere or killed it.
 pub(crate) fn test_placement(owner: &Owner, nurseries: &Nurseries) -> Result<Placement> {
-    let (group, dir) = owner.create(random_uuid()?.to_string(), false)?;
+    let group = owner.create(random_uuid()?, false)?;
     let probe = || -> Result<Placement> {
+        let dir = group.open_dir()?;
         if group.frozen()? {
             return Err(SpawnError::Frozen { path: group.path() }.into());
         }

@@ -213,7 +213,7 @@ fn in_tree(owner: &Owner) -> Vec<Check> {
         remedy: "let clone3 pass the seccomp filter of the container; see the message",
     });
     let files = random_uuid().and_then(|uuid| {
-        let (cgroup, _) = owner.create(uuid.to_string(), false)?;
+        let cgroup = owner.create(uuid, false)?;
         let has = |file: &str| cgroup.path().join(file).exists();
         let files = (has("cgroup.kill"), has("cgroup.freeze"), has("cpu.pressure"));
         cgroup.remove()?;

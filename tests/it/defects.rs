@@ -39,7 +39,7 @@ fn stubborn(world: &mut World, grace: Duration) -> (JobId, Vec<OwnedFd>) {
 }
 
 fn cgroup(world: &World, job: JobId) -> PathBuf {
-    world.place.cgroup.as_deref().unwrap().join(job.to_string())
+    world.place.group(job)
 }
 
 fn log(world: &World, job: JobId) -> PathBuf {

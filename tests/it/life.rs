@@ -51,7 +51,7 @@ fn pid(world: &World, job: JobId) -> u32 {
 }
 
 fn cgroup(world: &World, job: JobId) -> PathBuf {
-    world.place.cgroup.as_deref().unwrap().join(job.to_string())
+    world.place.group(job)
 }
 
 /// Waits, without the reactor, until the main process has exited.
@@ -506,7 +506,7 @@ struct Left {
 fn left(place: &Place, job: JobId, main: &OwnedFd) -> Left {
     Left {
         process: !has_exited(main),
-        cgroup: place.cgroup.as_deref().unwrap().join(job.to_string()).exists(),
+        cgroup: place.group(job).exists(),
         log: place.logs().join(format!("{job}.log")).exists(),
     }
 }

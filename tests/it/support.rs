@@ -108,6 +108,13 @@ impl Place {
         Self { cgroup, dir }
     }
 
+    /// The group of a job, or a path at which there is nothing once it is gone.
+    pub(crate) fn group(&self, job: JobId) -> PathBuf {
+        let above = self.cgroup.as_deref().unwrap();
+        let is_its = |path: &PathBuf| path.to_str().unwrap().contains(&job.to_string());
+        directories(above).into_iter().find(is_its).unwrap_or_else(|| above.join(job.to_string()))
+    }
+
     /// A configuration that uses this place.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::new();
