@@ -51,6 +51,11 @@ impl Group {
         Self { tree: Arc::clone(tree), name }
     }
 
+    /// The name of the group in its tree, which no other group has.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the group is in the file system.
     pub(crate) fn path(&self) -> PathBuf {
         self.tree.path().join(&self.name)

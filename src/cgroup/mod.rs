@@ -7,6 +7,7 @@ mod content;
 mod group;
 mod mark;
 mod members;
+mod origin;
 mod owner;
 mod pool;
 mod reserve;
@@ -19,6 +20,7 @@ pub(crate) use group::Group;
 #[cfg(any(fuzzing, test))]
 pub(crate) use mark::Mark;
 pub(crate) use members::Pass;
+pub(crate) use origin::Origin;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
 pub(crate) use sweep::{Progress, Sweep};

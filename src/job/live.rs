@@ -562,7 +562,7 @@ impl<S: System> Live<S> {
         }
         let left = if empty { Ok(false) } else { system.populated(group, process) };
         let removed = match left {
-            Ok(false) => system.remove(group).map(|()| true),
+            Ok(false) => system.remove(group, process).map(|()| true),
             left => left.map(|_| false),
         };
         let cgroup_left = match removed {

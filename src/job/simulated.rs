@@ -997,7 +997,7 @@ impl System for SimulatedSystem {
         self.known_above
     }
 
-    fn remove(&mut self, group: &SimulatedGroup) -> Result<()> {
+    fn remove(&mut self, group: &SimulatedGroup, _: &SimulatedProcess) -> Result<()> {
         let called = self.called(SystemCall::Remove, group.job);
         let populated = group.cgroup && self.is_populated(group.job);
         let removed = called.and(if populated { Err(Errno::BUSY.into()) } else { Ok(()) });

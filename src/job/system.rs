@@ -104,8 +104,8 @@ pub(crate) trait System {
     /// now; otherwise it is the last value that was read, for any group.
     fn limits_met_above(&mut self, group: &Self::Group, fresh: bool) -> u64;
 
-    /// Removes a group that was found empty.
-    fn remove(&mut self, group: &Self::Group) -> Result<()>;
+    /// Removes a group that was found empty, whose main process was reaped.
+    fn remove(&mut self, group: &Self::Group, main: &Self::Process) -> Result<()>;
 
     /// Where a group is, if it is a cgroup.
     fn path(group: &Self::Group) -> Option<PathBuf>;
