@@ -10,6 +10,7 @@ mod members;
 mod origin;
 mod owner;
 mod pool;
+mod removal;
 mod reserve;
 mod sweep;
 mod tree;
@@ -23,6 +24,7 @@ pub(crate) use members::Pass;
 pub(crate) use origin::Origin;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
+pub(crate) use removal::Removal;
 pub(crate) use sweep::{Progress, Sweep};
 pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 #[cfg(any(fuzzing, test))]

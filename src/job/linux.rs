@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{fs, io};
 
-use crate::cgroup::Trigger;
+use crate::cgroup::{Removal, Trigger};
 use crate::command::Signal;
 use crate::driver::{Driver, Readiness, Registration, Source, Watching};
 use crate::error::{Error, Result};
@@ -171,12 +171,15 @@ impl System for Linux {
         met
     }
 
-    fn remove(&mut self, group: &Contained, main: &Process) -> Result<()> {
-        let kept = match &mut self.orphans {
-            Some(orphans) => orphans.group_ended(group, main),
-            None => Ok(()),
-        };
-        group.remove().and(kept)
+    fn remove(&mut self, group: &Contained, main: &Process, removal: &mut Removal) -> Result<bool> {
+        let removed = group.remove(removal);
+        match &mut self.orphans {
+            Some(orphans) if !matches!(removed, Ok(false)) => {
+                let kept = orphans.group_ended(group, main);
+                removed.and_then(|removed| kept.map(|()| removed))
+            }
+            _ => removed,
+        }
     }
 
     fn path(group: &Contained) -> Option<PathBuf> {

@@ -260,7 +260,7 @@ impl Reactor {
     /// ends.
     fn settle(&mut self) -> Result<()> {
         // Only what was left by earlier turns: what begins in this one has had its share.
-        let signalling = self.jobs.has_work();
+        let unfinished = self.jobs.has_work();
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
         let happened = !notices.is_empty();
@@ -274,8 +274,8 @@ impl Reactor {
         taken?;
         let now = Instant::now();
         self.jobs.deadlines_passed(now, &mut self.system);
-        if signalling {
-            self.jobs.go_on_signalling(&mut self.system);
+        if unfinished {
+            self.jobs.go_on(&mut self.system);
         }
         self.system.reap_orphans(happened);
         let Linux { driver, logs, queue, .. } = &mut self.system;
