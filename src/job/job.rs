@@ -391,8 +391,8 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Releases what the job holds, and reports once its group is removed. `empty` means that no process is left, or none
-    /// that could be waited for.
+    /// Releases what the job holds, and reports once its group is removed. `empty` means that no
+    /// process is left, or none that could be waited for.
     fn finish(&mut self, empty: bool, system: &mut S) {
         // The notification of an out-of-memory kill may still be delayed by the kernel, so read the
         // file now.
