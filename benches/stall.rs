@@ -69,6 +69,8 @@ struct Host {
     call: (f64, f64, &'static str),
     poll: (f64, f64),
     finished: HashSet<JobId>,
+    /// The tail of a job that is to print that it is ready.
+    awaited: Option<TailId>,
 }
 
 impl Host {
@@ -85,6 +87,7 @@ impl Host {
             call: (0.0, 0.0, "-"),
             poll: (0.0, 0.0),
             finished: HashSet::new(),
+            awaited: None,
         }
     }
 
@@ -124,6 +127,8 @@ impl Host {
             self.read_quiet();
         }
         for tail in readable {
+            // Also at the end of a job that prints nothing.
+            self.awaited = self.awaited.filter(|awaited| *awaited != tail);
             // No more than a piece at a time, from one that may have no end.
             for _ in 0..2 {
                 let length = match self.reactor.fill_buf(tail) {
@@ -168,10 +173,12 @@ impl Host {
         let job = self.call("spawn", |reactor| {
             reactor.spawn(&in_role(words.iter().copied()), Token(0)).unwrap()
         });
-        let log = self.reactor.status(job).unwrap().output.expect("a log");
-        while fs::metadata(&log).is_ok_and(|log| log.len() == 0) && !self.finished.contains(&job) {
-            self.turn(Duration::from_millis(20));
+        let tail = self.reactor.tail(job, Position::Start, Token(0)).unwrap();
+        self.awaited = Some(tail);
+        while self.awaited.is_some() {
+            self.turn(Duration::from_secs(1));
         }
+        self.reactor.close(tail).unwrap();
         job
     }
 

@@ -15,14 +15,18 @@ pub(super) fn gone(error: &io::Error) -> bool {
 
 /// Reads a file from where it is to its end.
 pub(super) fn read_to_string(file: impl AsFd) -> io::Result<String> {
+    String::from_utf8(read_to_end(file)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Like [`read_to_string`], for a file with names that others have chosen.
+pub(super) fn read_to_end(file: impl AsFd) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
         let length = read(&file, &mut chunk)?;
         content.extend_from_slice(&chunk[..length]);
         if length == 0 {
-            break;
+            return Ok(content);
         }
     }
-    String::from_utf8(content).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -7,22 +7,23 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, mkdirat, openat, unlinkat};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, mkdirat, openat};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
 use crate::cgroup::content::{gone, read_to_string};
 use crate::cgroup::members::{BATCH, Pass, Visit};
+use crate::cgroup::removal::Removal;
 use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
-use crate::cgroup::walk::{Walk, entries};
+use crate::cgroup::walk::entries;
 use crate::command::{LimitFile, Limits, Setting};
 use crate::error::{Error, LimitsError, Result};
 use crate::event::{Stall, Stallable};
@@ -49,6 +50,11 @@ impl Group {
     /// The group `name` in `tree`, which is known to exist.
     pub(crate) fn named(tree: &Arc<Tree>, name: String) -> Self {
         Self { tree: Arc::clone(tree), name }
+    }
+
+    /// The name of the group in its tree, which no other group has.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where the group is in the file system.
@@ -300,7 +306,15 @@ impl Group {
     /// Removes the group and what the job made below it. Must be called only once `populated` has
     /// returned `false`.
     pub(crate) fn remove(&self) -> Result<()> {
-        self.remove_all().map_err(|source| Error::path("remove cgroup", self.path())(source))
+        self.remove_some(&mut Removal::default(), usize::MAX).map(drop)
+    }
+
+    /// Like [`remove`](Self::remove), but at most so many groups in this call; `false` when it is
+    /// to be continued, with the same `removal`.
+    pub(crate) fn remove_some(&self, removal: &mut Removal, most: usize) -> Result<bool> {
+        removal
+            .go_on(self.tree.dir(), &self.name, most, &mut self.tree.opener())
+            .map_err(|source| Error::path("remove cgroup", self.path())(source))
     }
 
     /// Removes a group whose processes were all reaped. Since Linux 6.19 a process may leave its
@@ -338,35 +352,6 @@ impl Group {
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    fn remove_all(&self) -> io::Result<()> {
-        match remove_dir(self.tree.dir(), &self.name) {
-            // Not a loop on EBUSY: with no process left, it means that the job has made groups of
-            // its own below.
-            Err(Errno::BUSY) => {}
-            removed => return Ok(removed?),
-        }
-        let mut opener = self.tree.opener();
-        let begun = opener.open(|| Walk::begin(self.tree.dir(), &self.name));
-        let Some(mut walk) = begun? else { return Ok(()) };
-        loop {
-            if opener.open(|| walk.down())? {
-                continue;
-            }
-            let Some(left) = opener.open(|| walk.up())? else { break };
-            remove_dir(walk.dir(), left)?;
-        }
-        drop(walk);
-        Ok(remove_dir(self.tree.dir(), &self.name)?)
-    }
-}
-
-/// Removes a directory, unless it is gone already.
-fn remove_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<()> {
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOENT) => Ok(()),
-        removed => removed,
     }
 }
 

@@ -7,8 +7,10 @@ mod content;
 mod group;
 mod members;
 mod name;
+mod origin;
 mod owner;
 mod pool;
+mod removal;
 mod reserve;
 mod sweep;
 mod tree;
@@ -19,8 +21,10 @@ pub(crate) use group::Group;
 pub(crate) use members::Pass;
 #[cfg(any(fuzzing, test))]
 pub(crate) use name::Name;
+pub(crate) use origin::Origin;
 pub(crate) use owner::Owner;
 pub(crate) use pool::Pool;
+pub(crate) use removal::Removal;
 pub(crate) use sweep::{Progress, Sweep};
 pub(crate) use tree::{Settings, Tree, disks_with_bfq, lists, v1_mounts};
 #[cfg(any(fuzzing, test))]

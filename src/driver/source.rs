@@ -18,6 +18,8 @@ pub(crate) enum Source {
     SystemPressure(Stallable),
     /// Something of the sweep that is going on.
     Sweep,
+    /// The pidfd of a process that an ended job has left to this one.
+    Orphan,
 }
 
 /// What a job has registered.

@@ -79,7 +79,8 @@ pub enum Phase {
     Running,
     /// The main process was sent the stop signal or was killed, and has not exited yet.
     Stopping,
-    /// The main process has exited; other processes of the job have not.
+    /// The main process has exited; other processes of the job have not, or its cgroup is being
+    /// removed.
     Exited,
     /// Every process of the job is gone; only its log is left.
     Finished,

@@ -60,6 +60,8 @@ impl<S: System> Job<S> {
 
     pub(crate) fn phase(&self) -> Phase {
         match &self.course {
+            // Not before its group is gone.
+            Course::Live(live) if live.is_released() => Phase::Exited,
             Course::Live(live) => live.state().phase(),
             Course::Finished(_) => Phase::Finished,
         }
@@ -86,11 +88,11 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// What holds the processes of the job, unless it is finished.
+    /// What holds the processes of the job, unless that is being removed or is gone.
     pub(crate) fn group(&self) -> Option<&S::Group> {
         match &self.course {
-            Course::Live(live) => Some(live.group()),
-            Course::Finished(_) => None,
+            Course::Live(live) if !live.is_released() => Some(live.group()),
+            Course::Live(_) | Course::Finished(_) => None,
         }
     }
 
@@ -197,19 +199,22 @@ impl<S: System> Job<S> {
     /// Sends a signal to every process.
     pub(crate) fn signal(&mut self, signal: Signal, system: &mut S) -> Result<()> {
         match &mut self.course {
-            Course::Live(live) => live.signal(signal, system),
-            Course::Finished(_) => Ok(()),
+            Course::Live(live) if !live.is_released() => live.signal(signal, system),
+            Course::Live(_) | Course::Finished(_) => Ok(()),
         }
     }
 
-    /// Whether a signal was not sent to every process yet.
-    pub(crate) fn is_signalling(&self) -> bool {
-        matches!(&self.course, Course::Live(live) if live.is_signalling())
+    /// Whether a signal was not sent to every process yet, or the group is being removed.
+    pub(crate) fn has_work(&self) -> bool {
+        matches!(&self.course, Course::Live(live) if live.is_signalling() || live.is_released())
     }
 
-    /// Sends the signals on, to a bounded number of processes.
-    pub(crate) fn go_on_signalling(&mut self, system: &mut S) {
+    /// Goes on with that: signals, or removes, a bounded number.
+    pub(crate) fn go_on(&mut self, system: &mut S) {
         let Course::Live(live) = &mut self.course else { return };
+        if live.is_released() {
+            return self.remove_group(system);
+        }
         live.go_on_signalling(system);
         if !live.is_signalling() && matches!(live.state(), State::Lingering { .. }) {
             // The end of the job may have been put off until now.
@@ -262,6 +267,7 @@ impl<S: System> Job<S> {
     fn live_in_cgroup(&mut self) -> Result<&mut Live<S>> {
         let id = self.id();
         match &mut self.course {
+            Course::Live(live) if live.is_released() => Err(JobError::Finished(id).into()),
             Course::Live(live) if S::path(live.group()).is_some() => Ok(live),
             Course::Live(_) => Err(JobError::NotInCgroup(id).into()),
             Course::Finished(_) => Err(JobError::Finished(id).into()),
@@ -385,16 +391,24 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Releases what the job holds, and reports. `empty` means that no process is left, or none
-    /// that could be waited for.
+    /// Releases what the job holds, and reports once its group is removed. `empty` means that no
+    /// process is left, or none that could be waited for.
     fn finish(&mut self, empty: bool, system: &mut S) {
         // The notification of an out-of-memory kill may still be delayed by the kernel, so read the
         // file now.
         self.memory_changed(system);
         let accounting = self.record.policies().accounting;
         let Course::Live(live) = &mut self.course else { return };
-        let Released { exited, stopped_by, killed, oom, stats, cgroup_left, mut problems } =
-            live.release(empty, accounting, system);
+        live.release(empty, accounting, system);
+        self.remove_group(system);
+    }
+
+    /// Goes on with removing the group, and reports once that is done.
+    fn remove_group(&mut self, system: &mut S) {
+        let Course::Live(live) = &mut self.course else { return };
+        let Some(released) = live.remove_group(system) else { return };
+        let Released { exited, stopped_by, killed, oom, stats, cgroup_left, mut problems, .. } =
+            released;
         let exited = exited.unwrap_or_else(|| Exited {
             exit: Exit::Unknown,
             usage: Usage::default(),

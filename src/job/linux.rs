@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{fs, io};
 
-use crate::cgroup::Trigger;
+use crate::cgroup::{Removal, Trigger};
 use crate::command::Signal;
 use crate::driver::{Driver, Readiness, Registration, Source, Watching};
 use crate::error::{Error, Result};
@@ -17,6 +17,7 @@ use crate::id::Key;
 use crate::job::containment::Contained;
 use crate::job::delivery::Delivery;
 use crate::job::launcher::Launched;
+use crate::job::orphans::Orphans;
 use crate::job::system::{Adopted, System};
 use crate::log::{Logs, Queue, into_error};
 use crate::sys::{Process, Reap};
@@ -29,11 +30,45 @@ pub(crate) struct Linux {
     pub(crate) queue: Queue,
     /// How often memory limits above the jobs' groups were exceeded, as last read.
     limits_met_above: Option<u64>,
+    /// The zombies that jobs leave, if those are to be reaped.
+    orphans: Option<Box<Orphans>>,
 }
 
 impl Linux {
-    pub(crate) fn new(driver: Driver, logs: Logs<Driver>) -> Self {
-        Self { driver, logs, queue: Queue::new(), limits_met_above: None }
+    pub(crate) fn new(driver: Driver, logs: Logs<Driver>, orphans: Option<Orphans>) -> Self {
+        let (queue, limits_met_above, orphans) = (Queue::new(), None, orphans.map(Box::new));
+        Self { driver, logs, queue, limits_met_above, orphans }
+    }
+
+    /// Whether there is work that no notice of the kernel would announce.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        let orphans = self.orphans.as_deref().is_some_and(Orphans::has_work);
+        self.logs.has_work() || self.driver.has_work() || orphans
+    }
+
+    /// Whether zombies that jobs have left are still being reaped.
+    pub(crate) fn is_reaping(&self) -> bool {
+        self.orphans.as_deref().is_some_and(Orphans::is_busy)
+    }
+
+    /// Reaps zombies that jobs have left, a bounded number. `happened` says that there were notices
+    /// since the last call.
+    #[inline]
+    pub(crate) fn reap_orphans(&mut self, happened: bool) {
+        if let Some(orphans) = &mut self.orphans {
+            if happened {
+                orphans.retry();
+            }
+            orphans.go_on(&mut self.driver);
+        }
+    }
+
+    /// A process that was awaited, to reap it, has exited.
+    pub(crate) fn orphan_exited(&mut self, registration: Registration) {
+        if let Some(orphans) = &mut self.orphans {
+            orphans.exited(registration, &mut self.driver);
+        }
     }
 }
 
@@ -57,6 +92,9 @@ impl System for Linux {
 
     fn take_over(&mut self, launched: Launched) -> Adopted<Self> {
         let (record, process, group, places) = launched.into_parts();
+        if let Some(orphans) = &mut self.orphans {
+            orphans.started(&process);
+        }
         let logs = places.map(|place| Some(self.logs.create(&mut self.driver, place?)));
         Adopted { record, process, group, logs }
     }
@@ -70,7 +108,14 @@ impl System for Linux {
     }
 
     fn wait(&mut self, process: &Process, reap: Reap) -> io::Result<Option<(Exit, Usage)>> {
-        process.wait(reap)
+        let waited = process.wait(reap);
+        if let Some(orphans) = &mut self.orphans
+            && reap != Reap::Peek
+            && !matches!(waited, Ok(None))
+        {
+            orphans.reaped(process);
+        }
+        waited
     }
 
     fn exit_after_reap(&mut self, process: &Process) -> Option<Exit> {
@@ -126,8 +171,15 @@ impl System for Linux {
         met
     }
 
-    fn remove(&mut self, group: &Contained) -> Result<()> {
-        group.remove()
+    fn remove(&mut self, group: &Contained, main: &Process, removal: &mut Removal) -> Result<bool> {
+        let removed = group.remove(removal);
+        match &mut self.orphans {
+            Some(orphans) if !matches!(removed, Ok(false)) => {
+                let kept = orphans.group_ended(group, main);
+                removed.and_then(|removed| kept.map(|()| removed))
+            }
+            _ => removed,
+        }
     }
 
     fn path(group: &Contained) -> Option<PathBuf> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::cgroup::Removal;
 use crate::command::{EndPolicy, Signal};
 use crate::driver::Registration;
 use crate::error::{Error, Result, SystemError};
@@ -51,6 +52,9 @@ pub(crate) struct Live<S: System> {
     /// first one is being sent.
     deliveries: VecDeque<Delivery>,
     problems: Vec<Error>,
+    /// What is left to report, while the group is being removed.
+    released: Option<Released>,
+    removal: Removal,
 }
 
 /// How the main process ended.
@@ -61,9 +65,11 @@ pub(crate) struct Exited {
     pub(crate) wall: Duration,
 }
 
-/// What is left to report of a job that holds nothing any more.
+/// What is left to report of a job that holds nothing any more but its group.
 #[derive(Debug)]
 pub(crate) struct Released {
+    /// Whether it is known that no process is left, or none that could be waited for.
+    empty: bool,
     pub(crate) exited: Option<Exited>,
     pub(crate) stopped_by: Option<StopCause>,
     pub(crate) killed: bool,
@@ -116,6 +122,8 @@ impl<S: System> Live<S> {
             oom,
             deliveries: VecDeque::new(),
             problems: problems.into_iter().collect(),
+            released: None,
+            removal: Removal::default(),
         }
     }
 
@@ -539,9 +547,9 @@ impl<S: System> Live<S> {
         system.emit(Event::Oom { job, token, kills: fresh, cause });
     }
 
-    /// Releases everything. `empty` means that no process is left, or none that could be waited
-    /// for.
-    pub(crate) fn release(&mut self, empty: bool, accounting: bool, system: &mut S) -> Released {
+    /// Releases everything but the group. `empty` means that no process is left, or none that could
+    /// be waited for.
+    pub(crate) fn release(&mut self, empty: bool, accounting: bool, system: &mut S) {
         let mut problems = std::mem::take(&mut self.problems);
         let group = self.handles.group();
         let stats = match S::path(group) {
@@ -553,32 +561,52 @@ impl<S: System> Live<S> {
             None
         });
         self.handles.release(system);
-        let (process, group) = (self.handles.process(), self.handles.group());
+        let process = self.handles.process();
         if !self.reaped {
             // Its number is not needed any more, or it could not be waited for when it exited.
             let waited = system.wait(process, Reap::Now).err();
             let refused = waited.filter(|cause| Errno::from_io_error(cause) != Some(Errno::CHILD));
             problems.extend(refused.map(Error::event_loop("reap a main process")));
         }
-        let left = if empty { Ok(false) } else { system.populated(group, process) };
-        let removed = match left {
-            Ok(false) => system.remove(group).map(|()| true),
-            left => left.map(|_| false),
-        };
-        let cgroup_left = match removed {
-            Ok(true) => None,
-            _ => S::path(group),
-        };
-        problems.extend(removed.err());
-        Released {
+        // Nothing more happens to the job.
+        self.deliveries.clear();
+        (self.look_at, self.frozen.pending) = (None, false);
+        self.released = Some(Released {
+            empty,
             exited: self.exited,
             stopped_by: self.stopped_by,
             killed: self.killed,
             oom: self.oom.cause,
             stats,
-            cgroup_left,
+            cgroup_left: None,
             problems,
-        }
+        });
+    }
+
+    /// Whether everything but the group is released.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.is_some()
+    }
+
+    /// Removes the group, with a bounded number of those that the job has made below it. Returns
+    /// what is left to report; `None` while it is to be called again.
+    pub(crate) fn remove_group(&mut self, system: &mut S) -> Option<Released> {
+        let empty = self.released.as_ref()?.empty;
+        let (process, group) = (self.handles.process(), self.handles.group());
+        let populated = if empty { Ok(false) } else { system.populated(group, process) };
+        let left = match populated {
+            Ok(true) => Ok(true),
+            Ok(false) => match system.remove(group, process, &mut self.removal) {
+                Ok(false) => return None,
+                removed => removed.map(|_| false),
+            },
+            Err(problem) => Err(problem),
+        };
+        let path = if matches!(left, Ok(false)) { None } else { S::path(group) };
+        let mut released = self.released.take()?;
+        released.cgroup_left = path;
+        released.problems.extend(left.err());
+        Some(released)
     }
 }
 

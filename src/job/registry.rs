@@ -22,8 +22,8 @@ pub(crate) struct Registry<S: System> {
     deadlines: Deadlines,
     /// The jobs that look for their processes again, because that has failed. Usually empty.
     unseen: BTreeSet<Key>,
-    /// The jobs that have signals left to send. Usually empty.
-    signalling: BTreeSet<Key>,
+    /// The jobs that have signals left to send or groups left to remove. Usually empty.
+    unfinished: BTreeSet<Key>,
     /// How many jobs have to be ended when the reactor is dropped.
     attached: usize,
 }
@@ -42,7 +42,7 @@ impl<S: System> Registry<S> {
             by_id: HashMap::new(),
             deadlines: Deadlines::default(),
             unseen: BTreeSet::new(),
-            signalling: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
             attached: 0,
         }
     }
@@ -121,10 +121,10 @@ impl<S: System> Registry<S> {
         } else if !self.unseen.is_empty() {
             self.unseen.remove(&key);
         }
-        if job.is_signalling() {
-            self.signalling.insert(key);
-        } else if !self.signalling.is_empty() {
-            self.signalling.remove(&key);
+        if job.has_work() {
+            self.unfinished.insert(key);
+        } else if !self.unfinished.is_empty() {
+            self.unfinished.remove(&key);
         }
         Some(result)
     }
@@ -178,18 +178,19 @@ impl<S: System> Registry<S> {
         !keys.is_empty()
     }
 
-    /// Whether any job has signals left to send.
+    /// Whether any job has signals left to send or groups left to remove.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.signalling.is_empty()
+        !self.unfinished.is_empty()
     }
 
-    /// Lets each job that has signals left to send do so, to a bounded number of processes.
+    /// Lets each job that has signals left to send or groups left to remove do so, with a bounded
+    /// number.
     #[cold]
-    pub(crate) fn go_on_signalling(&mut self, system: &mut S) {
-        let keys: Vec<Key> = self.signalling.iter().copied().collect();
+    pub(crate) fn go_on(&mut self, system: &mut S) {
+        let keys: Vec<Key> = self.unfinished.iter().copied().collect();
         for key in keys {
-            self.with_key(key, |job| job.go_on_signalling(system));
+            self.with_key(key, |job| job.go_on(system));
         }
     }
 
@@ -219,7 +220,7 @@ impl<S: System> Registry<S> {
     pub(crate) fn remove_all(&mut self, system: &mut S) {
         self.by_id.clear();
         self.unseen.clear();
-        self.signalling.clear();
+        self.unfinished.clear();
         for entry in self.jobs.drain() {
             let job = entry.job;
             if job.phase() == Phase::Finished && !job.record().policies().detached {

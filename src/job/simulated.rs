@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::cgroup::Removal;
 use crate::command::{EndPolicy, Signal};
 use crate::driver::{JobSource, Notice, Registration, Source};
 use crate::error::{Error, Result};
@@ -997,14 +998,19 @@ impl System for SimulatedSystem {
         self.known_above
     }
 
-    fn remove(&mut self, group: &SimulatedGroup) -> Result<()> {
+    fn remove(
+        &mut self,
+        group: &SimulatedGroup,
+        _: &SimulatedProcess,
+        _: &mut Removal,
+    ) -> Result<bool> {
         let called = self.called(SystemCall::Remove, group.job);
         let populated = group.cgroup && self.is_populated(group.job);
         let removed = called.and(if populated { Err(Errno::BUSY.into()) } else { Ok(()) });
         removed.map_err(Error::path("remove cgroup", path(group)))?;
         assert!(!self.jobs[group.job].removed, "a group was removed twice");
         self.jobs[group.job].removed = true;
-        Ok(())
+        Ok(true)
     }
 
     fn path(group: &SimulatedGroup) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::cgroup::Removal;
 use crate::command::Signal;
 use crate::driver::{Registration, Source};
 use crate::error::Result;
@@ -104,8 +105,14 @@ pub(crate) trait System {
     /// now; otherwise it is the last value that was read, for any group.
     fn limits_met_above(&mut self, group: &Self::Group, fresh: bool) -> u64;
 
-    /// Removes a group that was found empty.
-    fn remove(&mut self, group: &Self::Group) -> Result<()>;
+    /// Goes on with removing a group that was found empty, whose main process was reaped; `false`
+    /// while it is to be called again.
+    fn remove(
+        &mut self,
+        group: &Self::Group,
+        main: &Self::Process,
+        removal: &mut Removal,
+    ) -> Result<bool>;
 
     /// Where a group is, if it is a cgroup.
     fn path(group: &Self::Group) -> Option<PathBuf>;

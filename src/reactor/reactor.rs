@@ -21,7 +21,7 @@ use crate::error::{Error, Result, SystemError, TailError};
 use crate::event::{Event, Events, Report, Status, StopCause};
 use crate::id::{JobId, Stream, TailId, Token};
 use crate::job::{
-    Contained, Containment, Job, Launched, Launcher, Linux, Registry, test_placement,
+    Contained, Containment, Job, Launched, Launcher, Linux, Orphans, Registry, test_placement,
 };
 use crate::log::{
     Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
@@ -143,8 +143,9 @@ impl Reactor {
         // ours.
         let unique = random_uuid()?.as_fields().0;
         let logs = Logs::new(config.window_bytes, config.pace, unique);
+        let orphans = config.reap_orphans.then(Orphans::new).transpose()?;
         Ok(Self {
-            system: Linux::new(Driver::new()?, logs),
+            system: Linux::new(Driver::new()?, logs, orphans),
             jobs: Registry::new(),
             launcher: Arc::new(launcher),
             system_pressure: SystemPressure::default(),
@@ -248,8 +249,7 @@ impl Reactor {
 
     /// Waits for the kernel, unless there is work to do, then handles what it reports.
     fn advance(&mut self, wait: Wait) -> Result<()> {
-        let Linux { driver, logs, .. } = &self.system;
-        let due = logs.has_work() || driver.has_work() || self.jobs.has_work();
+        let due = self.system.has_work() || self.jobs.has_work();
         let wait = if due { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
         self.system.driver.wait(wait, deadline)?;
@@ -260,7 +260,7 @@ impl Reactor {
     /// ends.
     fn settle(&mut self) -> Result<()> {
         // Only what was left by earlier turns: what begins in this one has had its share.
-        let signalling = self.jobs.has_work();
+        let unfinished = self.jobs.has_work();
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
         let happened = !notices.is_empty();
@@ -274,9 +274,10 @@ impl Reactor {
         taken?;
         let now = Instant::now();
         self.jobs.deadlines_passed(now, &mut self.system);
-        if signalling {
-            self.jobs.go_on_signalling(&mut self.system);
+        if unfinished {
+            self.jobs.go_on(&mut self.system);
         }
+        self.system.reap_orphans(happened);
         let Linux { driver, logs, queue, .. } = &mut self.system;
         logs.visit_due(driver, now, queue);
         Ok(())
@@ -299,6 +300,7 @@ impl Reactor {
                     let Linux { driver, queue, .. } = system;
                     self.sweeping.ready(registration, self.launcher.owner(), driver, queue);
                 }
+                Source::Orphan => system.orphan_exited(registration),
                 Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
             },
             Notice::Changed(Source::Log(log)) => system.logs.changed(log),
@@ -307,8 +309,8 @@ impl Reactor {
             }
             Notice::Changed(Source::Job(job, source))
             | Notice::WatchLost(Source::Job(job, source)) => jobs.changed(job, source, system),
-            Notice::Changed(Source::SystemPressure(_) | Source::Sweep)
-            | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep) => {
+            Notice::Changed(Source::SystemPressure(_) | Source::Sweep | Source::Orphan)
+            | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep | Source::Orphan) => {
                 unreachable!("it is registered, not watched")
             }
             Notice::Overflow => {
@@ -327,8 +329,7 @@ impl Reactor {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        let Linux { driver, logs, queue, .. } = &self.system;
-        !queue.is_empty() || logs.has_work() || driver.has_work() || self.jobs.has_work()
+        !self.system.queue.is_empty() || self.system.has_work() || self.jobs.has_work()
     }
 
     fn next_deadline(&mut self) -> Option<Instant> {
@@ -890,12 +891,16 @@ impl Reactor {
         }
     }
 
-    /// Kills the jobs that are not detached and waits for their end, and until every process of the
-    /// others has the signals that it was sent, for a bounded time.
+    /// Kills the jobs that are not detached and waits for their end, until what they have left is
+    /// reaped, if it is to be, and until every process of the others has the signals that it was
+    /// sent, for a bounded time.
     fn shut_down(&mut self) -> Result<()> {
         self.jobs.kill_attached(&mut self.system);
         let until = Instant::now() + DROP_TIMEOUT;
-        while (self.jobs.attached() > 0 || self.jobs.has_work()) && Instant::now() < until {
+        let busy = |reactor: &Self| {
+            reactor.jobs.attached() > 0 || reactor.jobs.has_work() || reactor.system.is_reaping()
+        };
+        while busy(self) && Instant::now() < until {
             self.system.queue.clear();
             self.turn(Wait::Until(Some(until)))?;
         }

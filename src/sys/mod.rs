@@ -4,6 +4,7 @@
 
 mod calls;
 mod child;
+mod children;
 mod fork_mark;
 mod nurseries;
 mod nursery;
@@ -13,6 +14,7 @@ mod random;
 mod stat;
 
 pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
+pub(crate) use children::{ChildList, threads};
 pub(crate) use fork_mark::ForkMark;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;

@@ -43,6 +43,15 @@ pub(crate) fn reap_any_child() -> bool {
     unsafe { waitpid(-1, std::ptr::null_mut(), WALL) > 0 }
 }
 
+/// Makes this process the parent of all its descendants whose own parent has exited.
+#[track_caller]
+pub(crate) fn become_subreaper() {
+    const PR_SET_CHILD_SUBREAPER: c_int = 36;
+    // SAFETY: integers.
+    let result = unsafe { prctl(PR_SET_CHILD_SUBREAPER, 1usize, 0usize, 0usize, 0usize) };
+    assert_eq!(result, 0, "PR_SET_CHILD_SUBREAPER: {}", io::Error::last_os_error());
+}
+
 /// One instruction of a seccomp filter, as in linux/filter.h.
 #[repr(C)]
 struct Instruction {

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use jobworker::{
-    Capabilities, Config, Containment, Error, Event, Exit, LimitValue, Limits, Output, Position,
-    Reactor, SystemError, Token,
+    Capabilities, Config, Containment, Error, ErrorKind, Event, Exit, LimitValue, Limits, Output,
+    Phase, Position, Reactor, Signal, SystemError, Token,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Gid, Uid, XattrFlags, chown, flock, setxattr};
@@ -410,6 +410,54 @@ fn m6_a_job_can_make_only_so_many_groups_and_stop_leaves_none_of_them() {
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     world.reactor.remove(job).unwrap();
     assert_eq!(directories(&above), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn m6_the_groups_of_a_job_are_removed_in_turns_before_it_is_finished() {
+    let Some(mut world) = World::new() else { return };
+    let mut limits = Limits::new();
+    limits.cgroup_max_descendants(1_000);
+    let script = r#"
+        own=$CGROUP$(sed -n 's/^0:://p' /proc/self/cgroup)
+        mkdir $(seq -f $own/%g 1000); echo; exec sleep 1000
+    "#;
+    let mut command = sh(script);
+    command.env("CGROUP", cgroup_mount().unwrap()).limits(&limits);
+    let job = world.spawn(&command);
+    let tail = world.tail(job, Position::Start);
+    world.until("the job has made its groups", |world| world.text(tail) == "\n");
+    let group = world.reactor.status(job).unwrap().cgroup.unwrap();
+    let mut left = directories(&group).len();
+    assert_eq!(left, 1_000);
+    world.reactor.kill(job).unwrap();
+    world.until("some are removed", |world| {
+        world.turn(Some(Duration::ZERO));
+        directories(&group).len() < left
+    });
+    // The job counts as exited meanwhile, and no call disturbs it.
+    let status = world.reactor.status(job).unwrap();
+    assert_eq!((status.phase, status.cgroup), (Phase::Exited, None));
+    world.reactor.kill(job).unwrap();
+    world.reactor.stop(job).unwrap();
+    world.reactor.signal(job, Signal::TERM).unwrap();
+    for error in [
+        world.reactor.remove(job).unwrap_err(),
+        world.reactor.freeze(job).unwrap_err(),
+        world.reactor.stats(job).unwrap_err(),
+        world.reactor.set_limits(job, &limits).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::State, "{error}");
+    }
+    while !world.finished.contains_key(&job) {
+        assert!(group.exists());
+        left = directories(&group).len();
+        world.turn(Some(Duration::ZERO));
+        let removed = left - directories(&group).len();
+        assert!(removed <= 50, "{removed} in one turn");
+    }
+    assert!(!group.exists());
+    let report = &world.finished[&job];
+    assert!(report.problems.is_empty() && report.cgroup_left.is_none(), "{report:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use jobworker::{Command, Containment, EndPolicy, Exit, JobId, Position, Reactor,
 use rustix::io::dup;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Uid, WaitOptions, getrlimit, pidfd_open, setrlimit, wait,
+    waitpid,
 };
 use rustix::thread::set_thread_res_uid;
 
@@ -305,6 +307,46 @@ fn m2_a_group_whose_leader_was_reaped_by_somebody_else_is_still_the_jobs_own() {
         let report = world.finish(job);
         assert!(pidfd.is_none_or(|pidfd| has_exited(&pidfd)), "{rest} runs on: {report:?}");
         assert!(report.killed && report.problems.is_empty(), "{report:?}");
+        world.reactor.remove(job).unwrap();
+    }
+}
+
+/// The number of a process that was reaped is soon that of another one, which may lead a group of
+/// its own.
+#[test]
+fn m2_a_stranger_that_has_got_the_number_of_a_reaped_leader_is_left_alone() {
+    const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+    let mut inside = std::process::Command::new("unshare");
+    let inside = inside.args(["--pid", "--mount-proc", "--fork", "cat", LAST_PID]).output();
+    if !inside.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: the next process's number cannot be chosen here");
+        return;
+    }
+    // A namespace in which nothing else starts processes.
+    if !alone!("unshare", "--pid", "--mount-proc", "--fork") {
+        return;
+    }
+    let place = Place::new();
+    let mut config = place.config();
+    config.containment(Containment::ProcessGroup);
+    let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
+    for policy in [EndPolicy::KillRest, EndPolicy::WaitAll] {
+        let job = world.spawn(sh("exit 3").end_policy(policy));
+        let leader = world.reactor.status(job).unwrap().pid;
+        let pid = Pid::from_raw(i32::try_from(leader).unwrap());
+        waitpid(pid, WaitOptions::empty()).unwrap();
+        fs::write(LAST_PID, (leader - 1).to_string()).unwrap();
+        let mut stranger = std::process::Command::new("sleep");
+        let mut stranger = stranger.arg("1000").process_group(0).spawn().unwrap();
+        assert_eq!(stranger.id(), leader);
+        if policy == EndPolicy::WaitAll {
+            world.reactor.kill(job).unwrap();
+        }
+        let report = world.finish(job);
+        let ended = stranger.try_wait().unwrap();
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        assert_eq!(ended, None, "{report:?}");
         world.reactor.remove(job).unwrap();
     }
 }

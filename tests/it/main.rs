@@ -21,6 +21,7 @@ mod leftovers;
 mod life;
 mod limits;
 mod nested;
+mod orphans;
 mod poll;
 mod process_group;
 mod resources;
