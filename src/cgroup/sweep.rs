@@ -2,8 +2,8 @@
 //!
 //! Invariant: a group is swept only while the lock on its owner's marker is held here, so its owner
 //! is dead and nobody else sweeps it. A group whose name contains no owner's, or of an owner whose
-//! marker is gone or cannot be opened, is never touched. A step makes a bounded number of calls and never waits.
-//! Knows nothing of logs or the loop.
+//! marker is gone or cannot be opened, is never touched. A step makes a bounded number of calls and
+//! never waits. Knows nothing of logs or the loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
