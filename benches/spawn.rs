@@ -12,12 +12,12 @@ mod common;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use common::{Table, cgroup_mount, median, median_ratio, quantile, quick, verdict};
-use jobworker::{ByteSize, Command, Event, Events, Exit, Limits, Reactor, Token};
+use jobworker::{ByteSize, Command, Config, Event, Events, Exit, Limits, Reactor, Token};
 use linux_raw_sys::general as raw;
 use rustix::event::epoll;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
@@ -42,12 +42,17 @@ struct Times {
     std: Vec<f64>,
     /// As another user, on a copy of the host's memory.
     user: Vec<f64>,
+    /// As another user, through a launcher.
+    launched: Vec<f64>,
 }
 
 fn main() -> ExitCode {
+    jobworker::run_launcher();
     let (sizes, rounds, turns): (&[usize], _, _) =
         if quick() { (&[0, GIB / 4], 1, 60) } else { (&[0, GIB, 2 * GIB, 4 * GIB], 5, 120) };
     let mut reactor = Reactor::new().unwrap();
+    let launcher = launcher();
+    let mut with_launcher = Reactor::with_config(Config::new().launcher(&launcher)).unwrap();
     let mut events = Events::with_capacity(64);
     let command = Command::new("/bin/true");
     let mut as_user = command.clone();
@@ -66,7 +71,9 @@ fn main() -> ExitCode {
                     times.ours.push(ours(&mut reactor, &mut events, &command));
                     times.floor.push(floor.run());
                 }
+                times.launched.push(ours(&mut with_launcher, &mut events, &as_user));
                 times.std.push(with_std());
+                // Last: the copy leaves page faults to the host.
                 times.user.push(ours(&mut reactor, &mut events, &as_user));
             }
         }
@@ -84,9 +91,13 @@ fn main() -> ExitCode {
         "",
         "std p50",
         "uid p50",
+        "launched p50",
+        "p99",
         "of no uid",
+        "of empty host",
+        "",
     ]);
-    let empty = median(&results[0].ours);
+    let (empty, launched) = (median(&results[0].ours), median(&results[0].launched));
     for (size, times) in sizes.iter().zip(&results) {
         let (ratio, grown) = (median_ratio(&times.ours, &times.floor), median(&times.ours) / empty);
         table.row(vec![
@@ -101,7 +112,15 @@ fn main() -> ExitCode {
             if *size == 0 { String::new() } else { verdict(grown, FLAT_TARGET) },
             format!("{:.0}", median(&times.std)),
             format!("{:.0}", median(&times.user)),
-            format!("{:.2}", median_ratio(&times.user, &times.ours)),
+            format!("{:.0}", median(&times.launched)),
+            format!("{:.0}", quantile(&times.launched, 0.99)),
+            format!("{:.2}", median_ratio(&times.launched, &times.ours)),
+            format!("{:.2}", median(&times.launched) / launched),
+            if *size == 0 {
+                String::new()
+            } else {
+                verdict(median(&times.launched) / launched, FLAT_TARGET)
+            },
         ]);
     }
     table.print(&format!(
@@ -110,10 +129,23 @@ fn main() -> ExitCode {
     ));
     println!(
         "floor: mkdir, log, clone3(VM|VFORK|PIDFD|INTO_CGROUP), exec, epoll, waitid, rmdir; std: \
-         spawn and wait, no group, no log; uid: as another user, bounded, on a copy of the memory"
+         spawn and wait, no group, no log; uid: as another user, bounded, on a copy of the memory; \
+         launched: the same through {}",
+        launcher.display()
     );
     compare_with_pool(&mut reactor, &mut events, rounds * turns);
     ExitCode::SUCCESS
+}
+
+/// The launcher that `JOBWORKER_LAUNCHER` names, or the one that was built with the same profile;
+/// this program if there is none.
+fn launcher() -> PathBuf {
+    if let Some(path) = std::env::var_os("JOBWORKER_LAUNCHER") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap();
+    let beside = own.parent().and_then(Path::parent).map(|dir| dir.join("jobworker-launcher"));
+    beside.filter(|path| path.exists()).unwrap_or(own)
 }
 
 /// The same with limits, in groups that are made at the spawn and in groups that were prepared.

@@ -148,6 +148,7 @@ pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::{BoundedSpawns, Containment};
 pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
+pub use crate::sys::run_launcher;
 
 mod cgroup;
 mod command;

@@ -122,6 +122,8 @@ pub enum Stage {
     StandardStreams,
     /// Closing the host's file descriptors.
     CloseDescriptors,
+    /// Executing the [launcher](crate::Config::launcher), which takes the remaining steps.
+    Launcher,
     /// Resource limits of the process.
     ResourceLimits,
     /// The adjustment of the OOM killer's score.
@@ -154,12 +156,13 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
         Self::StandardStreams,
         Self::CloseDescriptors,
+        Self::Launcher,
         Self::ResourceLimits,
         Self::OomScore,
         Self::Scheduling,
@@ -214,6 +217,16 @@ impl Stage {
             (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
             }
+            (Self::Launcher, Errno::NOEXEC) => {
+                " (it is not the launcher that the reactor has found: was it written to?)"
+            }
+            (Self::Launcher, Errno::ACCESS) => {
+                " (not executable by the host's user, a directory, or on a noexec mount)"
+            }
+            (Self::Launcher, Errno::PERM) => {
+                " (the host's capabilities cannot be kept for it: its secure bits forbid ambient \
+                 ones)"
+            }
             (Self::ResourceLimits, Errno::PERM) => " (raising a hard limit needs CAP_SYS_RESOURCE)",
             (Self::OomScore, Errno::ACCESS | Errno::PERM) => {
                 " (lowering it needs CAP_SYS_RESOURCE)"
@@ -255,6 +268,7 @@ impl fmt::Display for Stage {
             Self::Signals => "resetting signals",
             Self::StandardStreams => "connecting standard input, output and error",
             Self::CloseDescriptors => "closing the host's file descriptors",
+            Self::Launcher => "executing the launcher",
             Self::ResourceLimits => "setting resource limits",
             Self::OomScore => "setting oom_score_adj",
             Self::Scheduling => "setting the nice value or the scheduling policy",

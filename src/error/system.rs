@@ -32,6 +32,15 @@ pub enum SystemError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The [launcher](crate::Config::launcher) cannot be used.
+    #[error("cannot use {} as launcher: {reason}", path.display())]
+    #[non_exhaustive]
+    Launcher {
+        /// The program that was named.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A file of a cgroup cannot be watched because the user has no inotify watches left.
     #[error(
         "cannot watch {}: this user has no inotify watches left; raise the sysctl \
@@ -43,7 +52,8 @@ pub enum SystemError {
         /// The file.
         path: PathBuf,
     },
-    /// A call on a path failed: of the cgroup tree, the log directory or the job's standard input.
+    /// A call on a path failed: of the cgroup tree, the log directory, the launcher or the
+    /// job's standard input.
     #[error("cannot {operation} {}: {cause}{}", path.display(), hint(cause))]
     #[non_exhaustive]
     Path {
@@ -79,7 +89,7 @@ impl SystemError {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::NoCgroup { .. } => ErrorKind::Unsupported,
-            Self::LogDirectory { .. } => ErrorKind::InvalidInput,
+            Self::LogDirectory { .. } | Self::Launcher { .. } => ErrorKind::InvalidInput,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
             Self::Forked { .. } => ErrorKind::State,
             Self::Path { cause, .. } | Self::Loop { cause, .. } => ErrorKind::of(cause),
@@ -91,6 +101,7 @@ impl SystemError {
             Self::Path { cause, .. } | Self::Loop { cause, .. } => Some(cause),
             Self::NoCgroup { .. }
             | Self::LogDirectory { .. }
+            | Self::Launcher { .. }
             | Self::WatchLimit { .. }
             | Self::Forked { .. } => None,
         }

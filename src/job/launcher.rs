@@ -17,7 +17,7 @@ use crate::cgroup::{Group, Owner, Pass, Pool, Settings};
 use crate::command::{Command, Limits, Output, ProcessGroup, Stdin};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
-use crate::job::bounded_spawns::BoundedSpawns;
+use crate::job::bounds::Bounds;
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
@@ -41,8 +41,7 @@ pub(crate) struct Launcher {
     /// `/dev/null`, for reading and writing.
     null: OwnedFd,
     directory: Arc<LogDirectory>,
-    bounded: BoundedSpawns,
-    timeout: Duration,
+    bounds: Bounds,
 }
 
 /// A job that was started. Dropping it ends the job and rolls back everything that was made for it.
@@ -68,12 +67,11 @@ impl Launcher {
         owner: Option<Owner>,
         nurseries: Nurseries,
         directory: Arc<LogDirectory>,
-        (bounded, timeout): (BoundedSpawns, Duration),
+        bounds: Bounds,
     ) -> Result<Self> {
-        let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::path("open", "/dev/null"))?;
+        let null = open_null()?;
         let (pool, unreaped) = (Mutex::default(), Mutex::default());
-        Ok(Self { pool, owner, nurseries, null, directory, bounded, timeout, unreaped })
+        Ok(Self { pool, owner, nurseries, null, directory, bounds, unreaped })
     }
 
     /// Whose cgroups are made, unless jobs are contained by process group.
@@ -122,12 +120,8 @@ impl Launcher {
         };
         let output = output.as_ref().map_or(null, OwnedFd::as_fd);
         let error = error.as_ref().map_or(output, OwnedFd::as_fd);
-        let plan = prepared.plan(command, [input, output, error], dir.as_ref().map(OwnedFd::as_fd));
-        let started = match self.bounded.timeout_for(command, self.timeout) {
-            None => self.nurseries.spawn(&plan).map_err(Unstarted::Failed),
-            Some(timeout) => self.nurseries.spawn_within(timeout, &plan),
-        };
-        let process = match started {
+        let plan = prepared.plan([input, output, error], dir.as_ref().map(OwnedFd::as_fd));
+        let process = match self.bounds.spawn(&self.nurseries, command, &plan) {
             Ok(process) => process,
             Err(unstarted) => return Err(self.give_up(command, unstarted, made).into()),
         };
@@ -153,7 +147,7 @@ impl Launcher {
                     made.remove_logs();
                     self.unreaped().push((child, made));
                 }
-                SpawnError::TimedOut { program, timeout: self.timeout, stage, left }
+                SpawnError::TimedOut { program, timeout: self.bounds.timeout, stage, left }
             }
         }
     }
@@ -324,6 +318,12 @@ pub(crate) fn test_placement(owner: &Owner, nurseries: &Nurseries) -> Result<Pla
     Ok(placement)
 }
 
+/// `/dev/null`, for reading and writing.
+pub(crate) fn open_null() -> Result<OwnedFd> {
+    openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::path("open", "/dev/null"))
+}
+
 /// Standard input, opened.
 enum Input<'a> {
     Null,
@@ -353,14 +353,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::job::bounded_spawns::BoundedSpawns;
 
     #[test]
     fn a_job_that_nobody_adopts_is_ended_and_leaves_nothing() {
         let directory = Arc::new(LogDirectory::temporary(random_uuid).unwrap());
         let logs = directory.path("");
         // Containment by process group needs no cgroup.
-        let bounded = (BoundedSpawns::None, Duration::ZERO);
-        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory, bounded).unwrap();
+        let bounds = Bounds { which: BoundedSpawns::None, timeout: Duration::ZERO, launcher: None };
+        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory, bounds).unwrap();
         let launched = launcher.launch(Command::new("sleep").arg("1000")).unwrap();
         let process = format!("/proc/{}", launched.process().pid());
         assert!(Path::new(&process).exists());

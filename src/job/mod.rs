@@ -4,6 +4,7 @@
 //! Knows nothing of who asks. What jobs need of the system is the trait [`System`].
 
 mod bounded_spawns;
+mod bounds;
 mod containment;
 mod deadlines;
 mod delivery;
@@ -32,9 +33,10 @@ pub use simulated::{Held, Meddling, Plan, SimulatedSystem, SystemCall};
 #[cfg(any(fuzzing, test))]
 pub use simulator::JobEngine;
 
+pub(crate) use bounds::{Bounds, open_launcher};
 pub(crate) use containment::Contained;
 pub(crate) use job::Job;
-pub(crate) use launcher::{Launched, Launcher, test_placement};
+pub(crate) use launcher::{Launched, Launcher, open_null, test_placement};
 pub(crate) use linux::Linux;
 pub(crate) use orphans::Orphans;
 pub(crate) use registry::Registry;

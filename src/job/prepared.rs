@@ -13,19 +13,14 @@ use linux_raw_sys::general as raw;
 
 use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource, Scheduler};
 use crate::error::SpawnError;
-use crate::sys::{CStringArray, Plan, ResourceLimit};
+use crate::sys::{Birth, CStringArray, Plan, Program, ResourceLimit};
 
 /// A command that was checked and put into the form in which the kernel takes it.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    programs: Vec<CString>,
-    argv: CStringArray,
-    envp: CStringArray,
-    current_dir: Option<CString>,
-    limits: Vec<ResourceLimit>,
-    groups: Option<Vec<u32>>,
-    oom_score_adj: Option<String>,
-    scheduler: Option<(u32, u8)>,
+    program: Program,
+    new_session: bool,
+    new_process_group: bool,
 }
 
 impl Prepared {
@@ -95,44 +90,44 @@ impl Prepared {
         // A host that changes the ids must not leave its own groups to the job.
         let drops_groups = command.uid.is_some() || command.gid.is_some();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
-        let programs = candidates(&command.program, variables.get(OsStr::new("PATH")))
+        let paths = candidates(&command.program, variables.get(OsStr::new("PATH")))
             .into_iter()
             .map(|path| string(&path, "PATH contains a NUL byte"))
             .collect::<Result<_, _>>()?;
         let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
-        Ok(Self { programs, argv, envp, current_dir, limits, groups, oom_score_adj, scheduler })
-    }
-
-    /// What the child is to do: this command with these three streams, in this cgroup.
-    pub(crate) fn plan<'a>(
-        &'a self,
-        command: &Command,
-        streams: [BorrowedFd<'a>; 3],
-        cgroup: Option<BorrowedFd<'a>>,
-    ) -> Plan<'a> {
-        Plan {
-            programs: &self.programs,
-            argv: &self.argv,
-            envp: &self.envp,
-            streams,
-            cgroup,
-            current_dir: self.current_dir.as_deref(),
+        let program = Program {
+            current_dir,
             uid: command.uid,
             gid: command.gid,
-            groups: self.groups.as_deref(),
+            groups,
             umask: command.umask,
-            limits: &self.limits,
-            oom_score_adj: self.oom_score_adj.as_deref().map(str::as_bytes),
+            limits,
+            oom_score_adj,
             nice: command.nice,
-            scheduler: self.scheduler,
+            scheduler,
             new_session_keyring: command.new_session_keyring,
             capability_bounding_set: command.capability_bounding_set,
             securebits: command.securebits,
             no_new_privs: command.no_new_privs,
+            parent_death_signal: command.parent_death_signal,
+            ..Program::new(paths, argv, envp)
+        };
+        Ok(Self {
+            program,
             new_session: command.process_group == ProcessGroup::Session,
             new_process_group: command.process_group == ProcessGroup::Own,
-            parent_death_signal: command.parent_death_signal,
-        }
+        })
+    }
+
+    /// What the child is to do with these three streams, in this cgroup.
+    pub(crate) fn plan<'a>(
+        &'a self,
+        streams: [BorrowedFd<'a>; 3],
+        cgroup: Option<BorrowedFd<'a>>,
+    ) -> Plan<'a> {
+        let (new_session, new_process_group) = (self.new_session, self.new_process_group);
+        let birth = Birth { streams, cgroup, new_session, new_process_group };
+        Plan { birth, program: &self.program }
     }
 }
 

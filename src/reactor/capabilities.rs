@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::cgroup::{Owner, Tree, disks_with_bfq, lists, v1_mounts};
 use crate::command::Limits;
 use crate::error::{Error, SystemError};
-use crate::job::test_placement;
+use crate::job::{open_launcher, open_null, test_placement};
 use crate::reactor::config::Config;
 use crate::sys::{Nurseries, random_uuid, tells_pidfd_info};
 
@@ -86,7 +86,13 @@ impl Capabilities {
         if let Ok(owner) = &located {
             checks.extend(in_tree(owner));
         }
-        checks.extend([pressure(), pidfd_info(), watches(), descriptors()]);
+        checks.extend([
+            pressure(),
+            pidfd_info(),
+            launcher(config.launcher.as_deref()),
+            watches(),
+            descriptors(),
+        ]);
         Self { checks }
     }
 
@@ -338,6 +344,31 @@ fn pidfd_info() -> Check {
     }
 }
 
+fn launcher(path: Option<&Path>) -> Check {
+    let found = path.map(|path| {
+        let nurseries = Nurseries::new().map_err(Error::event_loop("map a stack"))?;
+        open_launcher(path, &nurseries, open_null()?).map(|_| path)
+    });
+    Check {
+        name: "launcher",
+        verdict: match found {
+            Some(Ok(_)) => Verdict::Present,
+            // A reactor with this configuration cannot be made.
+            Some(Err(_)) => Verdict::Fatal,
+            None => Verdict::Missing,
+        },
+        found: match found {
+            Some(Ok(path)) => format!("{} has answered", path.display()),
+            Some(Err(error)) => error.to_string(),
+            None => "none is configured".to_owned(),
+        },
+        good_for: "jobs of other users at a cost that does not depend on the size of the host; \
+                   not required"
+            .into(),
+        remedy: "install jobworker-launcher, and pass its path to Config::launcher",
+    }
+}
+
 fn watches() -> Check {
     let read = |name: &str| {
         let value = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap_or_default();
@@ -365,7 +396,7 @@ fn descriptors() -> Check {
         name: "file descriptors",
         verdict: Verdict::present_or(limit.is_none_or(|limit| limit >= 1024), Verdict::Missing),
         found: limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} at most")),
-        good_for: "fourteen for the reactor, one per running job, one per log that is followed"
+        good_for: "fifteen for the reactor, one per running job, one per log that is followed"
             .into(),
         remedy: "raise RLIMIT_NOFILE (ulimit -n)",
     }

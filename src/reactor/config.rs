@@ -29,6 +29,7 @@ pub struct Config {
     pub(crate) bounded_spawns: BoundedSpawns,
     pub(crate) spawn_timeout: Duration,
     pub(crate) reap_orphans: bool,
+    pub(crate) launcher: Option<PathBuf>,
     pub(crate) pace: Duration,
     pub(crate) window_bytes: usize,
 }
@@ -43,6 +44,7 @@ impl Default for Config {
             bounded_spawns: BoundedSpawns::ChangingIds,
             spawn_timeout: Duration::from_secs(10),
             reap_orphans: false,
+            launcher: None,
             pace: Duration::from_micros(200),
             window_bytes: 64 * 1024,
         }
@@ -162,6 +164,41 @@ impl Config {
     #[doc(alias = "subreaper")]
     pub fn reap_orphans(&mut self, reap: bool) -> &mut Self {
         self.reap_orphans = reap;
+        self
+    }
+
+    /// Sets the program through which [bounded](Self::bounded_spawns) spawns go, so that their cost
+    /// does not depend on the size of the host; by default they run on a copy of it.
+    ///
+    /// This is `jobworker-launcher`, a program of a package of its own, or any that calls
+    /// [`run_launcher`](crate::run_launcher) first, the host included; of the same release of this
+    /// crate as the host. It is opened, started and asked for its version when the reactor is
+    /// created. Afterwards the open file is executed, whatever becomes of the path: one descriptor
+    /// is held for it. Whoever can write to the file can do what the host can.
+    ///
+    /// The child executes it with an empty environment, the job's standard streams, and the host's
+    /// ids and capabilities; it takes orders from a sealed descriptor alone. A host that is not
+    /// root passes its capabilities on as ambient ones, which the launcher takes back before it
+    /// does anything else; those that the host's bounding set lacks are lost. The memory that it
+    /// uses until it executes the program, a fraction of a megabyte, counts for the job.
+    ///
+    /// ```no_run
+    /// use jobworker::{Config, Reactor};
+    ///
+    /// let mut config = Config::new();
+    /// config.launcher("/usr/libexec/jobworker-launcher");
+    /// let reactor = Reactor::with_config(&config)?;
+    /// # drop(reactor);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong with it is an error of [`Reactor::with_config`](crate::Reactor::with_config):
+    /// [`SystemError::Launcher`](crate::SystemError::Launcher) for a program that is no launcher,
+    /// or one of another version, and [`SystemError::Path`](crate::SystemError::Path) for one that
+    /// cannot be opened or executed. There is no fallback to the copy.
+    pub fn launcher(&mut self, program: impl AsRef<Path>) -> &mut Self {
+        self.launcher = Some(program.as_ref().to_owned());
         self
     }
 

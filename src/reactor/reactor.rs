@@ -21,7 +21,8 @@ use crate::error::{Error, Result, SystemError, TailError};
 use crate::event::{Event, Events, Report, Status, StopCause};
 use crate::id::{JobId, Stream, TailId, Token};
 use crate::job::{
-    Contained, Containment, Job, Launched, Launcher, Linux, Orphans, Registry, test_placement,
+    Bounds, Contained, Containment, Job, Launched, Launcher, Linux, Orphans, Registry,
+    open_launcher, open_null, test_placement,
 };
 use crate::log::{
     Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
@@ -117,11 +118,13 @@ impl Reactor {
     }
 
     /// A reactor with this configuration. Blocks for about as long as a spawn takes: a child is
-    /// cloned into a new cgroup to check that it is placed there.
+    /// cloned into a new cgroup to check that it is placed there. With a
+    /// [launcher](Config::launcher), blocks until that has answered, for ten seconds at most.
     ///
     /// # Errors
     /// [`Error::System`]: `NoCgroup` when there is no cgroup tree to work in, or the child was not
-    /// placed in its group; `LogDirectory` or `Path` when the log directory cannot be used; `Loop`
+    /// placed in its group; `LogDirectory` or `Path` when the log directory cannot be used;
+    /// `Launcher` or `Path` when the launcher cannot be; `Loop`
     /// when epoll, inotify, timer or stack cannot be created. [`Error::Spawn`] (`Placement` or
     /// `Frozen`) when no process can be cloned into a cgroup of the tree.
     pub fn with_config(config: &Config) -> Result<Self> {
@@ -137,8 +140,15 @@ impl Reactor {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid)?,
         };
-        let bounded = (config.bounded_spawns, config.spawn_timeout);
-        let launcher = Launcher::new(owner, nurseries, Arc::new(directory), bounded)?;
+        let bounds = Bounds {
+            which: config.bounded_spawns,
+            timeout: config.spawn_timeout,
+            launcher: match &config.launcher {
+                Some(path) => Some(open_launcher(path, &nurseries, open_null()?)?),
+                None => None,
+            },
+        };
+        let launcher = Launcher::new(owner, nurseries, Arc::new(directory), bounds)?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for
         // ours.
         let unique = random_uuid()?.as_fields().0;
@@ -355,8 +365,9 @@ impl Reactor {
     ///
     /// Blocks until the program is executed, or until that has failed: about 0.5 ms, whatever the
     /// size of the host (see the `spawn` benchmark). The spawn of a command that changes ids takes
-    /// longer in a large host, but no longer than [`Config::spawn_timeout`], whatever others do to
-    /// the child; for both see [`BoundedSpawns`](crate::BoundedSpawns).
+    /// longer in a large host that has no [launcher](Config::launcher), but no longer than
+    /// [`Config::spawn_timeout`], whatever others do to the child; for both see
+    /// [`BoundedSpawns`](crate::BoundedSpawns).
     ///
     /// ```
     /// use jobworker::{Command, Exit, Reactor, Token};

@@ -5,14 +5,15 @@
 //! touch memory or descriptors that are not its own. Knows nothing of jobs, logs or the loop.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, c_char, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{io, mem, ptr};
 
 use linux_raw_sys::general as raw;
 use linux_raw_sys::prctl::{
-    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_GET_DUMPABLE,
+    PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_LOWER,
+    PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_GET_DUMPABLE, PR_GET_SECUREBITS,
     PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_SECUREBITS,
 };
 use rustix::io::Errno;
@@ -20,12 +21,16 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::command::Signal;
 use crate::event::{Exit, Usage};
+use crate::sys::capabilities::Capabilities;
 use crate::sys::plan::CStringArray;
 
 unsafe extern "C" {
     /// The C library's function for any system call; std links it anyway. It touches nothing but
     /// `errno`.
     fn syscall(number: c_long, ...) -> c_long;
+
+    /// A value that the kernel has handed to this program. Touches nothing but `errno`.
+    fn getauxval(kind: c_ulong) -> c_ulong;
 }
 
 /// Makes a system call; fails with the errno.
@@ -276,15 +281,12 @@ pub(super) unsafe fn duplicate_onto(source: RawFd, target: RawFd) -> Result<(), 
     unsafe { call(raw::__NR_dup3, [source, target, 0, 0, 0, 0]) }.map(drop)
 }
 
-/// dup3(2) with `O_CLOEXEC`: `target` becomes a duplicate of `source` that is closed by exec. If it
-/// is `source` itself, it must have that flag already.
+/// dup3(2) with `O_CLOEXEC`: `target`, which is another, becomes a duplicate of `source` that is
+/// closed by exec.
 ///
 /// # Safety
 /// As for [`duplicate_onto`].
 pub(super) unsafe fn duplicate_until_exec(source: RawFd, target: RawFd) -> Result<(), i32> {
-    if source == target {
-        return Ok(());
-    }
     let (source, target) = (source.unsigned_abs() as usize, target.unsigned_abs() as usize);
     let arguments = [source, target, raw::O_CLOEXEC as usize, 0, 0, 0];
     // SAFETY: three integers; the caller vouches for what is closed.
@@ -342,21 +344,106 @@ pub(super) fn clear_capabilities(all: bool) -> Result<(), i32> {
     let clear = [PR_CAP_AMBIENT as usize, PR_CAP_AMBIENT_CLEAR_ALL as usize, 0, 0, 0, 0];
     // SAFETY: integers, and zeros as the kernel wants them.
     unsafe { call(raw::__NR_prctl, clear) }?;
-    let mut header =
-        raw::__user_cap_header_struct { version: raw::_LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let kept = if all { Capabilities::default() } else { capabilities()? };
+    set_capabilities(&Capabilities { inheritable: 0, ..kept })
+}
+
+/// The header of capget(2) and capset(2) for the calling thread. Its version has two structures
+/// with 32 capabilities each.
+const CAPABILITIES: raw::__user_cap_header_struct =
+    raw::__user_cap_header_struct { version: raw::_LINUX_CAPABILITY_VERSION_3, pid: 0 };
+
+/// capget(2) on the calling thread; it does not tell the ambient ones.
+pub(super) fn capabilities() -> Result<Capabilities, i32> {
+    let mut header = CAPABILITIES;
     let none = || raw::__user_cap_data_struct { effective: 0, permitted: 0, inheritable: 0 };
     let mut sets = [none(), none()];
     let header = (&raw mut header).expose_provenance();
     let data = sets.as_mut_ptr().expose_provenance();
-    if !all {
-        // SAFETY: version 3 has two structures, which the kernel writes to where `data` points.
-        unsafe { call(raw::__NR_capget, [header, data, 0, 0, 0, 0]) }?;
-        for set in &mut sets {
-            set.inheritable = 0;
-        }
-    }
-    // SAFETY: the kernel reads the same two structures.
+    // SAFETY: the kernel writes two structures to where `data` points.
+    unsafe { call(raw::__NR_capget, [header, data, 0, 0, 0, 0]) }?;
+    let [low, high] = sets;
+    let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok(Capabilities {
+        effective: whole(low.effective, high.effective),
+        permitted: whole(low.permitted, high.permitted),
+        inheritable: whole(low.inheritable, high.inheritable),
+        ambient: 0,
+    })
+}
+
+/// capset(2) on the calling thread. The kernel takes out of the ambient ones what they do not allow
+/// any more.
+pub(super) fn set_capabilities(sets: &Capabilities) -> Result<(), i32> {
+    // The half of a set that the shift has moved into the low bits.
+    #[allow(clippy::cast_possible_truncation)]
+    let half = |shift: u32| raw::__user_cap_data_struct {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let mut header = CAPABILITIES;
+    let halves = [half(0), half(32)];
+    let header = (&raw mut header).expose_provenance();
+    let data = halves.as_ptr().expose_provenance();
+    // SAFETY: the kernel reads two structures.
     unsafe { call(raw::__NR_capset, [header, data, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Whether a capability of the calling thread is ambient.
+pub(super) fn is_ambient_capability(number: u32) -> bool {
+    let arguments =
+        [PR_CAP_AMBIENT as usize, PR_CAP_AMBIENT_IS_SET as usize, number as usize, 0, 0, 0];
+    // SAFETY: integers.
+    let is_set = unsafe { call(raw::__NR_prctl, arguments) };
+    is_set == Ok(1)
+}
+
+/// Makes a capability of the calling thread ambient, or no longer so.
+pub(super) fn change_ambient_capability(number: u32, raise: bool) -> Result<(), i32> {
+    let change = if raise { PR_CAP_AMBIENT_RAISE } else { PR_CAP_AMBIENT_LOWER };
+    let arguments = [PR_CAP_AMBIENT as usize, change as usize, number as usize, 0, 0, 0];
+    // SAFETY: integers.
+    unsafe { call(raw::__NR_prctl, arguments) }.map(drop)
+}
+
+/// Whether the calling thread has a capability in its bounding set.
+pub(super) fn is_in_bounding_set(number: u32) -> bool {
+    let arguments = [PR_CAPBSET_READ as usize, number as usize, 0, 0, 0, 0];
+    // SAFETY: integers.
+    let is_in = unsafe { call(raw::__NR_prctl, arguments) };
+    is_in == Ok(1)
+}
+
+/// Whether exec gives to root no more than to any other user (`SECBIT_NOROOT`).
+pub(super) fn root_is_a_user() -> bool {
+    const SECBIT_NOROOT: usize = 1;
+    // SAFETY: one integer.
+    let bits = unsafe { call(raw::__NR_prctl, [PR_GET_SECUREBITS as usize, 0, 0, 0, 0, 0]) };
+    bits.is_ok_and(|bits| bits & SECBIT_NOROOT != 0)
+}
+
+/// Whether this program was given privileges by its file that the process that executed it had not.
+pub(super) fn is_privileged_by_file() -> bool {
+    const AT_SECURE: c_ulong = 23;
+    // SAFETY: an integer.
+    unsafe { getauxval(AT_SECURE) != 0 }
+}
+
+/// fcntl(2) with `F_SETFD` and `FD_CLOEXEC`: exec closes the descriptor. Fails if it is not open.
+pub(super) fn close_at_exec(fd: RawFd) -> Result<(), i32> {
+    let arguments =
+        [fd.unsigned_abs() as usize, raw::F_SETFD as usize, raw::FD_CLOEXEC as usize, 0, 0, 0];
+    // SAFETY: three integers; the call closes nothing.
+    unsafe { call(raw::__NR_fcntl, arguments) }.map(drop)
+}
+
+/// write(2).
+pub(super) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, i32> {
+    let fd = fd.unsigned_abs() as usize;
+    let arguments = [fd, bytes.as_ptr().expose_provenance(), bytes.len(), 0, 0, 0];
+    // SAFETY: the kernel reads as many bytes as the slice has.
+    unsafe { call(raw::__NR_write, arguments) }
 }
 
 /// Writes a file in one piece, as the files of the kernel want it.
@@ -366,9 +453,8 @@ pub(super) fn write_file(path: &CStr, content: &[u8]) -> Result<(), i32> {
     let cwd = raw::AT_FDCWD.cast_unsigned() as usize;
     // SAFETY: the path ends with a NUL.
     let fd = unsafe { call(raw::__NR_openat, [cwd, path, flags, 0, 0, 0]) }?;
-    let arguments = [fd, content.as_ptr().expose_provenance(), content.len(), 0, 0, 0];
-    // SAFETY: the kernel reads as many bytes as the slice has.
-    let written = unsafe { call(raw::__NR_write, arguments) };
+    let written = RawFd::try_from(fd).map_err(|_| Errno::BADF.raw_os_error());
+    let written = written.and_then(|fd| write(fd, content));
     // SAFETY: the descriptor was opened above, and nothing else uses it.
     let _ = unsafe { call(raw::__NR_close, [fd, 0, 0, 0, 0, 0]) };
     written.map(drop)
@@ -474,6 +560,23 @@ pub(super) fn execute(program: &CStr, argv: &CStringArray, envp: &CStringArray) 
     // SAFETY: the path ends with a NUL, and a `CStringArray` is a null-terminated array of pointers
     // to strings that do as well.
     unsafe { call(raw::__NR_execve, arguments) }.err().unwrap_or(0)
+}
+
+/// execveat(2) of the file behind a descriptor, with these two arguments and an empty environment;
+/// gives the errno of its failure, for otherwise it does not return.
+pub(super) fn execute_descriptor(fd: RawFd, arguments: [&CStr; 2]) -> i32 {
+    let [first, second] = arguments.map(CStr::as_ptr);
+    let (argv, envp) = ([first, second, ptr::null()], [ptr::null::<c_char>()]);
+    let arguments = [
+        fd.unsigned_abs() as usize,
+        c"".as_ptr().expose_provenance(),
+        argv.as_ptr().expose_provenance(),
+        envp.as_ptr().expose_provenance(),
+        raw::AT_EMPTY_PATH as usize,
+        0,
+    ];
+    // SAFETY: the path ends with a NUL, and both arrays with a null pointer.
+    unsafe { call(raw::__NR_execveat, arguments) }.err().unwrap_or(0)
 }
 
 /// sched_yield(2), which cannot fail.

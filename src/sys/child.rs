@@ -1,57 +1,113 @@
 //! Owns what a child does on the memory of the host, from its first instruction until it becomes
-//! another program or exits.
+//! another program or exits, and the steps that make a process the program of a job, which the
+//! launcher takes as well.
 //!
-//! Invariant: it allocates nothing, takes no lock and cannot panic; everything that it needs is in
-//! a [`Plan`], and everything that it reports goes into a [`Message`]. Knows nothing of how it was
+//! Invariant: it allocates nothing, takes no lock and cannot panic; everything that it needs was
+//! made ready, and everything that it reports goes into a [`Report`]. Knows nothing of how it was
 //! cloned.
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use linux_raw_sys::general as raw;
 use rustix::io::Errno;
 
 use crate::error::Stage;
 use crate::sys::calls;
-use crate::sys::plan::{Plan, ResourceLimit};
-
-/// What the child reports to the parent, on memory that both see whether or not they share an
-/// address space.
-#[repr(C)]
-pub(super) struct Message {
-    /// Zero, or the stage that failed.
-    pub(super) stage: AtomicU32,
-    pub(super) errno: AtomicI32,
-    /// Zero, or the last stage that was begun.
-    pub(super) begun: AtomicU32,
-    /// For the placement probe: how much of `members` was read, or a negative errno.
-    pub(super) length: AtomicI32,
-    pub(super) members: [u8; 64],
-}
+use crate::sys::capabilities::Capabilities;
+use crate::sys::plan::{Birth, Program, ResourceLimit};
+use crate::sys::report::{Message, Report};
 
 /// What [`child_main`] is given.
 pub(super) struct Child<'a> {
-    pub(super) plan: &'a Plan<'a>,
-    /// The host's process id, to notice its death.
-    pub(super) host: i32,
+    pub(super) birth: &'a Birth<'a>,
+    pub(super) next: Next<'a>,
     pub(super) message: *mut Message,
-    /// What the parent reads of, if it does not wait in clone3: closed by exec, and by exit.
-    pub(super) verdict: Option<BorrowedFd<'a>>,
 }
+
+/// What a child does after it has left its host.
+pub(super) enum Next<'a> {
+    /// It becomes its program.
+    Program {
+        program: &'a Program,
+        /// The host's process id, to notice its death.
+        host: i32,
+        /// What the parent reads of, if it does not wait in clone3: closed by exec, and by exit.
+        verdict: Option<BorrowedFd<'a>>,
+    },
+    /// It becomes the launcher, which becomes the program.
+    Launcher {
+        /// The program file of the launcher.
+        file: BorrowedFd<'a>,
+        letter: BorrowedFd<'a>,
+        /// What the launcher reports to.
+        verdict: BorrowedFd<'a>,
+        /// The capabilities that it would lose by exec.
+        capabilities: u64,
+    },
+}
+
+/// A descriptor that a child keeps besides its standard streams.
+struct Kept<'a> {
+    fd: BorrowedFd<'a>,
+    /// Whether exec closes it.
+    until_exec: bool,
+}
+
+/// How many descriptors a child keeps at most.
+const MOST_KEPT: usize = 3;
+
+/// The number of the first descriptor that is kept.
+const FIRST_KEPT: RawFd = 3;
+
+/// Where the launcher finds what it reports to; the copied child has it there as well.
+pub(super) const VERDICT: RawFd = FIRST_KEPT;
+
+/// Where the launcher finds its letter.
+pub(super) const LETTER: RawFd = FIRST_KEPT + 1;
+
+/// Where the child has the file of the launcher.
+const LAUNCHER: RawFd = FIRST_KEPT + 2;
+
+/// The arguments of the launcher, which nobody would give to a program by hand.
+pub(super) const LAUNCHER_ARGUMENTS: [&CStr; 2] = [c"jobworker-launcher", c"jobworker:launch"];
 
 /// The child, on its own stack, until it becomes another program. `data` must point to a [`Child`].
 pub(super) extern "C" fn child_main(data: *const c_void) -> ! {
-    // SAFETY: `Nursery::spawn` passes a `Child` that lives until the parent runs on.
+    // SAFETY: `Nursery` passes a `Child` that lives until the parent runs on.
     let child = unsafe { &*data.cast::<Child<'_>>() };
-    let Err((stage, errno)) = become_program(child);
-    // SAFETY: the page is mapped in the child as well, and its fields are atomic.
-    let message = unsafe { &*child.message };
-    message.errno.store(errno, Ordering::Relaxed);
-    message.stage.store(stage as u32, Ordering::Relaxed);
+    // SAFETY: the page is mapped in the child as well, and its shared fields are atomic.
+    let report = Report::Memory(unsafe { &*child.message });
+    let Err((stage, errno)) = become_next(child, report);
+    report.failed(stage, errno);
     calls::exit(127)
+}
+
+fn become_next(child: &Child<'_>, report: Report<'_>) -> Result<Infallible, (Stage, i32)> {
+    match child.next {
+        Next::Program { program, host, verdict } => {
+            match verdict {
+                None => leave_host(child.birth, &[], report),
+                Some(fd) => leave_host(child.birth, &[Kept { fd, until_exec: true }], report),
+            }?;
+            become_program(program, host, report)
+        }
+        Next::Launcher { file, letter, verdict, capabilities } => {
+            let kept = [
+                Kept { fd: verdict, until_exec: false },
+                Kept { fd: letter, until_exec: false },
+                Kept { fd: file, until_exec: true },
+            ];
+            leave_host(child.birth, &kept, report)?;
+            step(report, Stage::Launcher, || {
+                Capabilities::raise(capabilities)?;
+                Err(unless_busy(|| calls::execute_descriptor(LAUNCHER, LAUNCHER_ARGUMENTS)))
+            })
+        }
+    }
 }
 
 /// The signals that are discarded if they reached the child before it left the host's process
@@ -75,112 +131,123 @@ const DISCARDED: [u32; 13] = [
 
 /// Runs one step, after leaving word that it was begun.
 fn step<T>(
-    child: &Child<'_>,
+    report: Report<'_>,
     stage: Stage,
     run: impl FnOnce() -> Result<T, i32>,
 ) -> Result<T, (Stage, i32)> {
-    // SAFETY: the page is mapped in the child as well, and its fields are atomic.
-    let message = unsafe { &*child.message };
-    message.begun.store(stage as u32, Ordering::Relaxed);
+    report.begun(stage);
     run().map_err(|errno| (stage, errno))
 }
 
 /// Runs one step with a value, if there is one.
 fn step_if<T>(
-    child: &Child<'_>,
+    report: Report<'_>,
     stage: Stage,
     value: Option<T>,
     run: impl FnOnce(T) -> Result<(), i32>,
 ) -> Result<(), (Stage, i32)> {
-    value.map_or(Ok(()), |value| step(child, stage, || run(value)))
+    value.map_or(Ok(()), |value| step(report, stage, || run(value)))
 }
 
-/// Every step from clone3 to exec, in order; returns only when one has failed.
-fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
-    let plan = child.plan;
-
-    step(child, Stage::ProcessGroup, || {
-        if plan.new_session {
+/// The first steps, which part the child from its host; the descriptors that it keeps are then
+/// those from [`FIRST_KEPT`] on.
+fn leave_host(
+    birth: &Birth<'_>,
+    kept: &[Kept<'_>],
+    report: Report<'_>,
+) -> Result<(), (Stage, i32)> {
+    step(report, Stage::ProcessGroup, || {
+        if birth.new_session {
             calls::set_session()
-        } else if plan.new_process_group {
+        } else if birth.new_process_group {
             calls::set_process_group()
         } else {
             Ok(())
         }
     })?;
-    step(child, Stage::Signals, reset_signals)?;
-    let verdict = step(child, Stage::StandardStreams, || {
-        // Out of the way of the streams, and of where it will be.
-        let verdict = match child.verdict {
-            Some(fd) if fd.as_raw_fd() <= 2 => Some(calls::duplicate_above(fd, 4)?),
-            other => other.map(|fd| fd.as_raw_fd()),
-        };
-        connect_streams(plan)?;
-        Ok(verdict)
+    step(report, Stage::Signals, reset_signals)?;
+    let sources = step(report, Stage::StandardStreams, || {
+        let sources = lift(kept)?;
+        connect_streams(birth)?;
+        Ok(sources)
     })?;
     // Before the ids change: from then on, the job's user may stop this process, and must not make
     // it keep open what belongs to others, such as the verdict of another start.
-    step(child, Stage::CloseDescriptors, || close_descriptors(verdict))?;
-    step(child, Stage::ResourceLimits, || {
-        if let Some(mask) = plan.umask {
+    step(report, Stage::CloseDescriptors, || close_descriptors(kept, sources))
+}
+
+/// The steps that make a process the program, in order, up to exec; returns only when one has
+/// failed. The process may be a child of the host or the launcher.
+pub(super) fn become_program(
+    program: &Program,
+    host: i32,
+    report: Report<'_>,
+) -> Result<Infallible, (Stage, i32)> {
+    step(report, Stage::ResourceLimits, || {
+        if let Some(mask) = program.umask {
             calls::set_umask(mask)?;
         }
-        for ResourceLimit { resource, limit } in plan.limits {
+        for ResourceLimit { resource, limit } in &program.limits {
             calls::set_resource_limit(*resource, limit)?;
         }
         Ok(())
     })?;
     // What takes privileges comes before the ids change, which may take them away.
-    if let Some(adjustment) = plan.oom_score_adj {
+    if let Some(adjustment) = &program.oom_score_adj {
         // The kernel gives it to every process that shares the memory, but not by way of a vfork
         // child, so not to the host.
-        step(child, Stage::OomScore, || {
-            calls::write_file(c"/proc/self/oom_score_adj", adjustment)
+        step(report, Stage::OomScore, || {
+            calls::write_file(c"/proc/self/oom_score_adj", adjustment.as_bytes())
         })?;
     }
-    step_if(child, Stage::Scheduling, plan.scheduler, |(policy, priority)| {
+    step_if(report, Stage::Scheduling, program.scheduler, |(policy, priority)| {
         calls::set_scheduler(policy, priority)
     })?;
-    step_if(child, Stage::Scheduling, plan.nice, calls::set_nice)?;
-    if plan.new_session_keyring {
-        step(child, Stage::SessionKeyring, calls::join_new_session_keyring)?;
+    step_if(report, Stage::Scheduling, program.nice, calls::set_nice)?;
+    if program.new_session_keyring {
+        step(report, Stage::SessionKeyring, calls::join_new_session_keyring)?;
     }
-    step_if(child, Stage::BoundingSet, plan.capability_bounding_set, calls::limit_capabilities)?;
-    step_if(child, Stage::SecureBits, plan.securebits, calls::set_securebits)?;
-    if let Some(groups) = plan.groups {
-        step(child, Stage::Groups, || calls::set_groups(groups))?;
+    step_if(
+        report,
+        Stage::BoundingSet,
+        program.capability_bounding_set,
+        calls::limit_capabilities,
+    )?;
+    step_if(report, Stage::SecureBits, program.securebits, calls::set_securebits)?;
+    if let Some(groups) = &program.groups {
+        step(report, Stage::Groups, || calls::set_groups(groups))?;
     }
-    if let Some(gid) = plan.gid {
-        step(child, Stage::GroupId, || calls::set_group_id(gid))?;
+    if let Some(gid) = program.gid {
+        step(report, Stage::GroupId, || calls::set_group_id(gid))?;
     }
-    if let Some(uid) = plan.uid {
-        step(child, Stage::UserId, || calls::set_user_id(uid))?;
+    if let Some(uid) = program.uid {
+        step(report, Stage::UserId, || calls::set_user_id(uid))?;
     }
-    if plan.changes_ids() || plan.capability_bounding_set.is_some() {
+    if program.changes_ids() || program.capability_bounding_set.is_some() {
         // The bounding set does not bound the ambient and inheritable ones, and the kernel leaves
         // all to the job unless the user changes from root to another. A user other than root needs
         // none from here on, so the directory is entered without.
-        let all = plan.uid.is_some_and(|uid| uid != 0);
-        step(child, Stage::Capabilities, || calls::clear_capabilities(all))?;
+        let all = program.uid.is_some_and(|uid| uid != 0);
+        step(report, Stage::Capabilities, || calls::clear_capabilities(all))?;
     }
-    if plan.no_new_privs {
-        step(child, Stage::NoNewPrivileges, calls::set_no_new_privs)?;
+    if program.no_new_privs {
+        step(report, Stage::NoNewPrivileges, calls::set_no_new_privs)?;
     }
-    if let Some(dir) = plan.current_dir {
-        step(child, Stage::CurrentDirectory, || calls::change_directory(dir))?;
+    if let Some(dir) = &program.current_dir {
+        step(report, Stage::CurrentDirectory, || calls::change_directory(dir))?;
     }
-    if let Some(signal) = plan.parent_death_signal {
+    if let Some(signal) = program.parent_death_signal {
         // After the change of ids, which would clear it. A host that died before this line never
         // sends it.
-        let parent = step(child, Stage::ParentDeathSignal, || {
+        let parent = step(report, Stage::ParentDeathSignal, || {
             calls::set_parent_death_signal(signal)?;
             calls::parent()
         })?;
-        if parent != child.host.unsigned_abs() as usize {
+        if parent != host.unsigned_abs() as usize {
             calls::exit(127);
         }
     }
-    step(child, Stage::Exec, || Err(execute(plan)))
+    step(report, Stage::Exec, || Err(execute(program)))
 }
 
 /// Gives every signal its default action and unblocks all.
@@ -198,67 +265,91 @@ fn reset_signals() -> Result<(), i32> {
     calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None)
 }
 
-/// Closes all descriptors but the standard streams and the verdict, which becomes 3 and is closed
-/// by exec.
-fn close_descriptors(verdict: Option<RawFd>) -> Result<(), i32> {
-    let mut first = 3;
-    if let Some(fd) = verdict {
-        // SAFETY: the descriptor is open; what the child uses of the others are the standard
-        // streams alone.
-        unsafe { calls::duplicate_until_exec(fd, 3) }?;
-        first = 4;
+/// Moves the descriptors that are kept out of the way of the streams, and of where any of them will
+/// be; returns where they are then.
+fn lift(kept: &[Kept<'_>]) -> Result<[RawFd; MOST_KEPT], i32> {
+    const ABOVE: RawFd = LAUNCHER + 1;
+    let mut sources = [0; MOST_KEPT];
+    for (source, Kept { fd, .. }) in sources.iter_mut().zip(kept) {
+        *source = match fd.as_raw_fd() {
+            low if low < ABOVE => calls::duplicate_above(*fd, ABOVE)?,
+            high => high,
+        };
+    }
+    Ok(sources)
+}
+
+/// Puts the descriptors that are kept behind the standard streams, and closes all others.
+fn close_descriptors(kept: &[Kept<'_>], sources: [RawFd; MOST_KEPT]) -> Result<(), i32> {
+    let mut free = FIRST_KEPT;
+    for ((target, Kept { until_exec, .. }), source) in (FIRST_KEPT..).zip(kept).zip(sources) {
+        // SAFETY: the source is open and above every target; what the child uses of the others are
+        // the standard streams and these alone.
+        unsafe {
+            if *until_exec {
+                calls::duplicate_until_exec(source, target)
+            } else {
+                calls::duplicate_onto(source, target)
+            }
+        }?;
+        free = target + 1;
     }
     // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it uses from
     // here on is below.
-    unsafe { calls::close_from(first) }
+    unsafe { calls::close_from(free.unsigned_abs()) }
 }
 
-/// Makes the plan's streams 0, 1 and 2.
-fn connect_streams(plan: &Plan<'_>) -> Result<(), i32> {
+/// Makes the streams 0, 1 and 2.
+fn connect_streams(birth: &Birth<'_>) -> Result<(), i32> {
     // First lift every source above 2, then put each in its place: no step can overwrite the source
     // of a later one.
     let mut sources: [RawFd; 3] = [0; 3];
-    for (source, stream) in sources.iter_mut().zip(plan.streams) {
+    for (source, stream) in sources.iter_mut().zip(birth.streams) {
         *source = match stream.as_raw_fd() {
             0..=2 => calls::duplicate_above(stream, 3)?,
             above => above,
         };
     }
     for (target, source) in (0..).zip(sources) {
-        // SAFETY: the source is open, as the plan borrows it or it was made above. The child has a
+        // SAFETY: the source is open, as the birth borrows it or it was made above. The child has a
         // descriptor table of its own, in which nothing else uses the standard streams.
         unsafe { calls::duplicate_onto(source, target) }?;
     }
     Ok(())
 }
 
+/// Executes a program by a call that returns the errno of its failure.
+fn unless_busy(execute: impl Fn() -> i32) -> i32 {
+    const ETXTBSY: i32 = Errno::TXTBSY.raw_os_error();
+    // Another thread of the host that forks while the program file is being written holds it open
+    // for writing until that child executes: yield to it, a bounded number of times.
+    for _ in 0..16 {
+        let errno = execute();
+        if errno != ETXTBSY {
+            return errno;
+        }
+        calls::yield_processor();
+    }
+    ETXTBSY
+}
+
 /// Executes the first of the programs that can be; returns the errno that best explains why none
 /// could.
-fn execute(plan: &Plan<'_>) -> i32 {
+fn execute(program: &Program) -> i32 {
     // As integers: the conversion into an `Errno` checks its range, and could panic.
     const ENOENT: i32 = Errno::NOENT.raw_os_error();
     const EACCES: i32 = Errno::ACCESS.raw_os_error();
     const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
-    const ETXTBSY: i32 = Errno::TXTBSY.raw_os_error();
     const ENAMETOOLONG: i32 = Errno::NAMETOOLONG.raw_os_error();
     const ELOOP: i32 = Errno::LOOP.raw_os_error();
 
     let mut verdict = ENOENT;
-    for program in plan.programs {
-        // Another thread of the host that forks while the program file is being written holds it
-        // open for writing until that child executes: yield to it, a bounded number of times.
-        let mut errno = ETXTBSY;
-        for _ in 0..16 {
-            errno = calls::execute(program, plan.argv, plan.envp);
-            if errno != ETXTBSY {
-                break;
-            }
-            calls::yield_processor();
-        }
+    for path in &program.paths {
+        let errno = unless_busy(|| calls::execute(path, &program.argv, &program.envp));
         match errno {
             ENOENT => {}
             // A wrong entry of PATH is passed over; of a path that was given it is the cause.
-            ENOTDIR | ENAMETOOLONG | ELOOP if plan.programs.len() > 1 => {}
+            ENOTDIR | ENAMETOOLONG | ELOOP if program.paths.len() > 1 => {}
             EACCES => verdict = errno,
             _ => return errno,
         }

@@ -1,24 +1,34 @@
-//! The room of raw system calls, and of the child between clone3 and exec: the only unsafe code.
+//! The room of raw system calls, and of the child between clone3 and exec, whether it runs on the
+//! host's memory or in the launcher: the only unsafe code.
 //!
 //! Knows nothing of policy: what to run and what to do about a failure is decided above.
 
 mod calls;
+mod capabilities;
 mod child;
 mod children;
 mod fork_mark;
+mod launcher_main;
+mod launcher_program;
+mod letter;
 mod nurseries;
 mod nursery;
 mod plan;
 mod process;
 mod random;
+mod report;
 mod stat;
 
 pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
 pub(crate) use children::{ChildList, threads};
 pub(crate) use fork_mark::ForkMark;
+pub use launcher_main::run_launcher;
+
+pub(crate) use launcher_program::LauncherProgram;
+pub(crate) use letter::VERSION as LAUNCHER_VERSION;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
-pub(crate) use plan::{CStringArray, Failure, Plan, ResourceLimit, Unstarted};
+pub(crate) use plan::{Birth, CStringArray, Failure, Plan, Program, ResourceLimit, Unstarted};
 pub(crate) use process::{Process, has_exited, send};
 pub(crate) use random::random_uuid;
 pub(crate) use stat::Stat;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::Stage;
+use crate::sys::launcher_program::LauncherProgram;
 use crate::sys::nursery::{Nursery, Placement};
 use crate::sys::plan::{Failure, Plan, Unstarted};
 use crate::sys::process::Process;
@@ -50,6 +51,28 @@ impl Nurseries {
         plan: &Plan<'_>,
     ) -> Result<Process, Unstarted> {
         self.with_one(|nursery| nursery.spawn_within(timeout, plan))
+    }
+
+    /// As [`spawn`](Self::spawn), but returns when `timeout` has passed after a launcher was
+    /// executed, which becomes the program.
+    pub(crate) fn spawn_through(
+        &self,
+        launcher: &LauncherProgram,
+        timeout: Duration,
+        plan: &Plan<'_>,
+    ) -> Result<Process, Unstarted> {
+        self.with_one(|nursery| nursery.spawn_through(launcher, timeout, plan))
+    }
+
+    /// Starts a launcher and asks for the version of its protocol; `None` for a program that is
+    /// none, or that has not answered within `timeout`.
+    pub(crate) fn launcher_version(
+        &self,
+        launcher: &LauncherProgram,
+        timeout: Duration,
+        null: BorrowedFd<'_>,
+    ) -> Result<Option<u32>, Failure> {
+        self.with_one(|nursery| nursery.launcher_version(launcher, timeout, null))
     }
 
     /// Clones a child into a cgroup and lets it check whether it was placed there.
@@ -97,7 +120,7 @@ mod tests {
     use super::*;
     use crate::event::Exit;
     use crate::sys::calls::Reap;
-    use crate::sys::plan::CStringArray;
+    use crate::sys::plan::{Birth, CStringArray, Program};
 
     fn strings(words: &[&str]) -> Vec<CString> {
         words.iter().map(|word| CString::new(*word).unwrap()).collect()
@@ -107,32 +130,15 @@ mod tests {
     /// for half of the codes.
     fn run(nurseries: &Nurseries, program: &str, code: i32) -> Result<Exit, Failure> {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
-        let programs = strings(&[program]);
         let argv = CStringArray::new(strings(&["sh", "-c", &format!("exit {code}")]));
-        let envp = CStringArray::new(Vec::new());
-        let plan = Plan {
-            programs: &programs,
-            argv: &argv,
-            envp: &envp,
+        let program = Program::new(strings(&[program]), argv, CStringArray::new(Vec::new()));
+        let birth = Birth {
             streams: [null.as_fd(); 3],
             cgroup: None,
-            current_dir: None,
-            uid: None,
-            gid: None,
-            groups: None,
-            umask: None,
-            limits: &[],
-            oom_score_adj: None,
-            nice: None,
-            scheduler: None,
-            new_session_keyring: false,
-            capability_bounding_set: None,
-            securebits: None,
-            no_new_privs: false,
             new_session: false,
             new_process_group: false,
-            parent_death_signal: None,
         };
+        let plan = Plan { birth, program: &program };
         let process = if code % 4 < 2 {
             nurseries.spawn_within(Duration::from_secs(60), &plan).map_err(|error| match error {
                 Unstarted::Failed(failure) => failure,

@@ -6,8 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::io::PipeReader;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem, ptr};
@@ -22,9 +23,13 @@ use crate::event::Exit;
 use crate::sys::calls::{
     Reap, change_signal_mask, exit_after_reap, is_dumpable, set_dumpable, wait,
 };
-use crate::sys::child::{Child, Message, Probe, child_main, probe_main};
-use crate::sys::plan::{Failure, Plan, Unstarted};
+use crate::sys::capabilities::Capabilities;
+use crate::sys::child::{Child, Next, Probe, child_main, probe_main};
+use crate::sys::launcher_program::{Delivery, LauncherProgram};
+use crate::sys::letter;
+use crate::sys::plan::{Birth, Failure, Plan, Unstarted};
 use crate::sys::process::{Process, await_any};
+use crate::sys::report::{Message, Words};
 
 /// What the placement probe has shown.
 #[derive(Debug)]
@@ -118,32 +123,20 @@ impl Nursery {
     /// Starts the program that `plan` describes, on the host's memory, and waits in clone3 until it
     /// is executed or cannot be.
     pub(super) fn spawn(&mut self, plan: &Plan<'_>) -> Result<Process, Failure> {
-        let child = self.child(plan, None);
+        let next = Next::Program { program: plan.program, host: host(plan), verdict: None };
         // Changing ids clears this flag of the *address space*, which the child shares with the
         // host until exec. One such child at a time, whatever the thread: another spawn would save
         // the flag as this one's child has left it.
-        let changes_ids = plan.changes_ids();
+        let changes_ids = plan.program.changes_ids();
         let one_at_a_time =
             changes_ids.then(|| CHANGES_IDS.lock().unwrap_or_else(PoisonError::into_inner));
         let was_dumpable = changes_ids && is_dumpable();
-        // SAFETY: `child_main` leaves by exec or exit, and everything it reads lives until clone3
-        // has returned here.
-        let born = unsafe {
-            self.clone(Memory::Shared, plan.cgroup, child_main, (&raw const child).cast())
-        };
+        let born = self.bear(Memory::Shared, &plan.birth, next);
         if was_dumpable {
             set_dumpable();
         }
         drop(one_at_a_time);
-        let (pid, pidfd) = born.map_err(|errno| Failure { stage: Stage::Clone, errno })?;
-        match self.failure() {
-            None => Ok(Process::new(pid, pidfd)),
-            Some(failure) => {
-                // It has left through exit: this reaps it at once.
-                let _ = wait(&pidfd, Reap::Block);
-                Err(failure)
-            }
-        }
+        self.unless_failed(born?)
     }
 
     /// Starts the program that `plan` describes, on a copy of the host's memory, and waits for no
@@ -155,58 +148,138 @@ impl Nursery {
         plan: &Plan<'_>,
     ) -> Result<Process, Unstarted> {
         let until = Instant::now().checked_add(timeout);
-        let failure = |errno| Failure { stage: Stage::Clone, errno };
         // The child's end is closed by exec and by exit, which ends the wait for the other.
-        let (verdict, childs) =
-            io::pipe().map_err(|error| failure(error.raw_os_error().unwrap_or(0)))?;
-        let child = self.child(plan, Some(childs.as_fd()));
-        // SAFETY: `child_main` leaves by exec or exit, and what it reads are its own copies.
-        let born = unsafe {
-            self.clone(Memory::Copied, plan.cgroup, child_main, (&raw const child).cast())
+        let (verdict, childs) = io::pipe().map_err(failure)?;
+        let next = Next::Program {
+            program: plan.program,
+            host: host(plan),
+            verdict: Some(childs.as_fd()),
         };
+        let process = self.bear(Memory::Copied, &plan.birth, next)?;
         drop(childs);
-        let (pid, pidfd) = born.map_err(failure)?;
-        let process = Process::new(pid, pidfd);
         // The pidfd as well: a process that another thread has forked meanwhile may keep the pipe.
         let ready = &mut [
             PollFd::new(&verdict, PollFlags::IN),
             PollFd::new(process.pidfd(), PollFlags::IN),
         ];
         let in_time = await_any(ready, until);
-        match self.failure() {
+        match self.message().failure() {
             None if in_time => Ok(process),
             // On its way out, unless it was stopped there.
             Some(failure) if process.end(DEATH_TIMEOUT) => Err(failure.into()),
             _ => {
                 self.spent = true;
-                let stage = stage(&self.message().begun);
-                Err(Unstarted::TimedOut { stage, child: process })
+                Err(Unstarted::TimedOut { stage: self.message().begun(), child: process })
             }
         }
     }
 
-    /// What the next child is given.
-    fn child<'a>(&self, plan: &'a Plan<'a>, verdict: Option<BorrowedFd<'a>>) -> Child<'a> {
-        self.message().stage.store(0, Ordering::Relaxed);
-        self.message().begun.store(0, Ordering::Relaxed);
-        // Only read where the child has to notice the host's death.
-        let host = plan
-            .parent_death_signal
-            .map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get());
-        Child { plan, host, message: self.message, verdict }
+    /// Starts the program that `plan` describes through a launcher. Waits in clone3 until that is
+    /// executed, and then for no longer than `timeout` until the program is, or cannot be.
+    pub(super) fn spawn_through(
+        &mut self,
+        launcher: &LauncherProgram,
+        timeout: Duration,
+        plan: &Plan<'_>,
+    ) -> Result<Process, Unstarted> {
+        let until = Instant::now().checked_add(timeout);
+        let capabilities = Capabilities::own().map_err(at_birth)?;
+        let letter = letter::start(plan.program, host(plan), capabilities);
+        let (process, verdict) =
+            self.deliver(launcher, &letter, capabilities.to_raise(), &plan.birth)?;
+        let in_time = await_verdict(&verdict, &process, until);
+        let words = Words::read(&verdict);
+        match words.failure {
+            None if in_time && words.begun == Some(Stage::Exec) => Ok(process),
+            // It has ended without a word.
+            None if in_time => match process.await_end(DEATH_TIMEOUT) {
+                // Somebody has killed it, as the program could have been a moment later.
+                Some(Exit::Signal { .. } | Exit::Unknown) => Ok(process),
+                Some(_) if process.end(DEATH_TIMEOUT) => {
+                    Err(Failure { stage: Stage::Launcher, errno: NO_LAUNCHER }.into())
+                }
+                _ => Err(self.late(&words, process)),
+            },
+            Some(failure) if process.end(DEATH_TIMEOUT) => Err(failure.into()),
+            _ => Err(self.late(&words, process)),
+        }
     }
 
-    /// What the last child has reported.
-    fn failure(&self) -> Option<Failure> {
-        let errno = self.message().errno.load(Ordering::Relaxed);
-        stage(&self.message().stage).map(|stage| Failure { stage, errno })
+    /// The launcher and what it has executed need nothing of this nursery, so it is not spent.
+    fn late(&self, words: &Words, child: Process) -> Unstarted {
+        Unstarted::TimedOut { stage: words.begun.or_else(|| self.message().begun()), child }
+    }
+
+    /// Starts a launcher and asks for the version of its protocol; `None` for a program that is
+    /// none, or that has not answered within `timeout`.
+    pub(super) fn launcher_version(
+        &mut self,
+        launcher: &LauncherProgram,
+        timeout: Duration,
+        null: BorrowedFd<'_>,
+    ) -> Result<Option<u32>, Failure> {
+        let until = Instant::now().checked_add(timeout);
+        let raised = Capabilities::own().map_err(at_birth)?.to_raise();
+        let birth =
+            Birth { streams: [null; 3], cgroup: None, new_session: true, new_process_group: false };
+        let (process, verdict) = self.deliver(launcher, &letter::probe(), raised, &birth)?;
+        await_verdict(&verdict, &process, until);
+        process.end(DEATH_TIMEOUT);
+        Ok(Words::read(&verdict).version)
+    }
+
+    /// Starts a launcher with a letter; returns what it reports to.
+    fn deliver(
+        &mut self,
+        launcher: &LauncherProgram,
+        letter: &[u8],
+        capabilities: u64,
+        birth: &Birth<'_>,
+    ) -> Result<(Process, PipeReader), Failure> {
+        let Delivery { letter, reader, writer } = Delivery::new(letter).map_err(failure)?;
+        let next = Next::Launcher {
+            file: launcher.as_fd(),
+            letter: letter.as_fd(),
+            verdict: writer.as_fd(),
+            capabilities,
+        };
+        let born = self.bear(Memory::Shared, birth, next)?;
+        Ok((self.unless_failed(born)?, reader))
+    }
+
+    /// Clones a child that does what `next` says.
+    fn bear(
+        &mut self,
+        memory: Memory,
+        birth: &Birth<'_>,
+        next: Next<'_>,
+    ) -> Result<Process, Failure> {
+        self.message().clear();
+        let child = Child { birth, next, message: self.message };
+        // SAFETY: `child_main` leaves by exec or exit. Everything it reads lives until clone3 has
+        // returned here, unless it is a copy, which has its own.
+        let born =
+            unsafe { self.clone(memory, birth.cgroup, child_main, (&raw const child).cast()) };
+        let (pid, pidfd) = born.map_err(at_birth)?;
+        Ok(Process::new(pid, pidfd))
+    }
+
+    /// A child on the host's memory, which clone3 has waited for, unless it has failed.
+    fn unless_failed(&self, process: Process) -> Result<Process, Failure> {
+        match self.message().failure() {
+            None => Ok(process),
+            Some(failure) => {
+                // It has left through exit: this reaps it at once.
+                let _ = process.wait(Reap::Block);
+                Err(failure)
+            }
+        }
     }
 
     /// Clones a child into the cgroup and lets it check whether it was placed there.
     ///
     /// `misplaced` says what it found if it was not there.
     pub(super) fn probe(&mut self, cgroup: BorrowedFd<'_>) -> Result<Placement, Failure> {
-        let failure = |errno| Failure { stage: Stage::Clone, errno };
         self.message().length.store(0, Ordering::Relaxed);
         let probe = Probe { cgroup: cgroup.as_raw_fd(), message: self.message };
         // SAFETY: `probe_main` leaves by exit, and what it reads lives until clone3 has returned
@@ -214,12 +287,12 @@ impl Nursery {
         let (pid, pidfd) = unsafe {
             self.clone(Memory::Shared, Some(cgroup), probe_main, (&raw const probe).cast())
         }
-        .map_err(failure)?;
+        .map_err(at_birth)?;
         let ended = match wait(&pidfd, Reap::Block) {
             Ok(ended) => ended.map(|(exit, _)| exit),
             // Another thread of the host waits for any child, and has got this one.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::CHILD) => None,
-            Err(error) => return Err(failure(error.raw_os_error().unwrap_or(0))),
+            Err(error) => return Err(failure(error)),
         };
         let after_reap = exit_after_reap(&pidfd).unwrap_or(Exit::Unknown);
         let tells_exit = after_reap != Exit::Unknown;
@@ -341,10 +414,35 @@ enum Memory {
     Copied,
 }
 
-/// The stage with this number, unless that is zero.
-fn stage(number: &AtomicU32) -> Option<Stage> {
-    let number = number.load(Ordering::Relaxed);
-    Stage::ALL.into_iter().find(|known| *known as u32 == number)
+/// The errno of a launcher that has ended without a word: the kernel could execute it, but it is
+/// none.
+const NO_LAUNCHER: i32 = Errno::NOEXEC.raw_os_error();
+
+/// A failure before there is a child.
+fn at_birth(errno: i32) -> Failure {
+    Failure { stage: Stage::Clone, errno }
+}
+
+/// As [`at_birth`].
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
+fn failure(error: io::Error) -> Failure {
+    at_birth(error.raw_os_error().unwrap_or(0))
+}
+
+/// The host's process id, where the child has to notice its death.
+fn host(plan: &Plan<'_>) -> i32 {
+    plan.program.parent_death_signal.map_or(0, |_| rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// Waits until a launcher has executed its program or has ended, or until `until`.
+fn await_verdict(verdict: &PipeReader, process: &Process, until: Option<Instant>) -> bool {
+    let ready = &mut [
+        // That the other end is closed is always reported. Words are not waited for: each would
+        // wake the host.
+        PollFd::new(verdict, PollFlags::empty()),
+        PollFd::new(process.pidfd(), PollFlags::IN),
+    ];
+    await_any(ready, until)
 }
 
 /// Whether a child can run on the host's memory, which takes a clone3 with a stack of its own.

@@ -4,7 +4,7 @@
 //! Invariant: plain data that the child only reads, so that it has nothing to allocate. Knows
 //! nothing of how the child is made.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
@@ -18,7 +18,7 @@ use crate::sys::process::Process;
 #[derive(Debug)]
 pub(crate) struct CStringArray {
     /// Owns what `pointers` point to: heap blocks, which do not move when the vector does.
-    _strings: Vec<CString>,
+    strings: Vec<CString>,
     /// One pointer for each of the strings, then a null pointer.
     pointers: Vec<*const c_char>,
 }
@@ -26,7 +26,11 @@ pub(crate) struct CStringArray {
 impl CStringArray {
     pub(crate) fn new(strings: Vec<CString>) -> Self {
         let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { _strings: strings, pointers }
+        Self { strings, pointers }
+    }
+
+    pub(super) fn strings(&self) -> &[CString] {
+        &self.strings
     }
 
     /// The array, null-terminated; valid for as long as `self`.
@@ -45,22 +49,37 @@ pub(crate) struct ResourceLimit {
 /// Everything the child does between clone3 and exec, made ready beforehand.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
-    /// Paths to execute: the first that can be wins.
-    pub(crate) programs: &'a [CString],
-    pub(crate) argv: &'a CStringArray,
-    pub(crate) envp: &'a CStringArray,
+    pub(crate) birth: Birth<'a>,
+    pub(crate) program: &'a Program,
+}
+
+/// How a child leaves its host, whatever it becomes then.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
     /// The directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    pub(crate) current_dir: Option<&'a CStr>,
+    pub(crate) new_session: bool,
+    pub(crate) new_process_group: bool,
+}
+
+/// What a child becomes, and what it changes about itself before. It names no descriptor, so that
+/// another process can be told to do it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Paths to execute: the first that can be wins.
+    pub(crate) paths: Vec<CString>,
+    pub(crate) argv: CStringArray,
+    pub(crate) envp: CStringArray,
+    pub(crate) current_dir: Option<CString>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
-    pub(crate) groups: Option<&'a [u32]>,
+    pub(crate) groups: Option<Vec<u32>>,
     pub(crate) umask: Option<u32>,
-    pub(crate) limits: &'a [ResourceLimit],
+    pub(crate) limits: Vec<ResourceLimit>,
     /// In decimal.
-    pub(crate) oom_score_adj: Option<&'a [u8]>,
+    pub(crate) oom_score_adj: Option<String>,
     pub(crate) nice: Option<i32>,
     /// The policy's number and its priority.
     pub(crate) scheduler: Option<(u32, u8)>,
@@ -68,12 +87,33 @@ pub(crate) struct Plan<'a> {
     pub(crate) capability_bounding_set: Option<u64>,
     pub(crate) securebits: Option<u32>,
     pub(crate) no_new_privs: bool,
-    pub(crate) new_session: bool,
-    pub(crate) new_process_group: bool,
     pub(crate) parent_death_signal: Option<Signal>,
 }
 
-impl Plan<'_> {
+impl Program {
+    /// The first of these that can be executed, with nothing to change before.
+    pub(crate) fn new(paths: Vec<CString>, argv: CStringArray, envp: CStringArray) -> Self {
+        Self {
+            paths,
+            argv,
+            envp,
+            current_dir: None,
+            uid: None,
+            gid: None,
+            groups: None,
+            umask: None,
+            limits: Vec::new(),
+            oom_score_adj: None,
+            nice: None,
+            scheduler: None,
+            new_session_keyring: false,
+            capability_bounding_set: None,
+            securebits: None,
+            no_new_privs: false,
+            parent_death_signal: None,
+        }
+    }
+
     /// Whether the child takes other ids, so that somebody else may signal it before exec.
     pub(super) fn changes_ids(&self) -> bool {
         self.uid.is_some() || self.gid.is_some()

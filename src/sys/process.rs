@@ -55,6 +55,19 @@ impl Process {
             && !matches!(self.wait(Reap::Now), Ok(None))
     }
 
+    /// How it has ended, without reaping it; `None` when it has not within `timeout`.
+    pub(crate) fn await_end(&self, timeout: Duration) -> Option<Exit> {
+        let ended = &mut [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if !await_any(ended, Instant::now().checked_add(timeout)) {
+            return None;
+        }
+        match self.wait(Reap::Peek) {
+            Ok(ended) => ended.map(|(exit, _)| exit),
+            // Somebody else has reaped it.
+            Err(_) => Some(self.exit_after_reap().unwrap_or(Exit::Unknown)),
+        }
+    }
+
     /// Whether the kernel signals process groups by the pidfd of their leader.
     pub(crate) fn signals_group_by_pidfd(&self) -> bool {
         let found = calls::pidfd_signal_group(&self.pidfd, None);

@@ -17,6 +17,7 @@ mod hostile_hosts;
 mod hostile_logs;
 mod hostile_processes;
 mod hostile_programs;
+mod launcher;
 mod leftovers;
 mod life;
 mod limits;

@@ -32,6 +32,11 @@ pub(crate) fn rounds(number: usize) -> usize {
     if std::env::var_os("JOBWORKER_VM").is_some() { number / 10 } else { number }
 }
 
+/// A launcher: that of the environment variable `JOBWORKER_LAUNCHER`, or this program.
+pub(crate) fn launcher() -> PathBuf {
+    std::env::var_os("JOBWORKER_LAUNCHER").map_or_else(|| "/proc/self/exe".into(), PathBuf::from)
+}
+
 /// `sh -c script` with a PATH.
 pub(crate) fn sh(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
