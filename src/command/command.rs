@@ -5,14 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::capability::Capability;
 use crate::command::limits::Limits;
+use crate::command::quote::Quoted;
 use crate::command::signal::Signal;
+use crate::command::stdio::{Output, Stdin};
+use crate::command::view::CommandView;
 
 /// Where a program name without a slash is searched for if the job's environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,7 +59,22 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// command.args(["-c", "echo $GREETING"]).env("GREETING", "hello");
 /// command.time_limit(Duration::from_secs(5));
 /// ```
-#[derive(Clone, Debug)]
+///
+/// # What is printed
+/// `Display` writes the program and its arguments, quoted so that they can be pasted into a shell.
+/// `Debug` writes everything but the *values* of the environment, and no error of this crate
+/// contains them either: they may be secret.
+/// Arguments are printed, and every user of the system can read them in `/proc`.
+///
+/// ```
+/// use jobworker::Command;
+///
+/// let mut command = Command::new("grep");
+/// command.args(["-F", "it's", "notes.txt"]).env("TOKEN", "secret");
+/// assert_eq!(command.to_string(), r"grep -F 'it'\''s' notes.txt");
+/// assert!(!format!("{command:?}").contains("secret"));
+/// ```
+#[derive(Clone)]
 #[must_use = "a command does nothing until it is spawned"]
 pub struct Command {
     pub(crate) program: OsString,
@@ -91,36 +109,6 @@ pub struct Command {
     pub(crate) limits: Limits,
     /// `None` means: if there are limits.
     pub(crate) accounting: Option<bool>,
-}
-
-/// Where a job's standard input comes from.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Stdin {
-    #[default]
-    Null,
-    File(PathBuf),
-    Fd(Arc<OwnedFd>),
-}
-
-/// Where a job's standard output and standard error go.
-///
-/// ```
-/// use jobworker::{Command, Output};
-///
-/// let mut command = Command::new("make");
-/// command.output(Output::Split);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Output {
-    /// One log for both, in the order in which the job wrote: one open file description in append
-    /// mode.
-    #[default]
-    Combined,
-    /// A log for each. The order of writes to different streams is then not recorded.
-    Split,
-    /// Both are discarded (`/dev/null`), and the job has no log to tail.
-    Null,
 }
 
 /// Which process group and session the job starts in.
@@ -277,6 +265,23 @@ impl Command {
         }
     }
 
+    /// What was set, for reading.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("make");
+    /// command.args(["-j", "4"]).uid(1000).gid(1000);
+    /// let view = command.view();
+    /// assert_eq!(view.program(), "make");
+    /// assert!(view.args().eq(["-j", "4"]));
+    /// assert_eq!(view.uid(), Some(1000));
+    /// ```
+    #[must_use]
+    pub fn view(&self) -> CommandView<'_> {
+        CommandView::new(self)
+    }
+
     /// Adds one argument. It is passed as it is, without a shell.
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
         self.args.push(arg.as_ref().to_owned());
@@ -330,6 +335,12 @@ impl Command {
         self
     }
 
+    /// Sets where standard input comes from; the default is [`Stdin::Null`].
+    pub fn stdin(&mut self, stdin: Stdin) -> &mut Self {
+        self.stdin = stdin;
+        self
+    }
+
     /// Reads standard input from this file, which the *host* opens at each spawn.
     ///
     /// The host does not wait for the file. A FIFO is opened whether or not somebody has it open
@@ -337,8 +348,7 @@ impl Command {
     /// until a writer comes, open it for reading and writing, and pass it to
     /// [`stdin_fd`](Self::stdin_fd). Reads of the job itself do wait.
     pub fn stdin_file(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.stdin = Stdin::File(path.as_ref().to_owned());
-        self
+        self.stdin(Stdin::File(path.as_ref().to_owned()))
     }
 
     /// Reads standard input from this file descriptor, such as one end of a pipe.
@@ -346,8 +356,7 @@ impl Command {
     /// All jobs that are spawned from this command and its clones share the descriptor. It is
     /// closed when the last of these commands is dropped.
     pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
-        self.stdin = Stdin::Fd(Arc::new(fd.into()));
-        self
+        self.stdin(Stdin::fd(fd))
     }
 
     /// Sets where standard output and standard error go.
@@ -575,6 +584,99 @@ impl Command {
     pub fn limits(&mut self, limits: &Limits) -> &mut Self {
         self.limits = limits.clone();
         self
+    }
+}
+
+/// Writes the command line, quoted for a POSIX shell: pasted into `sh`, it runs the same program
+/// with the same arguments.
+///
+/// Control characters, invisible ones and bytes that are not UTF-8 are written by their octal
+/// numbers, as in `"$(printf '\377')"`; a line feed is written as it is, in quotes. Where the
+/// program is searched for, and everything else that the job starts with, is not part of it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted::program(&self.program).fmt(f)?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", Quoted::argument(arg)))
+    }
+}
+
+/// Writes all fields, but of the environment only the names; see
+/// [What is printed](Self#what-is-printed).
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not forgotten here.
+        let Self {
+            program,
+            args,
+            inherit_env,
+            env,
+            current_dir,
+            stdin,
+            output,
+            keep_log,
+            uid,
+            gid,
+            groups,
+            umask,
+            rlimits,
+            oom_score_adj,
+            nice,
+            scheduler,
+            new_session_keyring,
+            capability_bounding_set,
+            securebits,
+            no_new_privs,
+            process_group,
+            parent_death_signal,
+            detached,
+            end_policy,
+            stop_signal,
+            grace,
+            time_limit,
+            limits,
+            accounting,
+        } = self;
+        f.debug_struct("Command")
+            .field("program", program)
+            .field("args", args)
+            .field("inherit_env", inherit_env)
+            .field("env", &Names(env))
+            .field("current_dir", current_dir)
+            .field("stdin", stdin)
+            .field("output", output)
+            .field("keep_log", keep_log)
+            .field("uid", uid)
+            .field("gid", gid)
+            .field("groups", groups)
+            .field("umask", umask)
+            .field("rlimits", rlimits)
+            .field("oom_score_adj", oom_score_adj)
+            .field("nice", nice)
+            .field("scheduler", scheduler)
+            .field("new_session_keyring", new_session_keyring)
+            .field("capability_bounding_set", capability_bounding_set)
+            .field("securebits", securebits)
+            .field("no_new_privs", no_new_privs)
+            .field("process_group", process_group)
+            .field("parent_death_signal", parent_death_signal)
+            .field("detached", detached)
+            .field("end_policy", end_policy)
+            .field("stop_signal", stop_signal)
+            .field("grace", grace)
+            .field("time_limit", time_limit)
+            .field("limits", limits)
+            .field("accounting", accounting)
+            .finish()
+    }
+}
+
+/// The names of variables, with whether each is set or removed.
+struct Names<'a>(&'a BTreeMap<OsString, Option<OsString>>);
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = |value: &Option<_>| if value.is_some() { "set" } else { "removed" };
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, what(value)))).finish()
     }
 }
 

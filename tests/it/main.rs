@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod command;
+mod command_view;
 mod defects;
 mod descriptors;
 mod exactness;

@@ -1,0 +1,61 @@
+//! Owns [`Stdin`] and [`Output`]: what a job's standard streams are.
+//!
+//! Invariant: plain data, which opens nothing; a descriptor in it was opened by the host, and is
+//! shared by all clones. Knows nothing of how streams are connected.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a job's standard input comes from.
+///
+/// ```
+/// use jobworker::{Command, Stdin};
+///
+/// let mut command = Command::new("sort");
+/// command.stdin(Stdin::File("/etc/passwd".into()));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Stdin {
+    /// It is empty (`/dev/null`).
+    #[default]
+    Null,
+    /// A file, which the host opens at each spawn; see [`Command::stdin_file`].
+    ///
+    /// [`Command::stdin_file`]: crate::Command::stdin_file
+    File(PathBuf),
+    /// A descriptor of the host; see [`Command::stdin_fd`].
+    ///
+    /// [`Command::stdin_fd`]: crate::Command::stdin_fd
+    Fd(Arc<OwnedFd>),
+}
+
+impl Stdin {
+    /// The descriptor, such as one end of a pipe.
+    #[must_use]
+    pub fn fd(fd: impl Into<OwnedFd>) -> Self {
+        Self::Fd(Arc::new(fd.into()))
+    }
+}
+
+/// Where a job's standard output and standard error go.
+///
+/// ```
+/// use jobworker::{Command, Output};
+///
+/// let mut command = Command::new("make");
+/// command.output(Output::Split);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Output {
+    /// One log for both, in the order in which the job wrote: one open file description in append
+    /// mode.
+    #[default]
+    Combined,
+    /// A log for each. The order of writes to different streams is then not recorded.
+    Split,
+    /// Both are discarded (`/dev/null`), and the job has no log to tail.
+    Null,
+}
