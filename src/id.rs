@@ -41,7 +41,7 @@ pub struct Token(pub usize);
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// The UUID.
+    /// The UUID, of the crate that is re-exported as [`uuid`](mod@crate::uuid).
     #[must_use]
     pub fn uuid(self) -> Uuid {
         self.0

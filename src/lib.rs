@@ -148,6 +148,8 @@ pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::{BoundedSpawns, Containment};
 pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
+/// The crate of the UUIDs that [`JobId`] is made of, in the version that this crate uses.
+pub use uuid;
 
 mod cgroup;
 mod command;

@@ -17,7 +17,7 @@ use crate::error::InvalidLimit;
 /// use jobworker::{ByteSize, Device, IoRates, Limits};
 ///
 /// let mut rates = IoRates::default();
-/// rates.read_bytes = Some(ByteSize::from_bytes(2 << 20));
+/// rates.read_bytes = Some(ByteSize::from_mib(2));
 /// let mut limits = Limits::new();
 /// limits.io_max(Device::new(259, 0), rates);
 /// ```
@@ -39,8 +39,8 @@ pub struct IoRates {
 /// use jobworker::{ByteSize, LimitValue, Limits};
 ///
 /// let mut limits = Limits::new();
-/// limits.memory_max(ByteSize::from_bytes(100 << 20)).set("pids.max", "max")?;
-/// assert_eq!(limits.get("memory.max"), Some(&LimitValue::Bytes(ByteSize::from_bytes(100 << 20))));
+/// limits.memory_max(ByteSize::from_mib(100)).set("pids.max", "max")?;
+/// assert_eq!(limits.get("memory.max"), Some(&LimitValue::Bytes(ByteSize::from_mib(100))));
 /// assert_eq!(limits.get("pids.max"), Some(&LimitValue::Count(None)));
 /// # Ok::<(), jobworker::InvalidLimit>(())
 /// ```
