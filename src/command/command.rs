@@ -62,8 +62,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 ///
 /// # What is printed
 /// `Display` writes the program and its arguments, quoted so that they can be pasted into a shell.
-/// `Debug` writes everything but the *values* of the environment, and no error of this crate
-/// contains them either: they may be secret.
+/// `Debug` writes everything but the *values* of the environment and the content of
+/// [`Stdin::Bytes`], and no error of this crate contains them either: they may be secret.
 /// Arguments are printed, and every user of the system can read them in `/proc`.
 ///
 /// ```
@@ -357,6 +357,23 @@ impl Command {
     /// closed when the last of these commands is dropped.
     pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
         self.stdin(Stdin::fd(fd))
+    }
+
+    /// Reads these bytes from standard input, the same for each job; see [`Stdin::Bytes`].
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sort").stdin_bytes("b\na\n"), Token(1))?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// reactor.wait(job)?;
+    /// assert_eq!(reactor.next_chunk(tail)?.unwrap().bytes, b"a\nb\n");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[doc(alias = "memfd_create")]
+    pub fn stdin_bytes(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        self.stdin(Stdin::bytes(bytes))
     }
 
     /// Sets where standard output and standard error go.

@@ -3,6 +3,7 @@
 //! Invariant: plain data, which opens nothing; a descriptor in it was opened by the host, and is
 //! shared by all clones. Knows nothing of how streams are connected.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 /// let mut command = Command::new("sort");
 /// command.stdin(Stdin::File("/etc/passwd".into()));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Stdin {
     /// It is empty (`/dev/null`).
@@ -29,6 +30,29 @@ pub enum Stdin {
     ///
     /// [`Command::stdin_fd`]: crate::Command::stdin_fd
     Fd(Arc<OwnedFd>),
+    /// These bytes, from the first to the last for each job.
+    ///
+    /// Each spawn copies them into a file in memory, sealed so that the job cannot change it (see
+    /// memfd_create(2)): the job can read at any speed, seek and map it, and the host has nothing
+    /// more to do. The memory counts as the host's until the job has closed the file.
+    Bytes(Arc<[u8]>),
+    /// A pipe for each job, whose other end [`Reactor::take_stdin`] gives to the host.
+    ///
+    /// [`Reactor::take_stdin`]: crate::Reactor::take_stdin
+    Piped,
+}
+
+/// Writes the number of bytes instead of [`Bytes`](Self::Bytes) themselves, which may be secret.
+impl fmt::Debug for Stdin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("Null"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Fd(fd) => f.debug_tuple("Fd").field(fd).finish(),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Piped => f.write_str("Piped"),
+        }
+    }
 }
 
 impl Stdin {
@@ -36,6 +60,12 @@ impl Stdin {
     #[must_use]
     pub fn fd(fd: impl Into<OwnedFd>) -> Self {
         Self::Fd(Arc::new(fd.into()))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::Bytes(bytes.into().into())
     }
 }
 

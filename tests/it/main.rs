@@ -29,6 +29,7 @@ mod smoke;
 // A part of the examples, whose unit tests nothing else runs.
 #[path = "../../examples/common/status.rs"]
 mod status;
+mod stdio;
 mod tails;
 mod threads;
 mod tidy;

@@ -1,0 +1,154 @@
+//! A job's standard streams are what its command says, and what the host holds of them is released.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use jobworker::{Command, ErrorKind, JobError, Position, Stdin};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::support::{World, alone, pidfd, sh, wait_for_exit};
+
+#[test]
+fn bytes_are_the_whole_input_of_every_job_of_the_command() {
+    let Some(mut world) = World::new() else { return };
+    let text: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
+    for bytes in [Vec::new(), b"from memory\0\xff".to_vec(), text] {
+        let mut command = Command::new("/bin/cat");
+        command.stdin_bytes(bytes.clone());
+        for _ in 0..2 {
+            let job = world.spawn(&command);
+            let tail = world.tail(job, Position::Start);
+            assert!(world.finish(job).exit.success());
+            assert!(world.transcripts[&tail].bytes == bytes, "{} bytes", bytes.len());
+        }
+    }
+    // A job starts at the first byte wherever another one is, and none can change what is there.
+    let mut command = sh("head -c 3 >/dev/null; cat
+        (echo x >/dev/stdin) 2>/dev/null || echo sealed");
+    command.stdin_bytes("abcdef\n");
+    for _ in 0..2 {
+        assert_eq!(world.run(&command).0, "def\nsealed\n");
+    }
+}
+
+#[test]
+fn a_piped_input_goes_to_the_job_and_ends_when_the_writer_is_dropped() {
+    let Some(mut world) = World::new() else { return };
+    let mut command = Command::new("/bin/cat");
+    command.stdin(Stdin::Piped);
+    let jobs = [world.spawn(&command), world.spawn(&command)];
+    let tails = jobs.map(|job| world.tail(job, Position::Start));
+    let mut writers = jobs.map(|job| world.reactor.take_stdin(job).unwrap().unwrap());
+    for (index, writer) in writers.iter_mut().enumerate() {
+        writeln!(writer, "to {index}").unwrap();
+    }
+    world.until("the input came back", |world| {
+        tails.iter().enumerate().all(|(index, tail)| world.text(*tail) == format!("to {index}\n"))
+    });
+    for job in jobs {
+        assert!(world.reactor.take_stdin(job).unwrap().is_none(), "taken twice");
+    }
+    // Each has a pipe of its own.
+    let [first, second] = writers;
+    drop(first);
+    assert!(world.finish(jobs[0]).exit.success());
+    assert!(!world.finished.contains_key(&jobs[1]));
+    drop(second);
+    assert!(world.finish(jobs[1]).exit.success());
+    let other = world.spawn(&Command::new("/bin/true"));
+    assert!(world.reactor.take_stdin(other).unwrap().is_none(), "it has no pipe");
+    world.finish(other);
+    world.reactor.remove(other).unwrap();
+    let error = world.reactor.take_stdin(other).unwrap_err();
+    assert!(matches!(error, jobworker::Error::Job(JobError::Unknown(_))), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::StaleId);
+}
+
+#[test]
+fn a_write_to_a_job_that_is_gone_fails_though_its_command_and_its_reactor_live_on() {
+    let Some(mut world) = World::new() else { return };
+    let mut command = sh("exec sleep 1000");
+    command.stdin(Stdin::Piped);
+    let job = world.spawn(&command);
+    let mut writer = world.reactor.take_stdin(job).unwrap().unwrap();
+    writer.write_all(b"into the pipe").unwrap();
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert!(world.reactor.take_stdin(job).unwrap().is_none(), "the job is finished");
+    drop(command);
+}
+
+#[test]
+fn a_full_pipe_blocks_no_host_that_has_asked_for_that() {
+    let Some(mut world) = World::new() else { return };
+    // The job's end is not affected: it waits for its input, which it reads once it is let to.
+    let gate = world.place.dir.path().join("gate");
+    mknodat(CWD, &gate, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut command = sh("read line <\"$GATE\"; cat | wc -c");
+    let job = world.spawn(command.env("GATE", &gate).stdin(Stdin::Piped));
+    let tail = world.tail(job, Position::Start);
+    let mut writer = world.reactor.take_stdin(job).unwrap().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let mut written = 0;
+    let error = loop {
+        match writer.write(&[b'x'; 4096]) {
+            Ok(count) => written += count,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    drop(writer);
+    fs::write(&gate, "go\n").unwrap();
+    world.finish(job);
+    assert_eq!(world.text(tail).trim(), written.to_string());
+}
+
+#[test]
+fn an_input_that_nobody_takes_is_released() {
+    if !alone!() {
+        return;
+    }
+    let Some(mut world) = World::new() else { return };
+    let before = world.footprint();
+    // With the end of the job.
+    let job = world.spawn(Command::new("/bin/true").stdin(Stdin::Piped));
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+    assert_eq!(world.footprint(), before);
+    // By a wait, which would otherwise never end.
+    let job = world.spawn(Command::new("/bin/cat").stdin(Stdin::Piped));
+    assert!(world.reactor.wait(job).unwrap().exit.success());
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+    assert_eq!(world.footprint(), before);
+    // And when the job does not start.
+    for stdin in [Stdin::Piped, Stdin::bytes("x")] {
+        world.try_spawn(Command::new("/no/such/program").stdin(stdin)).unwrap_err();
+        assert_eq!(world.footprint(), before);
+    }
+    let job = world.spawn(Command::new("/bin/cat").stdin(Stdin::bytes("x")));
+    world.finish(job);
+    world.reactor.remove(job).unwrap();
+    assert_eq!(world.footprint(), before);
+}
+
+#[test]
+fn a_detached_job_reads_the_end_of_its_input_when_the_reactor_is_dropped() {
+    let Some(mut world) = World::new() else { return };
+    let mark = world.place.dir.path().join("mark");
+    let mut command = sh("cat; echo ended >\"$MARK\"");
+    command.env("MARK", &mark).detached(true).stdin(Stdin::Piped);
+    let job = world.spawn(&command);
+    let status = world.reactor.status(job).unwrap();
+    let process = pidfd(status.pid);
+    let World { reactor, place, .. } = world;
+    drop(reactor);
+    wait_for_exit(&process);
+    assert_eq!(fs::read_to_string(mark).unwrap(), "ended\n");
+    waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
+    fs::remove_dir(status.cgroup.unwrap()).unwrap();
+    drop(place);
+}
