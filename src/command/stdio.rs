@@ -76,8 +76,10 @@ impl Stdin {
 ///
 /// let mut command = Command::new("make");
 /// command.output(Output::Split);
+/// // Past the log, to where the host's own messages go.
+/// command.output(Output::Inherit);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Output {
     /// One log for both, in the order in which the job wrote: one open file description in append
@@ -88,4 +90,58 @@ pub enum Output {
     Split,
     /// Both are discarded (`/dev/null`), and the job has no log to tail.
     Null,
+    /// The host's own standard output and standard error at the time of the spawn, descriptors 1
+    /// and 2. The job has no log to tail.
+    Inherit,
+    /// Descriptors of the host, such as files, sockets or the end of a pipe. The job has no log to
+    /// tail.
+    ///
+    /// All jobs that are spawned from a command and its clones share them. They are closed when the
+    /// last of these commands is dropped: whoever reads the other end of a pipe gets its end only
+    /// after that.
+    Fd {
+        /// Standard output.
+        output: Arc<OwnedFd>,
+        /// Standard error.
+        error: Arc<OwnedFd>,
+    },
+}
+
+impl Output {
+    /// One descriptor for both, which the job's streams then share.
+    ///
+    /// ```
+    /// use jobworker::{Command, Output, Reactor, Token};
+    /// use std::io::Read;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let (mut reader, writer) = std::io::pipe()?;
+    /// let mut command = Command::new("echo");
+    /// command.arg("hello").output(Output::fd(writer));
+    /// reactor.spawn(&command, Token(1))?;
+    /// drop(command);
+    /// let mut text = String::new();
+    /// reader.read_to_string(&mut text)?;
+    /// assert_eq!(text, "hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn fd(fd: impl Into<OwnedFd>) -> Self {
+        let output = Arc::new(fd.into());
+        Self::Fd { error: Arc::clone(&output), output }
+    }
+
+    /// A descriptor for each.
+    #[must_use]
+    pub fn fds(output: impl Into<OwnedFd>, error: impl Into<OwnedFd>) -> Self {
+        Self::Fd { output: Arc::new(output.into()), error: Arc::new(error.into()) }
+    }
+
+    /// Whether a job has a log.
+    pub(crate) fn has_log(&self) -> bool {
+        match self {
+            Self::Combined | Self::Split => true,
+            Self::Null | Self::Inherit | Self::Fd { .. } => false,
+        }
+    }
 }

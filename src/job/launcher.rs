@@ -106,20 +106,25 @@ impl Launcher {
         let input = Input::open(command)?;
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
-        if (command.keep_log || command.detached) && command.output != Output::Null {
+        if (command.keep_log || command.detached) && command.output.has_log() {
             self.directory.keep()?;
         }
         let owner = (command.uid, command.gid);
-        let (output, error) = match command.output {
-            Output::Combined => (Some(made.log(0, "log", owner)?), None),
+        let logs = match command.output {
+            Output::Combined => [Some(made.log(0, "log", owner)?), None],
             Output::Split => {
-                (Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?))
+                [Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?)]
             }
-            Output::Null => (None, None),
+            Output::Null | Output::Inherit | Output::Fd { .. } => [None, None],
         };
-        let null = self.null.as_fd();
-        let output = output.as_ref().map_or(null, OwnedFd::as_fd);
-        let error = error.as_ref().map_or(output, OwnedFd::as_fd);
+        let (null, hosts) = (self.null.as_fd(), (io::stdout(), io::stderr()));
+        let (output, error) = match (&command.output, &logs) {
+            (Output::Inherit, _) => (hosts.0.as_fd(), hosts.1.as_fd()),
+            (Output::Fd { output, error }, _) => (output.as_fd(), error.as_fd()),
+            (_, [Some(output), Some(error)]) => (output.as_fd(), error.as_fd()),
+            (_, [Some(both), None]) => (both.as_fd(), both.as_fd()),
+            (_, [None, _]) => (null, null),
+        };
         let streams = [input.fd(null), output, error];
         let plan = prepared.plan(command, streams, dir.as_ref().map(OwnedFd::as_fd));
         let started = match self.bounded.timeout_for(command, self.timeout) {

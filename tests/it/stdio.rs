@@ -1,10 +1,13 @@
 //! A job's standard streams are what its command says, and what the host holds of them is released.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsFd;
 
-use jobworker::{Command, ErrorKind, JobError, Position, Stdin};
+use jobworker::{
+    Command, Error, ErrorKind, JobError, JobId, Output, Position, Stdin, Stream, TailError,
+    TailOptions, Token,
+};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -151,4 +154,76 @@ fn a_detached_job_reads_the_end_of_its_input_when_the_reactor_is_dropped() {
     waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
     fs::remove_dir(status.cgroup.unwrap()).unwrap();
     drop(place);
+}
+
+/// Checks that a job has no log, whichever stream is asked for.
+#[track_caller]
+fn has_no_log(world: &mut World, job: JobId) {
+    for stream in [Stream::Output, Stream::Error] {
+        let mut options = TailOptions::new(Position::Start);
+        let error = world.reactor.tail(job, options.stream(stream), Token(0)).unwrap_err();
+        assert!(matches!(error, Error::Tail(TailError::NoLog { .. })), "{error:?}");
+        assert!(error.to_string().contains("chose another Output"), "{error}");
+    }
+    let status = world.reactor.status(job).unwrap();
+    assert_eq!((status.output, status.error), (None, None));
+}
+
+#[test]
+fn output_to_descriptors_goes_there_and_leaves_no_log() {
+    let Some(mut world) = World::new() else { return };
+    let before = world.footprint().log_files;
+    let script = sh("echo to output; echo to error >&2");
+    let read = |mut pipe: PipeReader| {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    };
+    // One descriptor for both.
+    let (reader, writer) = io::pipe().unwrap();
+    let mut command = script.clone();
+    command.output(Output::fd(writer));
+    for _ in 0..2 {
+        let job = world.spawn(&command);
+        has_no_log(&mut world, job);
+        let report = world.finish(job);
+        assert!(report.exit.success() && report.output_bytes == 0, "{report:?}");
+    }
+    drop(command);
+    assert_eq!(read(reader), "to output\nto error\n".repeat(2));
+    // One for each.
+    let ((output, to_output), (error, to_error)) = (io::pipe().unwrap(), io::pipe().unwrap());
+    let mut command = script.clone();
+    command.output(Output::fds(to_output, to_error)).keep_log(true);
+    let job = world.spawn(&command);
+    world.finish(job);
+    drop(command);
+    assert_eq!((read(output), read(error)), ("to output\n".to_owned(), "to error\n".to_owned()));
+    assert_eq!(world.footprint().log_files, before);
+}
+
+#[test]
+fn output_that_is_inherited_goes_where_the_hosts_own_goes() {
+    const MARK: &str = "JOBWORKER_TEST_INHERITS";
+    if std::env::var_os(MARK).is_some() {
+        let Some(mut world) = World::new() else { return };
+        let mut script = sh("echo job to output; echo job to error >&2");
+        let job = world.spawn(script.output(Output::Inherit));
+        has_no_log(&mut world, job);
+        assert!(world.finish(job).exit.success());
+        eprintln!("the host is done");
+        return;
+    }
+    let name = "stdio::output_that_is_inherited_goes_where_the_hosts_own_goes";
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let run = again.args([name, "--exact", "--nocapture"]).env(MARK, "1").output().unwrap();
+    let (output, error) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{output}{error}");
+    if !error.contains("the host is done") {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    assert!(output.contains("job to output\n") && !output.contains("job to error"), "{output}");
+    assert!(error.contains("job to error\n") && !error.contains("job to output"), "{error}");
 }
