@@ -78,6 +78,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 #[must_use = "a command does nothing until it is spawned"]
 pub struct Command {
     pub(crate) program: OsString,
+    pub(crate) arg0: Option<OsString>,
     pub(crate) args: Vec<OsString>,
     pub(crate) inherit_env: bool,
     /// `None` removes a variable of the host.
@@ -234,6 +235,7 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
+            arg0: None,
             args: Vec::new(),
             inherit_env: false,
             env: BTreeMap::new(),
@@ -280,6 +282,27 @@ impl Command {
     #[must_use]
     pub fn view(&self) -> CommandView<'_> {
         CommandView::new(self)
+    }
+
+    /// Sets `argv[0]`, the name by which the program sees itself; without it, that is the program
+    /// as it was given. A shell takes a leading hyphen as the sign of a login shell, for example.
+    /// Which file is executed does not depend on it.
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut command = Command::new("/bin/sh");
+    /// command.arg0("-name").args(["-c", "echo $0"]);
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// reactor.wait(job)?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// assert_eq!(reactor.next_chunk(tail)?.unwrap().bytes, b"-name\n");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(name.as_ref().to_owned());
+        self
     }
 
     /// Adds one argument. It is passed as it is, without a shell.
@@ -624,6 +647,7 @@ impl fmt::Debug for Command {
         // Without `..`, so that a new field is not forgotten here.
         let Self {
             program,
+            arg0,
             args,
             inherit_env,
             env,
@@ -655,6 +679,7 @@ impl fmt::Debug for Command {
         } = self;
         f.debug_struct("Command")
             .field("program", program)
+            .field("arg0", arg0)
             .field("args", args)
             .field("inherit_env", inherit_env)
             .field("env", &Names(env))

@@ -46,6 +46,12 @@ impl<'a> CommandView<'a> {
         &self.command.program
     }
 
+    /// What the program sees as its own name.
+    #[must_use]
+    pub fn arg0(self) -> Option<&'a OsStr> {
+        self.command.arg0.as_deref()
+    }
+
     /// The arguments, without the program.
     pub fn args(self) -> impl ExactSizeIterator<Item = &'a OsStr> {
         self.command.args.iter().map(AsRef::as_ref)

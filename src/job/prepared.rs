@@ -49,7 +49,8 @@ impl Prepared {
             ));
         }
         let program = string(&command.program, "the program contains a NUL byte")?;
-        let mut argv = vec![program];
+        let name = command.arg0.as_deref().map(|name| string(name, "arg0 contains a NUL byte"));
+        let mut argv = vec![name.transpose()?.unwrap_or(program)];
         for arg in &command.args {
             argv.push(string(arg, "an argument contains a NUL byte")?);
         }
@@ -218,6 +219,7 @@ mod tests {
         };
         assert!(reason(&Command::new("")).contains("empty"));
         assert!(reason(&Command::new("a\0b")).contains("program contains a NUL"));
+        assert!(reason(Command::new("a").arg0("b\0")).contains("arg0"));
         assert!(reason(Command::new("a").arg("b\0")).contains("argument"));
         assert!(reason(Command::new("a").env("b", "\0")).contains("environment"));
         assert!(reason(Command::new("a").env("b=c", "")).contains("'='"));

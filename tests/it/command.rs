@@ -70,6 +70,20 @@ fn arguments_of_any_bytes_arrive_as_they_are() {
 }
 
 #[test]
+fn a_program_sees_itself_by_the_name_that_was_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let mut command = cat("/proc/self/cmdline");
+    assert_eq!(output(&mut world, &command), "/bin/cat\0/proc/self/cmdline\0");
+    for name in ["other", "", "two words"] {
+        command.arg0(name);
+        assert_eq!(output(&mut world, &command), format!("{name}\0/proc/self/cmdline\0"));
+    }
+    // The file is found by the program's name.
+    let error = world.try_spawn(Command::new("/no/such/program").arg0("/bin/true")).unwrap_err();
+    assert!(error.to_string().contains("/no/such/program"), "{error}");
+}
+
+#[test]
 fn a_command_can_be_used_again_and_its_clone_differs_only_in_what_is_changed() {
     let Some(mut world) = World::new() else { return };
     let mut command = Command::new("/bin/echo");

@@ -29,6 +29,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     limits.pids_max(5);
     let mut command = Command::new("sh");
     command
+        .arg0("-sh")
         .args(["-c", "exit"])
         .env("A", "1")
         .env_remove("B")
@@ -59,7 +60,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .accounting(false)
         .limits(&limits);
     let view = command.view();
-    assert!(view.args().eq(["-c", "exit"]));
+    assert!(view.args().eq(["-c", "exit"]) && view.arg0() == Some(OsStr::new("-sh")));
     let envs: Vec<_> = view.envs().collect();
     assert_eq!(envs, [("A".as_ref(), Some("1".as_ref())), ("B".as_ref(), None)]);
     assert!(view.inherit_env() && view.keep_log() && view.detached() && view.no_new_privs());
