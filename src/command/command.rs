@@ -3,7 +3,7 @@
 //! Invariant: building a command does no I/O and cannot fail; everything is checked by
 //! [`Reactor::spawn`](crate::Reactor::spawn). Knows nothing of cgroups, processes or the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -38,11 +38,12 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// Whatever is not set here is the host's, or that of its thread that spawns the job: user, groups
 /// and capabilities, [`umask`](Self::umask), the limits of [`rlimit`](Self::rlimit),
 /// [`oom_score_adj`](Self::oom_score_adj), [`nice`](Self::nice) value, scheduling
-/// [policy](Self::scheduler) and processors, [session keyring](Self::new_session_keyring),
-/// [bounding set](Self::capability_bounding_set), [`securebits`](Self::securebits), seccomp
-/// filters, namespaces and root directory. A change of the user changes the user, the groups and
-/// the capabilities alone. A host that is protected from the OOM killer or runs with a real-time
-/// policy passes that on, unless it sets both for the programs that it does not trust.
+/// [policy](Self::scheduler) and [processors](Self::cpu_affinity),
+/// [session keyring](Self::new_session_keyring), [bounding set](Self::capability_bounding_set),
+/// [`securebits`](Self::securebits), seccomp filters, namespaces and root directory. A change of
+/// the user changes the user, the groups and the capabilities alone. A host that is protected from
+/// the OOM killer or runs with a real-time policy passes that on, unless it sets both for the
+/// programs that it does not trust.
 ///
 /// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
@@ -95,6 +96,7 @@ pub struct Command {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) nice: Option<i32>,
     pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) cpu_affinity: Option<BTreeSet<u32>>,
     pub(crate) new_session_keyring: bool,
     /// A bit for each capability that it has.
     pub(crate) capability_bounding_set: Option<u64>,
@@ -251,6 +253,7 @@ impl Command {
             oom_score_adj: None,
             nice: None,
             scheduler: None,
+            cpu_affinity: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,
@@ -500,6 +503,26 @@ impl Command {
         self
     }
 
+    /// Sets the processors that the job may run on, by number, before the user changes. Without it,
+    /// they are those of the thread that spawns the job.
+    ///
+    /// The kernel leaves out processors that do not exist or that the cpuset of the job's cgroup
+    /// does not have, and fails with `EINVAL` if none is left. A job can set another affinity for
+    /// itself; [`Limits::cpuset_cpus`] binds it.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("render");
+    /// command.cpu_affinity([0, 2, 3]);
+    /// ```
+    #[doc(alias = "sched_setaffinity")]
+    #[doc(alias = "taskset")]
+    pub fn cpu_affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.cpu_affinity = Some(processors.into_iter().collect());
+        self
+    }
+
     /// Gives the job a new, empty session keyring. Without it the job has the host's, and with it
     /// the use of every key there, such as those of encrypted directories and of Kerberos, whatever
     /// the job's user is.
@@ -663,6 +686,7 @@ impl fmt::Debug for Command {
             oom_score_adj,
             nice,
             scheduler,
+            cpu_affinity,
             new_session_keyring,
             capability_bounding_set,
             securebits,
@@ -695,6 +719,7 @@ impl fmt::Debug for Command {
             .field("oom_score_adj", oom_score_adj)
             .field("nice", nice)
             .field("scheduler", scheduler)
+            .field("cpu_affinity", cpu_affinity)
             .field("new_session_keyring", new_session_keyring)
             .field("capability_bounding_set", capability_bounding_set)
             .field("securebits", securebits)

@@ -143,6 +143,12 @@ impl<'a> CommandView<'a> {
         self.command.scheduler
     }
 
+    /// The processors that the job may run on, by number.
+    #[must_use]
+    pub fn cpu_affinity(self) -> Option<impl ExactSizeIterator<Item = u32> + use<'a>> {
+        self.command.cpu_affinity.as_ref().map(|processors| processors.iter().copied())
+    }
+
     /// Whether the job has a session keyring of its own.
     #[must_use]
     pub fn new_session_keyring(self) -> bool {

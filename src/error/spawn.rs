@@ -128,6 +128,8 @@ pub enum Stage {
     OomScore,
     /// The nice value and the scheduling policy.
     Scheduling,
+    /// The processors that it may run on.
+    Affinity,
     /// A new session keyring.
     SessionKeyring,
     /// The bounding set of capabilities.
@@ -154,7 +156,7 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
@@ -163,6 +165,7 @@ impl Stage {
         Self::ResourceLimits,
         Self::OomScore,
         Self::Scheduling,
+        Self::Affinity,
         Self::SessionKeyring,
         Self::BoundingSet,
         Self::SecureBits,
@@ -223,6 +226,10 @@ impl Stage {
                 " (a lower nice value or a real-time policy needs CAP_SYS_NICE, or RLIMIT_NICE or \
                  RLIMIT_RTPRIO)"
             }
+            (Self::Affinity, Errno::INVAL) => {
+                " (none of the processors exists, is online and is in the cpuset of the job's \
+                 cgroup)"
+            }
             (Self::SessionKeyring, Errno::DQUOT) => {
                 " (the key quota of the host's user is used up: raise the sysctl \
                  kernel.keys.maxkeys)"
@@ -258,6 +265,7 @@ impl fmt::Display for Stage {
             Self::ResourceLimits => "setting resource limits",
             Self::OomScore => "setting oom_score_adj",
             Self::Scheduling => "setting the nice value or the scheduling policy",
+            Self::Affinity => "setting the CPU affinity",
             Self::SessionKeyring => "making a session keyring",
             Self::BoundingSet => "limiting the capability bounding set",
             Self::SecureBits => "setting the secure bits",

@@ -3,7 +3,7 @@
 //!
 //! Invariant: checks only what can be checked without starting anything, and creates nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::BorrowedFd;
@@ -26,6 +26,7 @@ pub(crate) struct Prepared {
     groups: Option<Vec<u32>>,
     oom_score_adj: Option<String>,
     scheduler: Option<(u32, u8)>,
+    affinity: Option<Vec<usize>>,
 }
 
 impl Prepared {
@@ -93,6 +94,10 @@ impl Prepared {
         }) {
             return Err(refuse("the real-time priority is not in 1..=99"));
         }
+        let affinity = match &command.cpu_affinity {
+            Some(processors) => Some(mask(processors).map_err(refuse)?),
+            None => None,
+        };
         // A host that changes the ids must not leave its own groups to the job.
         let drops_groups = command.uid.is_some() || command.gid.is_some();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
@@ -101,7 +106,17 @@ impl Prepared {
             .map(|path| string(&path, "PATH contains a NUL byte"))
             .collect::<Result<_, _>>()?;
         let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
-        Ok(Self { programs, argv, envp, current_dir, limits, groups, oom_score_adj, scheduler })
+        Ok(Self {
+            programs,
+            argv,
+            envp,
+            current_dir,
+            limits,
+            groups,
+            oom_score_adj,
+            scheduler,
+            affinity,
+        })
     }
 
     /// What the child is to do: this command with these three streams, in this cgroup.
@@ -126,6 +141,7 @@ impl Prepared {
             oom_score_adj: self.oom_score_adj.as_deref().map(str::as_bytes),
             nice: command.nice,
             scheduler: self.scheduler,
+            affinity: self.affinity.as_deref(),
             new_session_keyring: command.new_session_keyring,
             capability_bounding_set: command.capability_bounding_set,
             securebits: command.securebits,
@@ -180,6 +196,22 @@ fn policy(scheduler: Scheduler) -> (u32, u8) {
     }
 }
 
+/// A bit for each processor, in the words that the kernel takes.
+fn mask(processors: &BTreeSet<u32>) -> Result<Vec<usize>, &'static str> {
+    /// More than any kernel has; it bounds the size of the mask.
+    const MOST: usize = 1 << 16;
+    let last = processors.last().ok_or("its set of processors is empty")?;
+    let last = usize::try_from(*last).ok().filter(|last| *last < MOST);
+    let bits = usize::BITS as usize;
+    let mut words = vec![0; last.ok_or("the number of a processor is not below 65536")? / bits + 1];
+    for processor in processors.iter().map(|processor| *processor as usize) {
+        if let Some(word) = words.get_mut(processor / bits) {
+            *word |= 1 << (processor % bits);
+        }
+    }
+    Ok(words)
+}
+
 fn number(resource: Resource) -> u32 {
     match resource {
         Resource::Cpu => raw::RLIMIT_CPU,
@@ -212,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_processors_has_a_bit_for_each() {
+        let mask = |list: &[u32]| mask(&list.iter().copied().collect());
+        assert_eq!(mask(&[0, 2]).unwrap(), [0b101]);
+        let bits = usize::BITS;
+        assert_eq!(mask(&[bits, 2 * bits + 1, 0]).unwrap(), [1, 1, 2]);
+        assert!(mask(&[]).is_err() && mask(&[1 << 16]).is_err() && mask(&[u32::MAX]).is_err());
+        assert_eq!(mask(&[(1 << 16) - 1]).unwrap().len() * bits as usize, 1 << 16);
+    }
+
+    #[test]
     fn what_no_kernel_could_run_is_refused() {
         let reason = |command: &Command| match Prepared::new(command) {
             Err(SpawnError::InvalidCommand { reason, .. }) => reason,
@@ -227,6 +269,7 @@ mod tests {
         assert!(reason(Command::new("a").oom_score_adj(1001)).contains("oom_score_adj"));
         assert!(reason(Command::new("a").nice(20)).contains("nice value"));
         assert!(reason(Command::new("a").scheduler(Scheduler::Fifo(0))).contains("real-time"));
+        assert!(reason(Command::new("a").cpu_affinity([])).contains("processors"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

@@ -391,6 +391,14 @@ pub(super) fn set_scheduler(policy: u32, priority: u8) -> Result<(), i32> {
     unsafe { call(raw::__NR_sched_setscheduler, arguments) }.map(drop)
 }
 
+/// sched_setaffinity(2) on the calling thread.
+pub(super) fn set_affinity(processors: &[usize]) -> Result<(), i32> {
+    let arguments =
+        [0, mem::size_of_val(processors), processors.as_ptr().expose_provenance(), 0, 0, 0];
+    // SAFETY: the kernel reads no more bytes than the slice has.
+    unsafe { call(raw::__NR_sched_setaffinity, arguments) }.map(drop)
+}
+
 /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name: a keyring of its own.
 pub(super) fn join_new_session_keyring() -> Result<(), i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;

@@ -142,6 +142,7 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
         calls::set_scheduler(policy, priority)
     })?;
     step_if(child, Stage::Scheduling, plan.nice, calls::set_nice)?;
+    step_if(child, Stage::Affinity, plan.affinity, calls::set_affinity)?;
     if plan.new_session_keyring {
         step(child, Stage::SessionKeyring, calls::join_new_session_keyring)?;
     }

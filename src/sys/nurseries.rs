@@ -125,6 +125,7 @@ mod tests {
             oom_score_adj: None,
             nice: None,
             scheduler: None,
+            affinity: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,

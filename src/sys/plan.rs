@@ -64,6 +64,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) nice: Option<i32>,
     /// The policy's number and its priority.
     pub(crate) scheduler: Option<(u32, u8)>,
+    /// A bit for each processor, in the kernel's words.
+    pub(crate) affinity: Option<&'a [usize]>,
     pub(crate) new_session_keyring: bool,
     pub(crate) capability_bounding_set: Option<u64>,
     pub(crate) securebits: Option<u32>,

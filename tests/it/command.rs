@@ -296,6 +296,24 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
 }
 
 #[test]
+fn a_job_runs_on_the_processors_that_were_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let mut command = cat("/proc/self/status");
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), own);
+    // The last of them, whatever the machine has.
+    let last: u32 = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    command.cpu_affinity([last]);
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), last.to_string());
+    // One that does not exist is left out, and there must be one that does.
+    command.cpu_affinity([last, 60_000]);
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), last.to_string());
+    let after = fs::read_to_string("/proc/self/status").unwrap();
+    assert!(after.contains(&format!("Cpus_allowed_list:\t{own}\n")), "the host's has changed");
+}
+
+#[test]
 fn no_new_privileges_is_off_unless_asked_for() {
     let Some(mut world) = World::new() else { return };
     let own = fs::read_to_string("/proc/self/status").unwrap();

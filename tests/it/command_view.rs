@@ -46,6 +46,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .oom_score_adj(7)
         .nice(3)
         .scheduler(Scheduler::Batch)
+        .cpu_affinity([3, 1])
         .new_session_keyring(true)
         .capability_bounding_set([Capability::KILL, Capability::CHOWN])
         .securebits(3)
@@ -71,6 +72,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     assert_eq!((view.umask(), view.oom_score_adj(), view.nice()), (Some(0o27), Some(7), Some(3)));
     assert!(view.rlimits().eq([(Resource::Core, Some(0), None)]));
     assert_eq!(view.scheduler(), Some(Scheduler::Batch));
+    assert!(view.cpu_affinity().unwrap().eq([1, 3]));
     let kept: Vec<_> = view.capability_bounding_set().unwrap().collect();
     assert_eq!(kept, [Capability::CHOWN, Capability::KILL]);
     assert_eq!((view.securebits(), view.process_group()), (Some(3), ProcessGroup::Own));

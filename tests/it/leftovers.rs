@@ -74,6 +74,7 @@ impl Failures {
                 1,
                 run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone(),
             ),
+            (Stage::Affinity, 22, run().cpu_affinity([60_000]).clone()),
             (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
         ] {
             let error = world.try_spawn(&command).unwrap_err();
