@@ -132,8 +132,9 @@
 )]
 
 pub use crate::command::{
-    ByteSize, Capability, Command, CommandView, DEFAULT_PATH, Device, EndPolicy, IoRates,
-    LimitFile, LimitValue, Limits, Output, ProcessGroup, Resource, Scheduler, Signal, Stdin,
+    ByteSize, Capability, Command, CommandView, DEFAULT_PATH, Device, EndPolicy, IoPriority,
+    IoRates, LimitFile, LimitValue, Limits, Output, ProcessGroup, Resource, Scheduler, Signal,
+    Stdin,
 };
 pub use crate::driver::Waker;
 pub use crate::error::{

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::command::capability::Capability;
+use crate::command::io_priority::IoPriority;
 use crate::command::limits::Limits;
 use crate::command::quote::Quoted;
 use crate::command::signal::Signal;
@@ -39,11 +40,11 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// and capabilities, [`umask`](Self::umask), the limits of [`rlimit`](Self::rlimit),
 /// [`oom_score_adj`](Self::oom_score_adj), [`nice`](Self::nice) value, scheduling
 /// [policy](Self::scheduler) and [processors](Self::cpu_affinity),
-/// [session keyring](Self::new_session_keyring), [bounding set](Self::capability_bounding_set),
-/// [`securebits`](Self::securebits), seccomp filters, namespaces and root directory. A change of
-/// the user changes the user, the groups and the capabilities alone. A host that is protected from
-/// the OOM killer or runs with a real-time policy passes that on, unless it sets both for the
-/// programs that it does not trust.
+/// [`io_priority`](Self::io_priority), [session keyring](Self::new_session_keyring),
+/// [bounding set](Self::capability_bounding_set), [`securebits`](Self::securebits), seccomp
+/// filters, namespaces and root directory. A change of the user changes the user, the groups and
+/// the capabilities alone. A host that is protected from the OOM killer or runs with a real-time
+/// policy passes that on, unless it sets both for the programs that it does not trust.
 ///
 /// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
@@ -97,6 +98,7 @@ pub struct Command {
     pub(crate) nice: Option<i32>,
     pub(crate) scheduler: Option<Scheduler>,
     pub(crate) cpu_affinity: Option<BTreeSet<u32>>,
+    pub(crate) io_priority: Option<IoPriority>,
     pub(crate) new_session_keyring: bool,
     /// A bit for each capability that it has.
     pub(crate) capability_bounding_set: Option<u64>,
@@ -254,6 +256,7 @@ impl Command {
             nice: None,
             scheduler: None,
             cpu_affinity: None,
+            io_priority: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,
@@ -523,6 +526,17 @@ impl Command {
         self
     }
 
+    /// Sets how the job's requests to disks are served beside those of others, before the user
+    /// changes. Without it, the job has the priority of the thread that spawns it.
+    ///
+    /// A level above 7 is refused by the spawn.
+    #[doc(alias = "ioprio_set")]
+    #[doc(alias = "ionice")]
+    pub fn io_priority(&mut self, priority: IoPriority) -> &mut Self {
+        self.io_priority = Some(priority);
+        self
+    }
+
     /// Gives the job a new, empty session keyring. Without it the job has the host's, and with it
     /// the use of every key there, such as those of encrypted directories and of Kerberos, whatever
     /// the job's user is.
@@ -687,6 +701,7 @@ impl fmt::Debug for Command {
             nice,
             scheduler,
             cpu_affinity,
+            io_priority,
             new_session_keyring,
             capability_bounding_set,
             securebits,
@@ -720,6 +735,7 @@ impl fmt::Debug for Command {
             .field("nice", nice)
             .field("scheduler", scheduler)
             .field("cpu_affinity", cpu_affinity)
+            .field("io_priority", io_priority)
             .field("new_session_keyring", new_session_keyring)
             .field("capability_bounding_set", capability_bounding_set)
             .field("securebits", securebits)

@@ -5,6 +5,7 @@
 mod capability;
 mod command;
 mod files;
+mod io_priority;
 mod limits;
 mod quote;
 mod setting;
@@ -17,6 +18,7 @@ mod view;
 pub use capability::Capability;
 pub use command::{Command, DEFAULT_PATH, EndPolicy, ProcessGroup, Resource, Scheduler};
 pub use files::LimitFile;
+pub use io_priority::IoPriority;
 pub use limits::Limits;
 pub use signal::Signal;
 pub use stdio::{Output, Stdin};

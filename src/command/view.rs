@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::command::capability::Capability;
 use crate::command::command::{Command, EndPolicy, ProcessGroup, Resource, Scheduler};
+use crate::command::io_priority::IoPriority;
 use crate::command::limits::Limits;
 use crate::command::signal::Signal;
 use crate::command::stdio::{Output, Stdin};
@@ -147,6 +148,12 @@ impl<'a> CommandView<'a> {
     #[must_use]
     pub fn cpu_affinity(self) -> Option<impl ExactSizeIterator<Item = u32> + use<'a>> {
         self.command.cpu_affinity.as_ref().map(|processors| processors.iter().copied())
+    }
+
+    /// How requests to disks are served.
+    #[must_use]
+    pub fn io_priority(self) -> Option<IoPriority> {
+        self.command.io_priority
     }
 
     /// Whether the job has a session keyring of its own.

@@ -130,6 +130,8 @@ pub enum Stage {
     Scheduling,
     /// The processors that it may run on.
     Affinity,
+    /// The I/O priority.
+    IoPriority,
     /// A new session keyring.
     SessionKeyring,
     /// The bounding set of capabilities.
@@ -156,7 +158,7 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
@@ -166,6 +168,7 @@ impl Stage {
         Self::OomScore,
         Self::Scheduling,
         Self::Affinity,
+        Self::IoPriority,
         Self::SessionKeyring,
         Self::BoundingSet,
         Self::SecureBits,
@@ -230,6 +233,7 @@ impl Stage {
                 " (none of the processors exists, is online and is in the cpuset of the job's \
                  cgroup)"
             }
+            (Self::IoPriority, Errno::PERM) => " (the real-time class needs CAP_SYS_NICE)",
             (Self::SessionKeyring, Errno::DQUOT) => {
                 " (the key quota of the host's user is used up: raise the sysctl \
                  kernel.keys.maxkeys)"
@@ -266,6 +270,7 @@ impl fmt::Display for Stage {
             Self::OomScore => "setting oom_score_adj",
             Self::Scheduling => "setting the nice value or the scheduling policy",
             Self::Affinity => "setting the CPU affinity",
+            Self::IoPriority => "setting the I/O priority",
             Self::SessionKeyring => "making a session keyring",
             Self::BoundingSet => "limiting the capability bounding set",
             Self::SecureBits => "setting the secure bits",

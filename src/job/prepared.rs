@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use linux_raw_sys::general as raw;
 
-use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource, Scheduler};
+use crate::command::{Command, DEFAULT_PATH, IoPriority, ProcessGroup, Resource, Scheduler};
 use crate::error::SpawnError;
 use crate::sys::{CStringArray, Plan, ResourceLimit};
 
@@ -94,6 +94,12 @@ impl Prepared {
         }) {
             return Err(refuse("the real-time priority is not in 1..=99"));
         }
+        if let Some(IoPriority::RealTime(level) | IoPriority::BestEffort(level)) =
+            command.io_priority
+            && level > 7
+        {
+            return Err(refuse("the level of the I/O priority is not in 0..=7"));
+        }
         let affinity = match &command.cpu_affinity {
             Some(processors) => Some(mask(processors).map_err(refuse)?),
             None => None,
@@ -142,6 +148,7 @@ impl Prepared {
             nice: command.nice,
             scheduler: self.scheduler,
             affinity: self.affinity.as_deref(),
+            io_priority: command.io_priority.map(io_priority),
             new_session_keyring: command.new_session_keyring,
             capability_bounding_set: command.capability_bounding_set,
             securebits: command.securebits,
@@ -194,6 +201,16 @@ fn policy(scheduler: Scheduler) -> (u32, u8) {
         Scheduler::Fifo(priority) => (raw::SCHED_FIFO, priority),
         Scheduler::RoundRobin(priority) => (raw::SCHED_RR, priority),
     }
+}
+
+/// A class and a level in the kernel's terms, as linux/ioprio.h has them.
+fn io_priority(priority: IoPriority) -> u16 {
+    let (class, level) = match priority {
+        IoPriority::RealTime(level) => (1, level),
+        IoPriority::BestEffort(level) => (2, level),
+        IoPriority::Idle => (3, 0),
+    };
+    class << 13 | u16::from(level)
 }
 
 /// A bit for each processor, in the words that the kernel takes.
@@ -270,6 +287,9 @@ mod tests {
         assert!(reason(Command::new("a").nice(20)).contains("nice value"));
         assert!(reason(Command::new("a").scheduler(Scheduler::Fifo(0))).contains("real-time"));
         assert!(reason(Command::new("a").cpu_affinity([])).contains("processors"));
+        for priority in [IoPriority::RealTime(8), IoPriority::BestEffort(255)] {
+            assert!(reason(Command::new("a").io_priority(priority)).contains("I/O priority"));
+        }
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

@@ -399,6 +399,14 @@ pub(super) fn set_affinity(processors: &[usize]) -> Result<(), i32> {
     unsafe { call(raw::__NR_sched_setaffinity, arguments) }.map(drop)
 }
 
+/// ioprio_set(2) on the calling thread.
+pub(super) fn set_io_priority(priority: u16) -> Result<(), i32> {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    // SAFETY: three integers.
+    unsafe { call(raw::__NR_ioprio_set, [IOPRIO_WHO_PROCESS, 0, priority.into(), 0, 0, 0]) }
+        .map(drop)
+}
+
 /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name: a keyring of its own.
 pub(super) fn join_new_session_keyring() -> Result<(), i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;

@@ -143,6 +143,7 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     })?;
     step_if(child, Stage::Scheduling, plan.nice, calls::set_nice)?;
     step_if(child, Stage::Affinity, plan.affinity, calls::set_affinity)?;
+    step_if(child, Stage::IoPriority, plan.io_priority, calls::set_io_priority)?;
     if plan.new_session_keyring {
         step(child, Stage::SessionKeyring, calls::join_new_session_keyring)?;
     }

@@ -126,6 +126,7 @@ mod tests {
             nice: None,
             scheduler: None,
             affinity: None,
+            io_priority: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,

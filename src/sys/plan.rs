@@ -66,6 +66,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) scheduler: Option<(u32, u8)>,
     /// A bit for each processor, in the kernel's words.
     pub(crate) affinity: Option<&'a [usize]>,
+    /// The class and the level, as ioprio_set takes them.
+    pub(crate) io_priority: Option<u16>,
     pub(crate) new_session_keyring: bool,
     pub(crate) capability_bounding_set: Option<u64>,
     pub(crate) securebits: Option<u32>,

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::{fs, io};
 
 use jobworker::{
-    Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal,
-    SpawnError, Stage, Token,
+    Command, DEFAULT_PATH, Error, Exit, IoPriority, Position, ProcessGroup, Reactor, Resource,
+    Signal, SpawnError, Stage, Token,
 };
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
+use crate::calls::io_priority;
 use crate::support::{World, alone, end_group, pidfd, sh};
 
 /// Runs a program, which must succeed, and returns its output.
@@ -311,6 +312,26 @@ fn a_job_runs_on_the_processors_that_were_asked_for() {
     assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), last.to_string());
     let after = fs::read_to_string("/proc/self/status").unwrap();
     assert!(after.contains(&format!("Cpus_allowed_list:\t{own}\n")), "the host's has changed");
+}
+
+#[test]
+fn a_job_has_the_io_priority_that_was_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let mut expected = vec![(IoPriority::BestEffort(6), 2 << 13 | 6), (IoPriority::Idle, 3 << 13)];
+    if rustix::process::geteuid().is_root() {
+        expected.push((IoPriority::RealTime(7), 1 << 13 | 7));
+    }
+    for (priority, number) in expected {
+        let job = world.spawn(Command::new("/bin/sleep").arg("1000").io_priority(priority));
+        let pid = world.reactor.status(job).unwrap().pid;
+        assert_eq!(io_priority(pid), number, "{priority:?}");
+        world.reactor.kill(job).unwrap();
+        world.finish(job);
+    }
+    let job = world.spawn(Command::new("/bin/sleep").arg("1000"));
+    assert_eq!(io_priority(world.reactor.status(job).unwrap().pid), io_priority(0));
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use jobworker::{
-    Capability, Command, EndPolicy, Limits, Output, ProcessGroup, Resource, Scheduler, Signal,
-    Stdin,
+    Capability, Command, EndPolicy, IoPriority, Limits, Output, ProcessGroup, Resource, Scheduler,
+    Signal, Stdin,
 };
 
 use crate::support::{World, rounds};
@@ -47,6 +47,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .nice(3)
         .scheduler(Scheduler::Batch)
         .cpu_affinity([3, 1])
+        .io_priority(IoPriority::Idle)
         .new_session_keyring(true)
         .capability_bounding_set([Capability::KILL, Capability::CHOWN])
         .securebits(3)
@@ -73,6 +74,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     assert!(view.rlimits().eq([(Resource::Core, Some(0), None)]));
     assert_eq!(view.scheduler(), Some(Scheduler::Batch));
     assert!(view.cpu_affinity().unwrap().eq([1, 3]));
+    assert_eq!(view.io_priority(), Some(IoPriority::Idle));
     let kept: Vec<_> = view.capability_bounding_set().unwrap().collect();
     assert_eq!(kept, [Capability::CHOWN, Capability::KILL]);
     assert_eq!((view.securebits(), view.process_group()), (Some(3), ProcessGroup::Own));
