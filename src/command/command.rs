@@ -42,9 +42,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// [policy](Self::scheduler) and [processors](Self::cpu_affinity),
 /// [`io_priority`](Self::io_priority), [session keyring](Self::new_session_keyring),
 /// [bounding set](Self::capability_bounding_set), [`securebits`](Self::securebits), seccomp
-/// filters, namespaces and root directory. A change of the user changes the user, the groups and
-/// the capabilities alone. A host that is protected from the OOM killer or runs with a real-time
-/// policy passes that on, unless it sets both for the programs that it does not trust.
+/// filters, namespaces and [root directory](Self::chroot). A change of the user changes the user,
+/// the groups and the capabilities alone. A host that is protected from the OOM killer or runs with
+/// a real-time policy passes that on, unless it sets both for the programs that it does not trust.
 ///
 /// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
@@ -86,6 +86,7 @@ pub struct Command {
     /// `None` removes a variable of the host.
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
     pub(crate) current_dir: Option<PathBuf>,
+    pub(crate) chroot: Option<PathBuf>,
     pub(crate) stdin: Stdin,
     pub(crate) output: Output,
     pub(crate) keep_log: bool,
@@ -244,6 +245,7 @@ impl Command {
             inherit_env: false,
             env: BTreeMap::new(),
             current_dir: None,
+            chroot: None,
             stdin: Stdin::Null,
             output: Output::Combined,
             keep_log: false,
@@ -358,7 +360,33 @@ impl Command {
         self
     }
 
-    /// Sets the job's working directory. It is entered with the job's own user and groups.
+    /// Makes this directory, which is relative to the host's working directory, the job's root
+    /// directory. Needs `CAP_SYS_CHROOT`.
+    ///
+    /// It is entered before the user changes. The [working directory](Self::current_dir), which is
+    /// `/` unless it is set, and the program with its interpreter and libraries are found below the
+    /// new root, and `PATH` is searched there. Whatever else the program needs, such as a mounted
+    /// `/proc`, must be there too. The log and a [`stdin_file`](Self::stdin_file) are opened by the
+    /// host, outside.
+    ///
+    /// # Kernel trap
+    /// A changed root directory is no sandbox: a process that has `CAP_SYS_CHROOT` itself, as root
+    /// does, leaves it at will. Set a [`uid`](Self::uid), or a
+    /// [bounding set](Self::capability_bounding_set) without that capability.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("/bin/server");
+    /// command.chroot("/srv/jail").current_dir("/data").uid(1000).gid(1000);
+    /// ```
+    pub fn chroot(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.chroot = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the job's working directory. It is entered with the job's own user and groups, after
+    /// the root directory was [changed](Self::chroot).
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.current_dir = Some(dir.as_ref().to_owned());
         self
@@ -689,6 +717,7 @@ impl fmt::Debug for Command {
             inherit_env,
             env,
             current_dir,
+            chroot,
             stdin,
             output,
             keep_log,
@@ -723,6 +752,7 @@ impl fmt::Debug for Command {
             .field("inherit_env", inherit_env)
             .field("env", &Names(env))
             .field("current_dir", current_dir)
+            .field("chroot", chroot)
             .field("stdin", stdin)
             .field("output", output)
             .field("keep_log", keep_log)

@@ -71,6 +71,12 @@ impl<'a> CommandView<'a> {
         self.command.env.iter().map(|(key, value)| (key.as_ref(), value.as_deref()))
     }
 
+    /// The root directory.
+    #[must_use]
+    pub fn chroot(self) -> Option<&'a Path> {
+        self.command.chroot.as_deref()
+    }
+
     /// The working directory.
     #[must_use]
     pub fn current_dir(self) -> Option<&'a Path> {

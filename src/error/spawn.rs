@@ -27,8 +27,8 @@ pub enum SpawnError {
         program: OsString,
         /// How far it came.
         stage: Stage,
-        /// What that stage was about, if it was a path other than the program's: the working
-        /// directory.
+        /// What that stage was about, if it was a path other than the program's: the root directory
+        /// or the working directory.
         path: Option<PathBuf>,
         /// The cause.
         cause: io::Error,
@@ -138,6 +138,8 @@ pub enum Stage {
     BoundingSet,
     /// The secure bits.
     SecureBits,
+    /// The root directory.
+    RootDirectory,
     /// Supplementary groups.
     Groups,
     /// The group id.
@@ -158,7 +160,7 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
@@ -172,6 +174,7 @@ impl Stage {
         Self::SessionKeyring,
         Self::BoundingSet,
         Self::SecureBits,
+        Self::RootDirectory,
         Self::Groups,
         Self::GroupId,
         Self::UserId,
@@ -242,6 +245,7 @@ impl Stage {
                 " (the kernel has no keyrings, or a seccomp filter, as containers have by default, \
                  forbids keyctl)"
             }
+            (Self::RootDirectory, Errno::PERM) => " (the host needs CAP_SYS_CHROOT)",
             (Self::BoundingSet | Self::SecureBits, Errno::PERM) => {
                 " (the host needs CAP_SETPCAP, and secure bits that are not locked)"
             }
@@ -274,6 +278,7 @@ impl fmt::Display for Stage {
             Self::SessionKeyring => "making a session keyring",
             Self::BoundingSet => "limiting the capability bounding set",
             Self::SecureBits => "setting the secure bits",
+            Self::RootDirectory => "changing to the root directory",
             Self::Groups => "setting supplementary groups",
             Self::GroupId => "setting the group id",
             Self::UserId => "setting the user id",

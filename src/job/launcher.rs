@@ -147,7 +147,11 @@ impl Launcher {
             Unstarted::Failed(Failure { stage, errno }) => SpawnError::Failed {
                 program,
                 stage,
-                path: command.current_dir.clone().filter(|_| stage == Stage::CurrentDirectory),
+                path: match stage {
+                    Stage::RootDirectory => command.chroot.clone(),
+                    Stage::CurrentDirectory => command.current_dir.clone(),
+                    _ => None,
+                },
                 cause: io::Error::from_raw_os_error(errno),
             },
             Unstarted::TimedOut { stage, child } => {

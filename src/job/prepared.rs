@@ -8,6 +8,7 @@ use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use linux_raw_sys::general as raw;
 
@@ -21,6 +22,7 @@ pub(crate) struct Prepared {
     programs: Vec<CString>,
     argv: CStringArray,
     envp: CStringArray,
+    root: Option<CString>,
     current_dir: Option<CString>,
     limits: Vec<ResourceLimit>,
     groups: Option<Vec<u32>>,
@@ -66,12 +68,12 @@ impl Prepared {
             pair.push(value);
             envp.push(string(&pair, "an environment variable contains a NUL byte")?);
         }
-        let current_dir = match &command.current_dir {
-            Some(dir) => {
-                Some(string(dir.as_os_str(), "the working directory contains a NUL byte")?)
-            }
-            None => None,
+        let directory = |dir: &Option<PathBuf>, reason| {
+            dir.as_ref().map(|dir| string(dir.as_os_str(), reason)).transpose()
         };
+        let root = directory(&command.chroot, "the root directory contains a NUL byte")?;
+        let current_dir =
+            directory(&command.current_dir, "the working directory contains a NUL byte")?;
         let mut limits = Vec::with_capacity(command.rlimits.len());
         for (resource, soft, hard) in &command.rlimits {
             let (soft, hard) = (soft.unwrap_or(u64::MAX), hard.unwrap_or(u64::MAX));
@@ -116,6 +118,7 @@ impl Prepared {
             programs,
             argv,
             envp,
+            root,
             current_dir,
             limits,
             groups,
@@ -138,6 +141,7 @@ impl Prepared {
             envp: &self.envp,
             streams,
             cgroup,
+            root: self.root.as_deref(),
             current_dir: self.current_dir.as_deref(),
             uid: command.uid,
             gid: command.gid,
@@ -290,6 +294,7 @@ mod tests {
         for priority in [IoPriority::RealTime(8), IoPriority::BestEffort(255)] {
             assert!(reason(Command::new("a").io_priority(priority)).contains("I/O priority"));
         }
+        assert!(reason(Command::new("a").chroot("b\0")).contains("root directory"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

@@ -477,6 +477,13 @@ pub(super) fn change_directory(path: &CStr) -> Result<(), i32> {
     unsafe { call(raw::__NR_chdir, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// chroot(2), with the new root as working directory too: the old one may be outside of it.
+pub(super) fn change_root(path: &CStr) -> Result<(), i32> {
+    // SAFETY: the path ends with a NUL.
+    unsafe { call(raw::__NR_chroot, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }?;
+    change_directory(c"/")
+}
+
 /// execve(2); gives the errno of its failure, for otherwise it does not return.
 pub(super) fn execute(program: &CStr, argv: &CStringArray, envp: &CStringArray) -> i32 {
     let arguments = [

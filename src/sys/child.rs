@@ -149,6 +149,8 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     }
     step_if(child, Stage::BoundingSet, plan.capability_bounding_set, calls::limit_capabilities)?;
     step_if(child, Stage::SecureBits, plan.securebits, calls::set_securebits)?;
+    // After the last step that needs the host's /proc.
+    step_if(child, Stage::RootDirectory, plan.root, calls::change_root)?;
     if let Some(groups) = plan.groups {
         step(child, Stage::Groups, || calls::set_groups(groups))?;
     }

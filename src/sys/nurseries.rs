@@ -116,6 +116,7 @@ mod tests {
             envp: &envp,
             streams: [null.as_fd(); 3],
             cgroup: None,
+            root: None,
             current_dir: None,
             uid: None,
             gid: None,

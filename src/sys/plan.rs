@@ -53,6 +53,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) streams: [BorrowedFd<'a>; 3],
     /// The directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) root: Option<&'a CStr>,
     pub(crate) current_dir: Option<&'a CStr>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,

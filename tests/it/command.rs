@@ -163,6 +163,33 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
 }
 
 #[test]
+fn a_root_directory_is_changed_before_the_working_directory_and_the_user() {
+    let Some(mut world) = World::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change the root directory");
+        return;
+    }
+    // Where /lib and /bin are links into it, /usr has all that its programs need.
+    if !fs::symlink_metadata("/lib").is_ok_and(|file| file.is_symlink()) {
+        eprintln!("skipped: /usr cannot be a root directory here");
+        return;
+    }
+    let mut command = Command::new("pwd");
+    command.arg("-P").env("PATH", "/bin").chroot("/usr");
+    assert_eq!(output(&mut world, &command), "/\n");
+    assert_eq!(output(&mut world, command.current_dir("/share")), "/share\n");
+    assert_eq!(output(&mut world, command.current_dir("lib").uid(65534).gid(65534)), "/lib\n");
+    let job = world.spawn(Command::new("/bin/sleep").arg("1000").chroot("/usr"));
+    let pid = world.reactor.status(job).unwrap().pid;
+    assert_eq!(fs::read_link(format!("/proc/{pid}/root")).unwrap(), Path::new("/usr"));
+    assert_eq!(fs::read_link("/proc/self/root").unwrap(), Path::new("/"));
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    let error = world.try_spawn(Command::new("/bin/true").chroot("/no/such/root")).unwrap_err();
+    assert!(error.to_string().contains("root directory /no/such/root failed"), "{error}");
+}
+
+#[test]
 fn standard_input_is_empty_a_file_or_a_descriptor() {
     let Some(mut world) = World::new() else { return };
     let mut command = Command::new("/bin/cat");

@@ -34,6 +34,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .env("A", "1")
         .env_remove("B")
         .inherit_env()
+        .chroot("/srv")
         .current_dir("/tmp")
         .stdin_file("/etc/passwd")
         .output(Output::Split)
@@ -75,6 +76,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     assert_eq!(view.scheduler(), Some(Scheduler::Batch));
     assert!(view.cpu_affinity().unwrap().eq([1, 3]));
     assert_eq!(view.io_priority(), Some(IoPriority::Idle));
+    assert_eq!(view.chroot(), Some(Path::new("/srv")));
     let kept: Vec<_> = view.capability_bounding_set().unwrap().collect();
     assert_eq!(kept, [Capability::CHOWN, Capability::KILL]);
     assert_eq!((view.securebits(), view.process_group()), (Some(3), ProcessGroup::Own));

@@ -502,6 +502,7 @@ fn low_what_the_host_may_not_set_is_named_with_its_stage() {
         (Stage::Scheduling, "CAP_SYS_NICE", command().nice(-20).clone()),
         (Stage::Scheduling, "CAP_SYS_NICE", command().scheduler(Scheduler::Fifo(1)).clone()),
         (Stage::IoPriority, "CAP_SYS_NICE", command().io_priority(IoPriority::RealTime(0)).clone()),
+        (Stage::RootDirectory, "CAP_SYS_CHROOT", command().chroot("/").clone()),
         (Stage::BoundingSet, "CAP_SETPCAP", command().capability_bounding_set([]).clone()),
         (Stage::SecureBits, "CAP_SETPCAP", command().securebits(0x3).clone()),
     ] {

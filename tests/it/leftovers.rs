@@ -75,6 +75,8 @@ impl Failures {
                 run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone(),
             ),
             (Stage::Affinity, 22, run().cpu_affinity([60_000]).clone()),
+            (Stage::RootDirectory, 2, run().chroot("/no/such/directory").clone()),
+            (Stage::RootDirectory, 20, run().chroot("/bin/true").current_dir("/").clone()),
             (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
         ] {
             let error = world.try_spawn(&command).unwrap_err();
