@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::capability::Capability;
@@ -33,7 +34,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// with a grace period of ten seconds, and it ends with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
-/// descriptors are open except 0, 1 and 2.
+/// descriptors are open except 0, 1, 2 and those of [`pass_fd`](Self::pass_fd).
 ///
 /// # What is inherited
 /// Whatever is not set here is the host's, or that of its thread that spawns the job: user, groups
@@ -89,6 +90,8 @@ pub struct Command {
     pub(crate) chroot: Option<PathBuf>,
     pub(crate) stdin: Stdin,
     pub(crate) output: Output,
+    /// Besides the standard streams, by the number that they have in the job.
+    pub(crate) descriptors: BTreeMap<RawFd, Arc<OwnedFd>>,
     pub(crate) keep_log: bool,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
@@ -248,6 +251,7 @@ impl Command {
             chroot: None,
             stdin: Stdin::Null,
             output: Output::Combined,
+            descriptors: BTreeMap::new(),
             keep_log: false,
             uid: None,
             gid: None,
@@ -436,6 +440,40 @@ impl Command {
     /// Sets where standard output and standard error go.
     pub fn output(&mut self, output: Output) -> &mut Self {
         self.output = output;
+        self
+    }
+
+    /// Gives the job a descriptor under this number, at least 3; of two under the same number, the
+    /// later.
+    ///
+    /// The job has exactly these besides its standard streams, whatever numbers they have in the
+    /// host, and whatever else the host has open. As with [`stdin_fd`](Self::stdin_fd), all jobs of
+    /// this command and its clones share the open file, which is closed when the last of them is
+    /// gone. The spawn refuses a number below 3, and fails at [`Stage::Descriptors`] if a number is
+    /// not below the host's `RLIMIT_NOFILE`.
+    ///
+    /// # Socket activation
+    /// A program that understands the protocol of systemd, see sd_listen_fds(3), takes as many
+    /// sockets as `LISTEN_FDS` says, from 3 on, if `LISTEN_PID` is its own process id. A shell that
+    /// becomes the program knows that:
+    ///
+    /// ```
+    /// use jobworker::Command;
+    /// use std::net::TcpListener;
+    ///
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", r#"export LISTEN_PID=$$; exec "$@""#, "sh"]);
+    /// command.args(["my-server", "--quiet"]);
+    /// command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "http:admin");
+    /// command.pass_fd(3, TcpListener::bind("127.0.0.1:0")?);
+    /// command.pass_fd(4, TcpListener::bind("127.0.0.1:0")?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// [`Stage::Descriptors`]: crate::Stage::Descriptors
+    #[doc(alias = "LISTEN_FDS")]
+    pub fn pass_fd(&mut self, number: RawFd, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.descriptors.insert(number, Arc::new(fd.into()));
         self
     }
 
@@ -720,6 +758,7 @@ impl fmt::Debug for Command {
             chroot,
             stdin,
             output,
+            descriptors,
             keep_log,
             uid,
             gid,
@@ -755,6 +794,7 @@ impl fmt::Debug for Command {
             .field("chroot", chroot)
             .field("stdin", stdin)
             .field("output", output)
+            .field("descriptors", descriptors)
             .field("keep_log", keep_log)
             .field("uid", uid)
             .field("gid", gid)

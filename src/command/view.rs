@@ -4,6 +4,7 @@
 //! nothing of what it means.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -93,6 +94,11 @@ impl<'a> CommandView<'a> {
     #[must_use]
     pub fn output(self) -> &'a Output {
         &self.command.output
+    }
+
+    /// The descriptors besides the standard streams, by the number that they have in the job.
+    pub fn descriptors(self) -> impl ExactSizeIterator<Item = (RawFd, BorrowedFd<'a>)> {
+        self.command.descriptors.iter().map(|(number, fd)| (*number, fd.as_fd()))
     }
 
     /// Whether the log is left on disk.

@@ -120,6 +120,8 @@ pub enum Stage {
     Signals,
     /// Standard input, output and error.
     StandardStreams,
+    /// The descriptors that it is given besides its standard streams.
+    Descriptors,
     /// Closing the host's file descriptors.
     CloseDescriptors,
     /// Resource limits of the process.
@@ -160,11 +162,12 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
         Self::StandardStreams,
+        Self::Descriptors,
         Self::CloseDescriptors,
         Self::ResourceLimits,
         Self::OomScore,
@@ -220,6 +223,9 @@ impl Stage {
                 " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
                  it)"
             }
+            (Self::Descriptors, Errno::BADF | Errno::INVAL) => {
+                " (their numbers must be below the host's RLIMIT_NOFILE)"
+            }
             (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
             }
@@ -269,6 +275,7 @@ impl fmt::Display for Stage {
             Self::ProcessGroup => "entering its session or process group",
             Self::Signals => "resetting signals",
             Self::StandardStreams => "connecting standard input, output and error",
+            Self::Descriptors => "passing descriptors on",
             Self::CloseDescriptors => "closing the host's file descriptors",
             Self::ResourceLimits => "setting resource limits",
             Self::OomScore => "setting oom_score_adj",

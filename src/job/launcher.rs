@@ -21,7 +21,7 @@ use crate::job::bounded_spawns::BoundedSpawns;
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
-use crate::job::streams::Input;
+use crate::job::streams::{Input, Passed};
 use crate::log::{LogDirectory, Place};
 use crate::sys::{Failure, Nurseries, Placement, Process, Reap, Unstarted, random_uuid};
 
@@ -103,7 +103,7 @@ impl Launcher {
         self.forget_dead();
         let prepared = Prepared::new(command)?;
         let settings = self.check_containment(command)?;
-        let input = Input::open(command)?;
+        let (input, passed) = (Input::open(command)?, Passed::new(command)?);
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
         if (command.keep_log || command.detached) && command.output.has_log() {
@@ -125,8 +125,9 @@ impl Launcher {
             (_, [Some(both), None]) => (both.as_fd(), both.as_fd()),
             (_, [None, _]) => (null, null),
         };
-        let streams = [input.fd(null), output, error];
-        let plan = prepared.plan(command, streams, dir.as_ref().map(OwnedFd::as_fd));
+        let (streams, dir) = ([input.fd(null), output, error], dir.as_ref().map(OwnedFd::as_fd));
+        let descriptors = passed.descriptors();
+        let plan = prepared.plan(command, streams, &descriptors, dir);
         let started = match self.bounded.timeout_for(command, self.timeout) {
             None => self.nurseries.spawn(&plan).map_err(Unstarted::Failed),
             Some(timeout) => self.nurseries.spawn_within(timeout, &plan),

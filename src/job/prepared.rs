@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use linux_raw_sys::general as raw;
 
 use crate::command::{Command, DEFAULT_PATH, IoPriority, ProcessGroup, Resource, Scheduler};
 use crate::error::SpawnError;
-use crate::sys::{CStringArray, Plan, ResourceLimit};
+use crate::sys::{CStringArray, Descriptor, Plan, ResourceLimit};
 
 /// A command that was checked and put into the form in which the kernel takes it.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ impl Prepared {
         if command.nice.is_some_and(|value| !(-20..=19).contains(&value)) {
             return Err(refuse("the nice value is not in -20..=19"));
         }
+        if command.descriptors.keys().any(|number| *number < 3 || *number == RawFd::MAX) {
+            return Err(refuse(
+                "the number of a descriptor that it is given is below 3 or too large",
+            ));
+        }
         let scheduler = command.scheduler.map(policy);
         if scheduler.is_some_and(|(policy, priority)| {
             matches!(policy, raw::SCHED_FIFO | raw::SCHED_RR) && !(1..=99).contains(&priority)
@@ -128,11 +133,13 @@ impl Prepared {
         })
     }
 
-    /// What the child is to do: this command with these three streams, in this cgroup.
+    /// What the child is to do: this command with these three streams and other descriptors, in
+    /// this cgroup.
     pub(crate) fn plan<'a>(
         &'a self,
         command: &Command,
         streams: [BorrowedFd<'a>; 3],
+        descriptors: &'a [Descriptor<'a>],
         cgroup: Option<BorrowedFd<'a>>,
     ) -> Plan<'a> {
         Plan {
@@ -140,6 +147,7 @@ impl Prepared {
             argv: &self.argv,
             envp: &self.envp,
             streams,
+            descriptors,
             cgroup,
             root: self.root.as_deref(),
             current_dir: self.current_dir.as_deref(),
@@ -254,6 +262,8 @@ fn number(resource: Resource) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -293,6 +303,10 @@ mod tests {
         assert!(reason(Command::new("a").cpu_affinity([])).contains("processors"));
         for priority in [IoPriority::RealTime(8), IoPriority::BestEffort(255)] {
             assert!(reason(Command::new("a").io_priority(priority)).contains("I/O priority"));
+        }
+        for number in [-1, 0, 2, RawFd::MAX] {
+            let null = File::open("/dev/null").unwrap();
+            assert!(reason(Command::new("a").pass_fd(number, null)).contains("descriptor"));
         }
         assert!(reason(Command::new("a").chroot("b\0")).contains("root directory"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));

@@ -1,20 +1,23 @@
-//! Owns [`Input`]: a job's standard input, opened for one spawn.
+//! Owns [`Input`], a job's standard input, opened for one spawn, and [`Passed`], the descriptors
+//! that it is given besides its standard streams.
 //!
 //! Invariant: what is opened here belongs to one spawn, is closed by exec in every other program,
 //! and never makes the host wait for somebody. Knows nothing of how streams are connected.
 
 use std::fs::File;
 use std::io::{self, PipeWriter};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{
     CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create, openat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::command::{Command, Stdin};
 use crate::error::{Error, Result, SpawnError, Stage};
+use crate::sys::Descriptor;
 
 /// Standard input, opened.
 #[derive(Debug)]
@@ -69,6 +72,53 @@ impl<'a> Input<'a> {
             Self::Piped(_, writer) => Some(writer),
             Self::Null | Self::Opened(_) | Self::Shared(_) => None,
         }
+    }
+}
+
+/// The descriptors besides the standard streams, where no number that one of them gets in the job
+/// is that of another in the host.
+#[derive(Debug)]
+pub(crate) struct Passed<'a>(Vec<(RawFd, Source<'a>)>);
+
+#[derive(Debug)]
+enum Source<'a> {
+    Shared(BorrowedFd<'a>),
+    /// A duplicate above all numbers that are used in the job.
+    Lifted(OwnedFd),
+}
+
+impl<'a> Passed<'a> {
+    pub(crate) fn new(command: &'a Command) -> Result<Self, SpawnError> {
+        let last = command.descriptors.last_key_value().map_or(2, |(number, _)| *number);
+        let source = |fd: &'a OwnedFd| -> io::Result<Source<'a>> {
+            if fd.as_raw_fd() > last {
+                return Ok(Source::Shared(fd.as_fd()));
+            }
+            Ok(Source::Lifted(fcntl_dupfd_cloexec(fd, last.saturating_add(1))?))
+        };
+        let pass = |(number, fd): (&RawFd, &'a Arc<OwnedFd>)| match source(fd) {
+            Ok(source) => Ok((*number, source)),
+            Err(cause) => Err(SpawnError::Failed {
+                program: command.program.clone(),
+                stage: Stage::Descriptors,
+                path: None,
+                cause,
+            }),
+        };
+        command.descriptors.iter().map(pass).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// In the order of their numbers in the job.
+    pub(crate) fn descriptors(&self) -> Vec<Descriptor<'_>> {
+        let mut descriptors = Vec::with_capacity(self.0.len());
+        for (number, source) in &self.0 {
+            let source = match source {
+                Source::Shared(fd) => *fd,
+                Source::Lifted(fd) => fd.as_fd(),
+            };
+            descriptors.push(Descriptor { number: *number, source });
+        }
+        descriptors
     }
 }
 

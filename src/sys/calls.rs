@@ -291,12 +291,12 @@ pub(super) unsafe fn duplicate_until_exec(source: RawFd, target: RawFd) -> Resul
     unsafe { call(raw::__NR_dup3, arguments) }.map(drop)
 }
 
-/// close_range(2): closes every descriptor from `first` on.
+/// close_range(2): closes every descriptor from `first` to `last`.
 ///
 /// # Safety
 /// Nobody may rely on any of them.
-pub(super) unsafe fn close_from(first: u32) -> Result<(), i32> {
-    let arguments = [first as usize, u32::MAX as usize, 0, 0, 0, 0];
+pub(super) unsafe fn close_range(first: u32, last: u32) -> Result<(), i32> {
+    let arguments = [first as usize, last as usize, 0, 0, 0, 0];
     // SAFETY: three integers; the caller vouches for what is closed.
     unsafe { call(raw::__NR_close_range, arguments) }.map(drop)
 }

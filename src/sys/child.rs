@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::error::Stage;
 use crate::sys::calls;
-use crate::sys::plan::{Plan, ResourceLimit};
+use crate::sys::plan::{Descriptor, Plan, ResourceLimit};
 
 /// What the child reports to the parent, on memory that both see whether or not they share an
 /// address space.
@@ -110,17 +110,22 @@ fn become_program(child: &Child<'_>) -> Result<Infallible, (Stage, i32)> {
     })?;
     step(child, Stage::Signals, reset_signals)?;
     let verdict = step(child, Stage::StandardStreams, || {
-        // Out of the way of the streams, and of where it will be.
+        // Out of the way of what the program has, and of where it will be.
         let verdict = match child.verdict {
-            Some(fd) if fd.as_raw_fd() <= 2 => Some(calls::duplicate_above(fd, 4)?),
+            Some(fd) if fd.as_raw_fd() <= plan.last_descriptor() => {
+                Some(calls::duplicate_above(fd, plan.last_descriptor() + 2)?)
+            }
             other => other.map(|fd| fd.as_raw_fd()),
         };
         connect_streams(plan)?;
         Ok(verdict)
     })?;
+    if !plan.descriptors.is_empty() {
+        step(child, Stage::Descriptors, || pass_descriptors(plan))?;
+    }
     // Before the ids change: from then on, the job's user may stop this process, and must not make
     // it keep open what belongs to others, such as the verdict of another start.
-    step(child, Stage::CloseDescriptors, || close_descriptors(verdict))?;
+    step(child, Stage::CloseDescriptors, || close_descriptors(plan, verdict))?;
     step(child, Stage::ResourceLimits, || {
         if let Some(mask) = plan.umask {
             calls::set_umask(mask)?;
@@ -202,19 +207,35 @@ fn reset_signals() -> Result<(), i32> {
     calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None)
 }
 
-/// Closes all descriptors but the standard streams and the verdict, which becomes 3 and is closed
-/// by exec.
-fn close_descriptors(verdict: Option<RawFd>) -> Result<(), i32> {
-    let mut first = 3;
-    if let Some(fd) = verdict {
-        // SAFETY: the descriptor is open; what the child uses of the others are the standard
-        // streams alone.
-        unsafe { calls::duplicate_until_exec(fd, 3) }?;
-        first = 4;
+/// Puts the plan's descriptors in their places.
+fn pass_descriptors(plan: &Plan<'_>) -> Result<(), i32> {
+    for Descriptor { number, source } in plan.descriptors {
+        // SAFETY: the plan borrows the source. The number is none of the standard streams', nor
+        // that of another source or of the verdict, which are all above; nothing else is used.
+        unsafe { calls::duplicate_onto(source.as_raw_fd(), *number) }?;
     }
-    // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it uses from
-    // here on is below.
-    unsafe { calls::close_from(first) }
+    Ok(())
+}
+
+/// Closes all descriptors but those of the program and the verdict, which becomes the next after
+/// them and is closed by exec.
+fn close_descriptors(plan: &Plan<'_>, verdict: Option<RawFd>) -> Result<(), i32> {
+    let mut first = 3;
+    for Descriptor { number, .. } in plan.descriptors {
+        if first < *number {
+            // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it
+            // uses from here on are the program's descriptors and the verdict, which is above.
+            unsafe { calls::close_range(first.unsigned_abs(), number.unsigned_abs() - 1) }?;
+        }
+        first = number + 1;
+    }
+    if let Some(fd) = verdict {
+        // SAFETY: the descriptor is open, and nothing is used of what is above the program's.
+        unsafe { calls::duplicate_until_exec(fd, first) }?;
+        first += 1;
+    }
+    // SAFETY: as above: what the child uses is below.
+    unsafe { calls::close_range(first.unsigned_abs(), u32::MAX) }
 }
 
 /// Makes the plan's streams 0, 1 and 2.

@@ -16,7 +16,7 @@ pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
 pub(crate) use fork_mark::ForkMark;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
-pub(crate) use plan::{CStringArray, Failure, Plan, ResourceLimit, Unstarted};
+pub(crate) use plan::{CStringArray, Descriptor, Failure, Plan, ResourceLimit, Unstarted};
 pub(crate) use process::{Process, has_exited, send};
 pub(crate) use random::random_uuid;
 pub(crate) use stat::Stat;

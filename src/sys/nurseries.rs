@@ -115,6 +115,7 @@ mod tests {
             argv: &argv,
             envp: &envp,
             streams: [null.as_fd(); 3],
+            descriptors: &[],
             cgroup: None,
             root: None,
             current_dir: None,

@@ -5,7 +5,7 @@
 //! nothing of how the child is made.
 
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 
 use linux_raw_sys::general as raw;
@@ -42,6 +42,16 @@ pub(crate) struct ResourceLimit {
     pub(crate) limit: raw::rlimit64,
 }
 
+/// A descriptor that a child has besides its standard streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor<'a> {
+    /// What it is in the child; above those of the standard streams.
+    pub(crate) number: RawFd,
+    /// What it is in the host: a number above all of those, so that putting one in its place cannot
+    /// overwrite another.
+    pub(crate) source: BorrowedFd<'a>,
+}
+
 /// Everything the child does between clone3 and exec, made ready beforehand.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -51,6 +61,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) envp: &'a CStringArray,
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// What else the child has, in the order of the numbers that it has there.
+    pub(crate) descriptors: &'a [Descriptor<'a>],
     /// The directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) root: Option<&'a CStr>,
@@ -79,6 +91,11 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Plan<'_> {
+    /// The highest descriptor that the program has.
+    pub(super) fn last_descriptor(&self) -> RawFd {
+        self.descriptors.last().map_or(2, |last| last.number)
+    }
+
     /// Whether the child takes other ids, so that somebody else may signal it before exec.
     pub(super) fn changes_ids(&self) -> bool {
         self.uid.is_some() || self.gid.is_some()

@@ -38,6 +38,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .current_dir("/tmp")
         .stdin_file("/etc/passwd")
         .output(Output::Split)
+        .pass_fd(7, std::fs::File::open("/dev/null").unwrap())
         .keep_log(true)
         .uid(1)
         .gid(2)
@@ -77,6 +78,7 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     assert!(view.cpu_affinity().unwrap().eq([1, 3]));
     assert_eq!(view.io_priority(), Some(IoPriority::Idle));
     assert_eq!(view.chroot(), Some(Path::new("/srv")));
+    assert!(view.descriptors().map(|(number, _)| number).eq([7]));
     let kept: Vec<_> = view.capability_bounding_set().unwrap().collect();
     assert_eq!(kept, [Capability::CHOWN, Capability::KILL]);
     assert_eq!((view.securebits(), view.process_group()), (Some(3), ProcessGroup::Own));

@@ -1,12 +1,13 @@
 //! A job's standard streams are what its command says, and what the host holds of them is released.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::AsFd;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use jobworker::{
-    Command, Error, ErrorKind, JobError, JobId, Output, Position, Stdin, Stream, TailError,
-    TailOptions, Token,
+    BoundedSpawns, Command, Error, ErrorKind, JobError, JobId, Output, Position, SpawnError, Stage,
+    Stdin, Stream, TailError, TailOptions, Token,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -226,4 +227,95 @@ fn output_that_is_inherited_goes_where_the_hosts_own_goes() {
     }
     assert!(output.contains("job to output\n") && !output.contains("job to error"), "{output}");
     assert!(error.contains("job to error\n") && !error.contains("job to output"), "{error}");
+}
+
+/// The descriptors above the standard streams that a job has, each with the name of its file.
+#[track_caller]
+fn passed(world: &mut World, command: &mut Command) -> Vec<(RawFd, String)> {
+    // What the shell reads the directory by is closed when the loop begins.
+    let script = "for fd in /proc/$$/fd/*; do
+            if [ -h $fd ] && [ ${fd##*/} -gt 2 ]; then printf '%s ' ${fd##*/}; readlink $fd; fi
+        done";
+    let (text, report) = world.run(command.args(["-c", script]));
+    assert!(report.exit.success(), "{text}");
+    let parse = |line: &str| {
+        let (number, name) = line.split_once(' ').unwrap();
+        (number.parse().unwrap(), name.rsplit('/').next().unwrap().to_owned())
+    };
+    let mut passed: Vec<_> = text.lines().map(parse).collect();
+    passed.sort();
+    passed
+}
+
+#[test]
+fn a_job_has_exactly_the_descriptors_that_it_was_given_under_their_numbers() {
+    if !alone!() {
+        return;
+    }
+    for bounded in [BoundedSpawns::None, BoundedSpawns::All] {
+        let Some(mut world) = World::with(|config| _ = config.bounded_spawns(bounded)) else {
+            return;
+        };
+        let dir = world.place.dir.path().to_owned();
+        let open = |name: &str| File::create(dir.join(name)).unwrap();
+        // What exec does not close, as other code in a host may have it.
+        let leaky = open("leaky");
+        let _leaky: Vec<_> = (0..30).map(|_| rustix::io::dup(&leaky).unwrap()).collect();
+        let before = world.footprint();
+        let shell = || Command::new("/bin/sh").env("PATH", "/usr/bin:/bin").clone();
+        assert_eq!(passed(&mut world, &mut shell()), []);
+        // With a gap below, between and, as the host has others open, above.
+        let mut command = shell();
+        command.pass_fd(5, open("five")).pass_fd(9, open("nine")).pass_fd(6, open("gone"));
+        command.pass_fd(6, open("six"));
+        let expected = [(5, "five"), (6, "six"), (9, "nine")];
+        let expected = expected.map(|(number, name)| (number, name.to_owned()));
+        for _ in 0..2 {
+            assert_eq!(passed(&mut world, &mut command.clone()), expected);
+        }
+        drop(command);
+        // Every number of one in the host is that of another in the job.
+        let files: Vec<File> = (0..20).map(|index| open(&index.to_string())).collect();
+        let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut command = shell();
+        let mut expected = Vec::new();
+        for (index, file) in files.into_iter().enumerate() {
+            let number = numbers[(index + 7) % numbers.len()];
+            command.pass_fd(number, file);
+            expected.push((number, index.to_string()));
+        }
+        expected.sort();
+        assert_eq!(passed(&mut world, &mut command), expected);
+        drop(command);
+        // The same file twice, a high number, and where the host may have something else.
+        let file = open("both");
+        let again = file.try_clone().unwrap();
+        let mut command = shell();
+        command.pass_fd(3, file).pass_fd(600, again);
+        let both = || "both".to_owned();
+        assert_eq!(passed(&mut world, &mut command), [(3, both()), (600, both())]);
+        drop(command);
+        // One that is not below the limit of the host's open files.
+        let error = world.try_spawn(shell().pass_fd(1 << 30, open("high"))).unwrap_err();
+        let Error::Spawn(SpawnError::Failed { stage: Stage::Descriptors, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        let error = world.try_spawn(shell().pass_fd(2, open("low"))).unwrap_err();
+        assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
+        world.transcripts.clear();
+        assert_eq!(world.footprint(), before);
+    }
+}
+
+#[test]
+fn a_listening_socket_is_handed_to_a_program_as_systemd_would() {
+    let Some(mut world) = World::new() else { return };
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = sh("export LISTEN_PID=$$; exec \"$@\"");
+    command.args(["sh", "/bin/sh", "-c"]);
+    command.arg("[ $LISTEN_PID = $$ ] && [ $LISTEN_FDS = 1 ] && readlink /proc/$$/fd/3");
+    command.env("LISTEN_FDS", "1").pass_fd(3, socket);
+    let (text, report) = world.run(&command);
+    assert!(report.exit.success() && text.starts_with("socket:["), "{text}");
 }
