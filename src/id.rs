@@ -38,6 +38,8 @@ pub struct Token(pub usize);
 /// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
 pub struct JobId(Uuid);
 
 impl JobId {

@@ -78,19 +78,28 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// assert!(!format!("{command:?}").contains("secret"));
 /// ```
 #[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default = "Command::unset", deny_unknown_fields))]
 #[must_use = "a command does nothing until it is spawned"]
 pub struct Command {
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) arg0: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) args: Vec<OsString>,
     pub(crate) inherit_env: bool,
     /// `None` removes a variable of the host.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) current_dir: Option<PathBuf>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) chroot: Option<PathBuf>,
     pub(crate) stdin: Stdin,
     pub(crate) output: Output,
     /// Besides the standard streams, by the number that they have in the job.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) descriptors: BTreeMap<RawFd, Arc<OwnedFd>>,
     pub(crate) keep_log: bool,
     pub(crate) uid: Option<u32>,
@@ -122,6 +131,8 @@ pub struct Command {
 
 /// Which process group and session the job starts in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ProcessGroup {
     /// A new session led by the job, and so a new process group. It has no controlling terminal:
@@ -152,6 +163,8 @@ pub enum ProcessGroup {
 /// command.end_policy(EndPolicy::WaitAll);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum EndPolicy {
     /// The job ends with its main process. What that leaves behind is killed at once, then the job
@@ -179,6 +192,8 @@ pub enum EndPolicy {
 /// command.rlimit(Resource::Core, Some(0), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[doc(alias = "RLIMIT_NOFILE")]
 #[non_exhaustive]
 pub enum Resource {
@@ -221,6 +236,8 @@ pub enum Resource {
 /// command.scheduler(Scheduler::Idle);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[doc(alias = "SCHED_FIFO")]
 #[non_exhaustive]
 pub enum Scheduler {
@@ -277,6 +294,12 @@ impl Command {
             limits: Limits::new(),
             accounting: None,
         }
+    }
+
+    /// What the fields have that were not serialized.
+    #[cfg(feature = "serde")]
+    fn unset() -> Self {
+        Self::new("")
     }
 
     /// What was set, for reading.

@@ -15,6 +15,8 @@
 /// command.io_priority(IoPriority::Idle);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[doc(alias = "IOPRIO_CLASS_RT")]
 #[non_exhaustive]
 pub enum IoPriority {

@@ -318,7 +318,11 @@ impl Limits {
         self.check().map(drop)
     }
 
-    fn put(&mut self, file: impl Into<Cow<'static, str>>, value: LimitValue) -> &mut Self {
+    pub(super) fn put(
+        &mut self,
+        file: impl Into<Cow<'static, str>>,
+        value: LimitValue,
+    ) -> &mut Self {
         let file = file.into();
         let earlier = self.entries.iter().position(|(other, _)| *other == file);
         let value = match earlier.map(|place| self.entries.remove(place)) {

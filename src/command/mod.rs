@@ -8,6 +8,8 @@ mod files;
 mod io_priority;
 mod limits;
 mod quote;
+#[cfg(feature = "serde")]
+mod serialized;
 mod setting;
 mod signal;
 mod stdio;

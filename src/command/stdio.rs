@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// command.stdin(Stdin::File("/etc/passwd".into()));
 /// ```
 #[derive(Clone, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdin {
     /// It is empty (`/dev/null`).
@@ -25,17 +27,17 @@ pub enum Stdin {
     /// A file, which the host opens at each spawn; see [`Command::stdin_file`].
     ///
     /// [`Command::stdin_file`]: crate::Command::stdin_file
-    File(PathBuf),
+    File(#[cfg_attr(feature = "serde", serde(with = "crate::portable"))] PathBuf),
     /// A descriptor of the host; see [`Command::stdin_fd`].
     ///
     /// [`Command::stdin_fd`]: crate::Command::stdin_fd
-    Fd(Arc<OwnedFd>),
+    Fd(#[cfg_attr(feature = "serde", serde(with = "crate::portable"))] Arc<OwnedFd>),
     /// These bytes, from the first to the last for each job.
     ///
     /// Each spawn copies them into a file in memory, sealed so that the job cannot change it (see
     /// memfd_create(2)): the job can read at any speed, seek and map it, and the host has nothing
     /// more to do. The memory counts as the host's until the job has closed the file.
-    Bytes(Arc<[u8]>),
+    Bytes(#[cfg_attr(feature = "serde", serde(with = "crate::portable"))] Arc<[u8]>),
     /// A pipe for each job, whose other end [`Reactor::take_stdin`] gives to the host.
     ///
     /// [`Reactor::take_stdin`]: crate::Reactor::take_stdin
@@ -80,6 +82,8 @@ impl Stdin {
 /// command.output(Output::Inherit);
 /// ```
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Output {
     /// One log for both, in the order in which the job wrote: one open file description in append
@@ -101,8 +105,10 @@ pub enum Output {
     /// after that.
     Fd {
         /// Standard output.
+        #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
         output: Arc<OwnedFd>,
         /// Standard error.
+        #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
         error: Arc<OwnedFd>,
     },
 }

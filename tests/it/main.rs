@@ -25,6 +25,8 @@ mod nested;
 mod poll;
 mod process_group;
 mod resources;
+#[cfg(feature = "serde")]
+mod serialization;
 mod smoke;
 // A part of the examples, whose unit tests nothing else runs.
 #[path = "../../examples/common/status.rs"]
