@@ -38,10 +38,12 @@ pub struct Token(pub usize);
 /// # Ok::<(), jobworker::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// The UUID.
+    /// The UUID, of the crate that is re-exported as [`uuid`](mod@crate::uuid).
     #[must_use]
     pub fn uuid(self) -> Uuid {
         self.0

@@ -86,6 +86,11 @@
 //! The chapters of the [`guide`]: [programs that you do not trust](guide::untrusted), and [hosts in
 //! containers and under systemd](guide::containers).
 //!
+//! # Features
+//! * `serde`, off by default: `Serialize` and `Deserialize` for commands, limits, status, reports
+//!   and statistics, in a form that is part of the API; see the chapter on serialization in the
+//!   [`guide`].
+//!
 //! # Requirements
 //! Linux 5.14 or newer (`clone3` with `CLONE_INTO_CGROUP`, `cgroup.kill`), `/proc`, and a writable
 //! cgroup2 tree: as root on any system that mounts one, alone or beside version 1 hierarchies, or
@@ -106,6 +111,7 @@
 //! | room | owns |
 //! |---|---|
 //! | `id` | tokens, ids, generational keys |
+//! | `portable` | how types of std are serialized, with the feature `serde` |
 //! | `error` | every error, with its cause and remedy |
 //! | `command` | what to run, as plain data: command, standard streams, limits, units, signals |
 //! | `event` | what is reported, as plain data: events, exits, reports, statistics, pressure |
@@ -132,10 +138,13 @@
 )]
 
 pub use crate::command::{
-    ByteSize, Capability, Command, DEFAULT_PATH, Device, EndPolicy, IoRates, LimitFile, LimitValue,
-    Limits, Output, ProcessGroup, Resource, Scheduler, Signal,
+    ByteSize, Capability, Command, CommandView, DEFAULT_PATH, Device, EndPolicy, IoPriority,
+    IoRates, LimitFile, LimitValue, Limits, Output, ProcessGroup, Resource, Scheduler, Signal,
+    Stdin,
 };
 pub use crate::driver::Waker;
+#[cfg(feature = "serde")]
+pub use crate::error::RecordedError;
 pub use crate::error::{
     Error, ErrorKind, InvalidLimit, JobError, LimitsError, Result, SpawnError, Stage, SystemError,
     TailError,
@@ -149,6 +158,8 @@ pub use crate::job::{BoundedSpawns, Containment};
 pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 pub use crate::sys::run_launcher;
+/// The crate of the UUIDs that [`JobId`] is made of, in the version that this crate uses.
+pub use uuid;
 
 mod cgroup;
 mod command;
@@ -158,11 +169,17 @@ mod event;
 mod id;
 mod job;
 mod log;
+#[cfg(feature = "serde")]
+mod portable;
 mod reactor;
 mod sys;
 
 /// Chapters of the guide, without code.
 pub mod guide {
+    #[cfg(feature = "serde")]
+    #[doc = include_str!("../docs/serialization.md")]
+    pub mod serialization {}
+
     #[doc = include_str!("../docs/untrusted.md")]
     pub mod untrusted {}
 

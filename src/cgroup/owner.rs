@@ -2,8 +2,8 @@
 //!
 //! Invariant: an owner lives as long as the lock on its marker is held, and the kernel drops that
 //! with the last process that has the open file: no pid is ever asked for, so it does not matter
-//! which pid, time, mount or user namespace anybody is in. From the moment it exists, a group has its
-//! owner's name in its own. Knows nothing of jobs.
+//! which pid, time, mount or user namespace anybody is in. A group has the name of its owner in its
+//! own from the moment it exists. Knows nothing of jobs.
 
 use std::ffi::OsStr;
 use std::io;

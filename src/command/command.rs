@@ -3,16 +3,21 @@
 //! Invariant: building a command does no I/O and cannot fail; everything is checked by
 //! [`Reactor::spawn`](crate::Reactor::spawn). Knows nothing of cgroups, processes or the loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::fmt;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::capability::Capability;
+use crate::command::io_priority::IoPriority;
 use crate::command::limits::Limits;
+use crate::command::quote::Quoted;
 use crate::command::signal::Signal;
+use crate::command::stdio::{Output, Stdin};
+use crate::command::view::CommandView;
 
 /// Where a program name without a slash is searched for if the job's environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,17 +34,18 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// with a grace period of ten seconds, and it ends with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
-/// descriptors are open except 0, 1 and 2.
+/// descriptors are open except 0, 1, 2 and those of [`pass_fd`](Self::pass_fd).
 ///
 /// # What is inherited
 /// Whatever is not set here is the host's, or that of its thread that spawns the job: user, groups
 /// and capabilities, [`umask`](Self::umask), the limits of [`rlimit`](Self::rlimit),
 /// [`oom_score_adj`](Self::oom_score_adj), [`nice`](Self::nice) value, scheduling
-/// [policy](Self::scheduler) and processors, [session keyring](Self::new_session_keyring),
+/// [policy](Self::scheduler) and [processors](Self::cpu_affinity),
+/// [`io_priority`](Self::io_priority), [session keyring](Self::new_session_keyring),
 /// [bounding set](Self::capability_bounding_set), [`securebits`](Self::securebits), seccomp
-/// filters, namespaces and root directory. A change of the user changes the user, the groups and
-/// the capabilities alone. A host that is protected from the OOM killer or runs with a real-time
-/// policy passes that on, unless it sets both for the programs that it does not trust.
+/// filters, namespaces and [root directory](Self::chroot). A change of the user changes the user,
+/// the groups and the capabilities alone. A host that is protected from the OOM killer or runs with
+/// a real-time policy passes that on, unless it sets both for the programs that it does not trust.
 ///
 /// # How the program is found
 /// A name with a slash is used as it is, relative to the job's working directory. Any other name is
@@ -56,17 +62,45 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// command.args(["-c", "echo $GREETING"]).env("GREETING", "hello");
 /// command.time_limit(Duration::from_secs(5));
 /// ```
-#[derive(Clone, Debug)]
+///
+/// # What is printed
+/// `Display` writes the program and its arguments, quoted so that they can be pasted into a shell.
+/// `Debug` writes everything but the *values* of the environment and the content of
+/// [`Stdin::Bytes`], and no error of this crate contains them either: they may be secret.
+/// Arguments are printed, and every user of the system can read them in `/proc`.
+///
+/// ```
+/// use jobworker::Command;
+///
+/// let mut command = Command::new("grep");
+/// command.args(["-F", "it's", "notes.txt"]).env("TOKEN", "secret");
+/// assert_eq!(command.to_string(), r"grep -F 'it'\''s' notes.txt");
+/// assert!(!format!("{command:?}").contains("secret"));
+/// ```
+#[derive(Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default = "Command::unset", deny_unknown_fields))]
 #[must_use = "a command does nothing until it is spawned"]
 pub struct Command {
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
+    pub(crate) arg0: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) args: Vec<OsString>,
     pub(crate) inherit_env: bool,
     /// `None` removes a variable of the host.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) env: BTreeMap<OsString, Option<OsString>>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) current_dir: Option<PathBuf>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
+    pub(crate) chroot: Option<PathBuf>,
     pub(crate) stdin: Stdin,
     pub(crate) output: Output,
+    /// Besides the standard streams, by the number that they have in the job.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
+    pub(crate) descriptors: BTreeMap<RawFd, Arc<OwnedFd>>,
     pub(crate) keep_log: bool,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
@@ -76,6 +110,8 @@ pub struct Command {
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) nice: Option<i32>,
     pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) cpu_affinity: Option<BTreeSet<u32>>,
+    pub(crate) io_priority: Option<IoPriority>,
     pub(crate) new_session_keyring: bool,
     /// A bit for each capability that it has.
     pub(crate) capability_bounding_set: Option<u64>,
@@ -93,38 +129,10 @@ pub struct Command {
     pub(crate) accounting: Option<bool>,
 }
 
-/// Where a job's standard input comes from.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Stdin {
-    #[default]
-    Null,
-    File(PathBuf),
-    Fd(Arc<OwnedFd>),
-}
-
-/// Where a job's standard output and standard error go.
-///
-/// ```
-/// use jobworker::{Command, Output};
-///
-/// let mut command = Command::new("make");
-/// command.output(Output::Split);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Output {
-    /// One log for both, in the order in which the job wrote: one open file description in append
-    /// mode.
-    #[default]
-    Combined,
-    /// A log for each. The order of writes to different streams is then not recorded.
-    Split,
-    /// Both are discarded (`/dev/null`), and the job has no log to tail.
-    Null,
-}
-
 /// Which process group and session the job starts in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ProcessGroup {
     /// A new session led by the job, and so a new process group. It has no controlling terminal:
@@ -155,6 +163,8 @@ pub enum ProcessGroup {
 /// command.end_policy(EndPolicy::WaitAll);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum EndPolicy {
     /// The job ends with its main process. What that leaves behind is killed at once, then the job
@@ -182,6 +192,8 @@ pub enum EndPolicy {
 /// command.rlimit(Resource::Core, Some(0), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[doc(alias = "RLIMIT_NOFILE")]
 #[non_exhaustive]
 pub enum Resource {
@@ -224,6 +236,8 @@ pub enum Resource {
 /// command.scheduler(Scheduler::Idle);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[doc(alias = "SCHED_FIFO")]
 #[non_exhaustive]
 pub enum Scheduler {
@@ -246,12 +260,15 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
+            arg0: None,
             args: Vec::new(),
             inherit_env: false,
             env: BTreeMap::new(),
             current_dir: None,
+            chroot: None,
             stdin: Stdin::Null,
             output: Output::Combined,
+            descriptors: BTreeMap::new(),
             keep_log: false,
             uid: None,
             gid: None,
@@ -261,6 +278,8 @@ impl Command {
             oom_score_adj: None,
             nice: None,
             scheduler: None,
+            cpu_affinity: None,
+            io_priority: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,
@@ -275,6 +294,50 @@ impl Command {
             limits: Limits::new(),
             accounting: None,
         }
+    }
+
+    /// What the fields have that were not serialized.
+    #[cfg(feature = "serde")]
+    fn unset() -> Self {
+        Self::new("")
+    }
+
+    /// What was set, for reading.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("make");
+    /// command.args(["-j", "4"]).uid(1000).gid(1000);
+    /// let view = command.view();
+    /// assert_eq!(view.program(), "make");
+    /// assert!(view.args().eq(["-j", "4"]));
+    /// assert_eq!(view.uid(), Some(1000));
+    /// ```
+    #[must_use]
+    pub fn view(&self) -> CommandView<'_> {
+        CommandView::new(self)
+    }
+
+    /// Sets `argv[0]`, the name by which the program sees itself; without it, that is the program
+    /// as it was given. A shell takes a leading hyphen as the sign of a login shell, for example.
+    /// Which file is executed does not depend on it.
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut command = Command::new("/bin/sh");
+    /// command.arg0("-name").args(["-c", "echo $0"]);
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// reactor.wait(job)?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// assert_eq!(reactor.next_chunk(tail)?.unwrap().bytes, b"-name\n");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    pub fn arg0(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.arg0 = Some(name.as_ref().to_owned());
+        self
     }
 
     /// Adds one argument. It is passed as it is, without a shell.
@@ -324,9 +387,41 @@ impl Command {
         self
     }
 
-    /// Sets the job's working directory. It is entered with the job's own user and groups.
+    /// Makes this directory, which is relative to the host's working directory, the job's root
+    /// directory. Needs `CAP_SYS_CHROOT`.
+    ///
+    /// It is entered before the user changes. The [working directory](Self::current_dir), which is
+    /// `/` unless it is set, and the program with its interpreter and libraries are found below the
+    /// new root, and `PATH` is searched there. Whatever else the program needs, such as a mounted
+    /// `/proc`, must be there too. The log and a [`stdin_file`](Self::stdin_file) are opened by the
+    /// host, outside.
+    ///
+    /// # Kernel trap
+    /// A changed root directory is no sandbox: a process that has `CAP_SYS_CHROOT` itself, as root
+    /// does, leaves it at will. Set a [`uid`](Self::uid), or a
+    /// [bounding set](Self::capability_bounding_set) without that capability.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("/bin/server");
+    /// command.chroot("/srv/jail").current_dir("/data").uid(1000).gid(1000);
+    /// ```
+    pub fn chroot(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.chroot = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the job's working directory. It is entered with the job's own user and groups, after
+    /// the root directory was [changed](Self::chroot).
     pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.current_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets where standard input comes from; the default is [`Stdin::Null`].
+    pub fn stdin(&mut self, stdin: Stdin) -> &mut Self {
+        self.stdin = stdin;
         self
     }
 
@@ -337,8 +432,7 @@ impl Command {
     /// until a writer comes, open it for reading and writing, and pass it to
     /// [`stdin_fd`](Self::stdin_fd). Reads of the job itself do wait.
     pub fn stdin_file(&mut self, path: impl AsRef<Path>) -> &mut Self {
-        self.stdin = Stdin::File(path.as_ref().to_owned());
-        self
+        self.stdin(Stdin::File(path.as_ref().to_owned()))
     }
 
     /// Reads standard input from this file descriptor, such as one end of a pipe.
@@ -346,13 +440,63 @@ impl Command {
     /// All jobs that are spawned from this command and its clones share the descriptor. It is
     /// closed when the last of these commands is dropped.
     pub fn stdin_fd(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
-        self.stdin = Stdin::Fd(Arc::new(fd.into()));
-        self
+        self.stdin(Stdin::fd(fd))
+    }
+
+    /// Reads these bytes from standard input, the same for each job; see [`Stdin::Bytes`].
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("sort").stdin_bytes("b\na\n"), Token(1))?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// reactor.wait(job)?;
+    /// assert_eq!(reactor.next_chunk(tail)?.unwrap().bytes, b"a\nb\n");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[doc(alias = "memfd_create")]
+    pub fn stdin_bytes(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        self.stdin(Stdin::bytes(bytes))
     }
 
     /// Sets where standard output and standard error go.
     pub fn output(&mut self, output: Output) -> &mut Self {
         self.output = output;
+        self
+    }
+
+    /// Gives the job a descriptor under this number, at least 3; of two under the same number, the
+    /// later.
+    ///
+    /// The job has exactly these besides its standard streams, whatever numbers they have in the
+    /// host, and whatever else the host has open. As with [`stdin_fd`](Self::stdin_fd), all jobs of
+    /// this command and its clones share the open file, which is closed when the last of them is
+    /// gone. The spawn refuses a number below 3, and fails at [`Stage::Descriptors`] if a number is
+    /// not below the host's `RLIMIT_NOFILE`.
+    ///
+    /// # Socket activation
+    /// A program that understands the protocol of systemd, see sd_listen_fds(3), takes as many
+    /// sockets as `LISTEN_FDS` says, from 3 on, if `LISTEN_PID` is its own process id. A shell that
+    /// becomes the program knows that:
+    ///
+    /// ```
+    /// use jobworker::Command;
+    /// use std::net::TcpListener;
+    ///
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", r#"export LISTEN_PID=$$; exec "$@""#, "sh"]);
+    /// command.args(["my-server", "--quiet"]);
+    /// command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "http:admin");
+    /// command.pass_fd(3, TcpListener::bind("127.0.0.1:0")?);
+    /// command.pass_fd(4, TcpListener::bind("127.0.0.1:0")?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// [`Stage::Descriptors`]: crate::Stage::Descriptors
+    #[doc(alias = "LISTEN_FDS")]
+    pub fn pass_fd(&mut self, number: RawFd, fd: impl Into<OwnedFd>) -> &mut Self {
+        self.descriptors.insert(number, Arc::new(fd.into()));
         self
     }
 
@@ -448,6 +592,37 @@ impl Command {
     #[doc(alias = "sched_setscheduler")]
     pub fn scheduler(&mut self, scheduler: Scheduler) -> &mut Self {
         self.scheduler = Some(scheduler);
+        self
+    }
+
+    /// Sets the processors that the job may run on, by number, before the user changes. Without it,
+    /// they are those of the thread that spawns the job.
+    ///
+    /// The kernel leaves out processors that do not exist or that the cpuset of the job's cgroup
+    /// does not have, and fails with `EINVAL` if none is left. A job can set another affinity for
+    /// itself; [`Limits::cpuset_cpus`] binds it.
+    ///
+    /// ```
+    /// use jobworker::Command;
+    ///
+    /// let mut command = Command::new("render");
+    /// command.cpu_affinity([0, 2, 3]);
+    /// ```
+    #[doc(alias = "sched_setaffinity")]
+    #[doc(alias = "taskset")]
+    pub fn cpu_affinity(&mut self, processors: impl IntoIterator<Item = u32>) -> &mut Self {
+        self.cpu_affinity = Some(processors.into_iter().collect());
+        self
+    }
+
+    /// Sets how the job's requests to disks are served beside those of others, before the user
+    /// changes. Without it, the job has the priority of the thread that spawns it.
+    ///
+    /// A level above 7 is refused by the spawn.
+    #[doc(alias = "ioprio_set")]
+    #[doc(alias = "ionice")]
+    pub fn io_priority(&mut self, priority: IoPriority) -> &mut Self {
+        self.io_priority = Some(priority);
         self
     }
 
@@ -575,6 +750,109 @@ impl Command {
     pub fn limits(&mut self, limits: &Limits) -> &mut Self {
         self.limits = limits.clone();
         self
+    }
+}
+
+/// Writes the command line, quoted for a POSIX shell: pasted into `sh`, it runs the same program
+/// with the same arguments.
+///
+/// Control characters, invisible ones and bytes that are not UTF-8 are written by their octal
+/// numbers, as in `"$(printf '\377')"`; a line feed is written as it is, in quotes. Where the
+/// program is searched for, and everything else that the job starts with, is not part of it.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted::program(&self.program).fmt(f)?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", Quoted::argument(arg)))
+    }
+}
+
+/// Writes all fields, but of the environment only the names; see
+/// [What is printed](Self#what-is-printed).
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without `..`, so that a new field is not forgotten here.
+        let Self {
+            program,
+            arg0,
+            args,
+            inherit_env,
+            env,
+            current_dir,
+            chroot,
+            stdin,
+            output,
+            descriptors,
+            keep_log,
+            uid,
+            gid,
+            groups,
+            umask,
+            rlimits,
+            oom_score_adj,
+            nice,
+            scheduler,
+            cpu_affinity,
+            io_priority,
+            new_session_keyring,
+            capability_bounding_set,
+            securebits,
+            no_new_privs,
+            process_group,
+            parent_death_signal,
+            detached,
+            end_policy,
+            stop_signal,
+            grace,
+            time_limit,
+            limits,
+            accounting,
+        } = self;
+        f.debug_struct("Command")
+            .field("program", program)
+            .field("arg0", arg0)
+            .field("args", args)
+            .field("inherit_env", inherit_env)
+            .field("env", &Names(env))
+            .field("current_dir", current_dir)
+            .field("chroot", chroot)
+            .field("stdin", stdin)
+            .field("output", output)
+            .field("descriptors", descriptors)
+            .field("keep_log", keep_log)
+            .field("uid", uid)
+            .field("gid", gid)
+            .field("groups", groups)
+            .field("umask", umask)
+            .field("rlimits", rlimits)
+            .field("oom_score_adj", oom_score_adj)
+            .field("nice", nice)
+            .field("scheduler", scheduler)
+            .field("cpu_affinity", cpu_affinity)
+            .field("io_priority", io_priority)
+            .field("new_session_keyring", new_session_keyring)
+            .field("capability_bounding_set", capability_bounding_set)
+            .field("securebits", securebits)
+            .field("no_new_privs", no_new_privs)
+            .field("process_group", process_group)
+            .field("parent_death_signal", parent_death_signal)
+            .field("detached", detached)
+            .field("end_policy", end_policy)
+            .field("stop_signal", stop_signal)
+            .field("grace", grace)
+            .field("time_limit", time_limit)
+            .field("limits", limits)
+            .field("accounting", accounting)
+            .finish()
+    }
+}
+
+/// The names of variables, with whether each is set or removed.
+struct Names<'a>(&'a BTreeMap<OsString, Option<OsString>>);
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = |value: &Option<_>| if value.is_some() { "set" } else { "removed" };
+        f.debug_map().entries(self.0.iter().map(|(name, value)| (name, what(value)))).finish()
     }
 }
 

@@ -39,7 +39,7 @@ use crate::error::InvalidLimit;
 /// use jobworker::{ByteSize, Limits};
 ///
 /// let mut limits = Limits::new();
-/// limits.cpu_weight(200).memory_high(ByteSize::from_bytes(100 << 20)).pids_max(64);
+/// limits.cpu_weight(200).memory_high(ByteSize::from_mib(100)).pids_max(64);
 /// assert!(!limits.is_empty());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Limits {
     /// limits.set("memory.max", "100M")?.set("cpu.max", "150%")?;
     /// let ms = std::time::Duration::from_millis;
     /// let mut same = Limits::new();
-    /// same.memory_max(ByteSize::from_bytes(100 << 20)).cpu_max(ms(150), ms(100));
+    /// same.memory_max(ByteSize::from_mib(100)).cpu_max(ms(150), ms(100));
     /// assert_eq!(limits, same);
     /// assert!(matches!(limits.set("pids.max", "many"), Err(InvalidLimit::Value { .. })));
     /// # Ok::<(), InvalidLimit>(())
@@ -318,7 +318,11 @@ impl Limits {
         self.check().map(drop)
     }
 
-    fn put(&mut self, file: impl Into<Cow<'static, str>>, value: LimitValue) -> &mut Self {
+    pub(super) fn put(
+        &mut self,
+        file: impl Into<Cow<'static, str>>,
+        value: LimitValue,
+    ) -> &mut Self {
         let file = file.into();
         let earlier = self.entries.iter().position(|(other, _)| *other == file);
         let value = match earlier.map(|place| self.entries.remove(place)) {

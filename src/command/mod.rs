@@ -5,21 +5,29 @@
 mod capability;
 mod command;
 mod files;
+mod io_priority;
 mod limits;
+mod quote;
+#[cfg(feature = "serde")]
+mod serialized;
 mod setting;
 mod signal;
+mod stdio;
 mod units;
 mod value;
+mod view;
 
 pub use capability::Capability;
-pub use command::{Command, DEFAULT_PATH, EndPolicy, Output, ProcessGroup, Resource, Scheduler};
+pub use command::{Command, DEFAULT_PATH, EndPolicy, ProcessGroup, Resource, Scheduler};
 pub use files::LimitFile;
+pub use io_priority::IoPriority;
 pub use limits::Limits;
 pub use signal::Signal;
+pub use stdio::{Output, Stdin};
 pub use units::{ByteSize, Device};
 pub use value::{IoRates, LimitValue};
+pub use view::CommandView;
 
-pub(crate) use command::Stdin;
 pub(crate) use setting::Setting;
 #[cfg(any(fuzzing, test))]
 pub(crate) use value::ranges;

@@ -14,7 +14,8 @@ use crate::error::InvalidLimit;
 /// use jobworker::ByteSize;
 ///
 /// let size: ByteSize = "100M".parse()?;
-/// assert_eq!(size, ByteSize::from_bytes(100 * 1024 * 1024));
+/// assert_eq!(size, ByteSize::from_mib(100));
+/// assert_eq!(size, ByteSize::from(100 * 1024 * 1024));
 /// assert_eq!(size.to_string(), "100M");
 /// assert!("12Q".parse::<ByteSize>().is_err());
 /// # Ok::<(), jobworker::InvalidLimit>(())
@@ -35,10 +36,57 @@ impl ByteSize {
         Self(bytes)
     }
 
+    /// So many units of 1024 bytes; [`MAX`](Self::MAX) if that is too large for a `u64`.
+    ///
+    /// ```
+    /// use jobworker::ByteSize;
+    ///
+    /// const LIMIT: ByteSize = ByteSize::from_gib(4);
+    /// assert_eq!(LIMIT, ByteSize::from_mib(4096));
+    /// assert_eq!(LIMIT, ByteSize::from_kib(4096 * 1024));
+    /// assert_eq!(ByteSize::from_tib(u64::MAX), ByteSize::MAX);
+    /// ```
+    #[must_use]
+    pub const fn from_kib(count: u64) -> Self {
+        Self(count.saturating_mul(1 << 10))
+    }
+
+    /// So many units of 1024 KiB; [`MAX`](Self::MAX) if that is too large for a `u64`.
+    #[must_use]
+    pub const fn from_mib(count: u64) -> Self {
+        Self(count.saturating_mul(1 << 20))
+    }
+
+    /// So many units of 1024 MiB; [`MAX`](Self::MAX) if that is too large for a `u64`.
+    #[must_use]
+    pub const fn from_gib(count: u64) -> Self {
+        Self(count.saturating_mul(1 << 30))
+    }
+
+    /// So many units of 1024 GiB; [`MAX`](Self::MAX) if that is too large for a `u64`.
+    #[must_use]
+    pub const fn from_tib(count: u64) -> Self {
+        Self(count.saturating_mul(1 << 40))
+    }
+
     /// The number of bytes.
     #[must_use]
     pub const fn as_bytes(self) -> u64 {
         self.0
+    }
+}
+
+/// A size of exactly this many bytes.
+impl From<u64> for ByteSize {
+    fn from(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
+/// The number of bytes.
+impl From<ByteSize> for u64 {
+    fn from(size: ByteSize) -> Self {
+        size.0
     }
 }
 
@@ -202,7 +250,10 @@ mod tests {
 
     #[test]
     fn a_printed_size_parses_to_itself() {
-        for bytes in [0, 1, 1000, 1024, 1536, 100 << 20, u64::MAX, 1 << 40] {
+        let powers = (0..64).map(|shift| 1 << shift);
+        let around =
+            powers.flat_map(|power: u64| [power - 1, power, power + 1, power | power >> 1]);
+        for bytes in around.chain([1000, 100 << 20, u64::MAX]) {
             assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
         }
     }

@@ -17,11 +17,12 @@ use crate::error::InvalidLimit;
 /// use jobworker::{ByteSize, Device, IoRates, Limits};
 ///
 /// let mut rates = IoRates::default();
-/// rates.read_bytes = Some(ByteSize::from_bytes(2 << 20));
+/// rates.read_bytes = Some(ByteSize::from_mib(2));
 /// let mut limits = Limits::new();
 /// limits.io_max(Device::new(259, 0), rates);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct IoRates {
     /// Bytes read per second.
     pub read_bytes: Option<ByteSize>,
@@ -39,12 +40,14 @@ pub struct IoRates {
 /// use jobworker::{ByteSize, LimitValue, Limits};
 ///
 /// let mut limits = Limits::new();
-/// limits.memory_max(ByteSize::from_bytes(100 << 20)).set("pids.max", "max")?;
-/// assert_eq!(limits.get("memory.max"), Some(&LimitValue::Bytes(ByteSize::from_bytes(100 << 20))));
+/// limits.memory_max(ByteSize::from_mib(100)).set("pids.max", "max")?;
+/// assert_eq!(limits.get("memory.max"), Some(&LimitValue::Bytes(ByteSize::from_mib(100))));
 /// assert_eq!(limits.get("pids.max"), Some(&LimitValue::Count(None)));
 /// # Ok::<(), jobworker::InvalidLimit>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum LimitValue {
     /// A share against siblings, as in `cpu.weight`.
@@ -140,6 +143,26 @@ impl LimitValue {
                 Self::Latencies(BTreeMap::from([(device.parse()?, time(target)?)]))
             }
         })
+    }
+
+    /// Whether this is a value for a file of this shape; a file that is not in the table has none.
+    #[cfg(feature = "serde")]
+    pub(super) fn fits(&self, shape: Option<Shape>) -> bool {
+        let own = match self {
+            Self::Weight(_) => Shape::Weight,
+            Self::Nice(_) => Shape::Nice,
+            Self::Flag(_) => Shape::Flag,
+            Self::Count(_) => Shape::Count,
+            Self::Bytes(_) => Shape::Bytes,
+            Self::Time(_) => Shape::Time,
+            Self::Quota { .. } => Shape::Quota,
+            Self::List(_) => Shape::List,
+            Self::Weights { .. } => Shape::Weights,
+            Self::Rates(_) => Shape::Rates,
+            Self::Latencies(_) => Shape::Latencies,
+            Self::Text(_) => return true,
+        };
+        shape == Some(own)
     }
 
     /// Parses what the kernel shows in a file of this shape; `None` if it is something else.

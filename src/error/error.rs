@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use crate::error::jobs::JobError;
 use crate::error::kind::ErrorKind;
 use crate::error::limits::{InvalidLimit, LimitsError};
+#[cfg(feature = "serde")]
+use crate::error::recorded::RecordedError;
 use crate::error::spawn::SpawnError;
 use crate::error::system::SystemError;
 use crate::error::tails::TailError;
@@ -53,6 +55,10 @@ pub enum Error {
     /// The system refused something that the reactor needs.
     #[error(transparent)]
     System(#[from] SystemError),
+    /// An error that was serialized, with the feature `serde`, and deserialized again.
+    #[cfg(feature = "serde")]
+    #[error(transparent)]
+    Recorded(#[from] RecordedError),
 }
 
 impl Error {
@@ -75,6 +81,8 @@ impl Error {
             Self::Tail(error) => error.kind(),
             Self::Job(error) => error.kind(),
             Self::System(error) => error.kind(),
+            #[cfg(feature = "serde")]
+            Self::Recorded(error) => error.kind,
         }
     }
 
@@ -87,6 +95,8 @@ impl Error {
             Self::Tail(error) => error.cause(),
             Self::Job(error) => error.cause(),
             Self::System(error) => error.cause(),
+            #[cfg(feature = "serde")]
+            Self::Recorded(error) => return error.raw_os_error,
         };
         cause.and_then(io::Error::raw_os_error)
     }

@@ -33,6 +33,8 @@ use rustix::io::Errno;
 /// | `EBUSY`, `ETXTBSY` | `State` |
 /// | any other | `Other` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The command, a limit, a path or the configuration is not acceptable.
@@ -53,6 +55,7 @@ pub enum ErrorKind {
     /// The id names a job or tail that was removed, or that belongs to another reactor.
     StaleId,
     /// Anything else, such as an I/O error.
+    #[cfg_attr(feature = "serde", serde(other))]
     Other,
 }
 

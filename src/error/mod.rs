@@ -7,6 +7,8 @@ mod error;
 mod jobs;
 mod kind;
 mod limits;
+#[cfg(feature = "serde")]
+mod recorded;
 mod spawn;
 mod system;
 mod tails;
@@ -15,6 +17,8 @@ pub use error::{Error, Result};
 pub use jobs::JobError;
 pub use kind::ErrorKind;
 pub use limits::{InvalidLimit, LimitsError};
+#[cfg(feature = "serde")]
+pub use recorded::RecordedError;
 pub use spawn::{SpawnError, Stage};
 pub use system::SystemError;
 pub use tails::TailError;

@@ -27,8 +27,8 @@ pub enum SpawnError {
         program: OsString,
         /// How far it came.
         stage: Stage,
-        /// What that stage was about, if it was a path other than the program's: the working
-        /// directory.
+        /// What that stage was about, if it was a path other than the program's: the root directory
+        /// or the working directory.
         path: Option<PathBuf>,
         /// The cause.
         cause: io::Error,
@@ -120,6 +120,8 @@ pub enum Stage {
     Signals,
     /// Standard input, output and error.
     StandardStreams,
+    /// The descriptors that it is given besides its standard streams.
+    Descriptors,
     /// Closing the host's file descriptors.
     CloseDescriptors,
     /// Executing the [launcher](crate::Config::launcher), which takes the remaining steps.
@@ -130,12 +132,18 @@ pub enum Stage {
     OomScore,
     /// The nice value and the scheduling policy.
     Scheduling,
+    /// The processors that it may run on.
+    Affinity,
+    /// The I/O priority.
+    IoPriority,
     /// A new session keyring.
     SessionKeyring,
     /// The bounding set of capabilities.
     BoundingSet,
     /// The secure bits.
     SecureBits,
+    /// The root directory.
+    RootDirectory,
     /// Supplementary groups.
     Groups,
     /// The group id.
@@ -156,19 +164,23 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Clone,
         Self::ProcessGroup,
         Self::Signals,
         Self::StandardStreams,
+        Self::Descriptors,
         Self::CloseDescriptors,
         Self::Launcher,
         Self::ResourceLimits,
         Self::OomScore,
         Self::Scheduling,
+        Self::Affinity,
+        Self::IoPriority,
         Self::SessionKeyring,
         Self::BoundingSet,
         Self::SecureBits,
+        Self::RootDirectory,
         Self::Groups,
         Self::GroupId,
         Self::UserId,
@@ -214,6 +226,9 @@ impl Stage {
                 " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
                  it)"
             }
+            (Self::Descriptors, Errno::BADF | Errno::INVAL) => {
+                " (their numbers must be below the host's RLIMIT_NOFILE)"
+            }
             (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
             }
@@ -236,6 +251,11 @@ impl Stage {
                 " (a lower nice value or a real-time policy needs CAP_SYS_NICE, or RLIMIT_NICE or \
                  RLIMIT_RTPRIO)"
             }
+            (Self::Affinity, Errno::INVAL) => {
+                " (none of the processors exists, is online and is in the cpuset of the job's \
+                 cgroup)"
+            }
+            (Self::IoPriority, Errno::PERM) => " (the real-time class needs CAP_SYS_NICE)",
             (Self::SessionKeyring, Errno::DQUOT) => {
                 " (the key quota of the host's user is used up: raise the sysctl \
                  kernel.keys.maxkeys)"
@@ -244,6 +264,7 @@ impl Stage {
                 " (the kernel has no keyrings, or a seccomp filter, as containers have by default, \
                  forbids keyctl)"
             }
+            (Self::RootDirectory, Errno::PERM) => " (the host needs CAP_SYS_CHROOT)",
             (Self::BoundingSet | Self::SecureBits, Errno::PERM) => {
                 " (the host needs CAP_SETPCAP, and secure bits that are not locked)"
             }
@@ -267,14 +288,18 @@ impl fmt::Display for Stage {
             Self::ProcessGroup => "entering its session or process group",
             Self::Signals => "resetting signals",
             Self::StandardStreams => "connecting standard input, output and error",
+            Self::Descriptors => "passing descriptors on",
             Self::CloseDescriptors => "closing the host's file descriptors",
             Self::Launcher => "executing the launcher",
             Self::ResourceLimits => "setting resource limits",
             Self::OomScore => "setting oom_score_adj",
             Self::Scheduling => "setting the nice value or the scheduling policy",
+            Self::Affinity => "setting the CPU affinity",
+            Self::IoPriority => "setting the I/O priority",
             Self::SessionKeyring => "making a session keyring",
             Self::BoundingSet => "limiting the capability bounding set",
             Self::SecureBits => "setting the secure bits",
+            Self::RootDirectory => "changing to the root directory",
             Self::Groups => "setting supplementary groups",
             Self::GroupId => "setting the group id",
             Self::UserId => "setting the user id",

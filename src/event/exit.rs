@@ -19,6 +19,8 @@ use crate::command::Signal;
 /// assert_eq!(killed.shell_code(), 137);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Exit {
     /// It exited with this code, 0 to 255.
     Code(i32),
@@ -87,6 +89,7 @@ impl fmt::Display for Exit {
 ///
 /// Descendants that were not waited for are not included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[doc(alias = "rusage")]
 #[non_exhaustive]
 pub struct Usage {

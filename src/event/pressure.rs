@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// A resource that processes can stall for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stallable {
     /// Time on a processor.
@@ -49,6 +51,7 @@ impl fmt::Display for Stallable {
 /// # Ok::<(), jobworker::InvalidPressure>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[doc(alias = "PSI")]
 #[non_exhaustive]
 pub struct Pressure {
@@ -61,6 +64,7 @@ pub struct Pressure {
 
 /// Stalled time, as shares of the last seconds and as a sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stalled {
     /// Percent of the last 10 seconds.

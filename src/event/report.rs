@@ -14,6 +14,8 @@ use crate::id::JobId;
 
 /// What stopped a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum StopCause {
     /// [`Reactor::stop`](crate::Reactor::stop).
@@ -28,6 +30,8 @@ pub enum StopCause {
 
 /// Whose memory limit was exceeded when the kernel killed processes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OomCause {
     /// The job's own limit, or that of a cgroup that it made below its own.
@@ -40,6 +44,7 @@ pub enum OomCause {
 
 /// How a job ended and what it used, reported with [`Event::Finished`](crate::Event::Finished).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Report {
     /// How the main process ended.
@@ -66,6 +71,7 @@ pub struct Report {
     pub error_bytes: u64,
     /// The job's cgroup, if it was left behind because processes are still running in it
     /// ([`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest)) or because it could not be removed.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub cgroup_left: Option<PathBuf>,
     /// What failed while the job was stopped and cleaned up; usually empty.
     pub problems: Vec<Error>,
@@ -73,6 +79,8 @@ pub struct Report {
 
 /// How far a job has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Phase {
     /// The main process is running.
@@ -88,6 +96,7 @@ pub enum Phase {
 
 /// What is known of a job now.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Status {
     /// The job.
@@ -106,10 +115,13 @@ pub struct Status {
     pub elapsed: Duration,
     /// The job's cgroup, unless it is contained by process group; `None` once the job is finished
     /// and the group removed.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub cgroup: Option<PathBuf>,
     /// The log of both streams, or of standard output.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub output: Option<PathBuf>,
     /// The log of standard error, if that is separate.
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub error: Option<PathBuf>,
     /// The final report, once the job is finished.
     pub report: Option<Arc<Report>>,

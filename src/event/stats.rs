@@ -15,6 +15,7 @@ use crate::event::pressure::Pressure;
 /// Each part needs its controller, except for the CPU time, which is always available, and the
 /// pressure, which needs PSI.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// CPU time.
@@ -35,6 +36,7 @@ pub struct Stats {
 
 /// CPU time, of every process that was ever in the job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[doc(alias = "cpu.stat")]
 #[non_exhaustive]
 pub struct CpuStats {
@@ -51,6 +53,7 @@ pub struct CpuStats {
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct MemoryStats {
     /// In use now, page cache and kernel memory included.
@@ -73,6 +76,7 @@ pub struct MemoryStats {
 
 /// Input and output of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[doc(alias = "io.stat")]
 #[non_exhaustive]
 pub struct IoStats {
@@ -90,6 +94,7 @@ pub struct IoStats {
 
 /// Processes and threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct PidsStats {
     /// The current number.

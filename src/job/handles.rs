@@ -3,7 +3,7 @@
 //! Invariant: everything that was registered, watched or armed for a job is here, and
 //! [`Handles::release`] gives all of it back.
 
-use std::io;
+use std::io::{self, PipeWriter};
 
 use crate::driver::{JobSource, Registration, Source};
 use crate::event::Stallable;
@@ -17,6 +17,8 @@ pub(crate) struct Handles<S: System> {
     key: Key,
     process: S::Process,
     group: S::Group,
+    /// What the host writes the job's standard input to, if it is a pipe that was not taken yet.
+    stdin: Option<PipeWriter>,
     /// The pidfd in the epoll, until the exit is known.
     exit: Option<Registration>,
     /// Processes that are waited for besides the main one.
@@ -29,11 +31,16 @@ pub(crate) struct Handles<S: System> {
 }
 
 impl<S: System> Handles<S> {
-    pub(super) fn new(key: Key, process: S::Process, group: S::Group, exit: Registration) -> Self {
+    pub(super) fn new(
+        key: Key,
+        (process, group, stdin): (S::Process, S::Group, Option<PipeWriter>),
+        exit: Registration,
+    ) -> Self {
         Self {
             key,
             process,
             group,
+            stdin,
             exit: Some(exit),
             survivors: Vec::new(),
             events: false,
@@ -48,6 +55,11 @@ impl<S: System> Handles<S> {
 
     pub(super) fn group(&self) -> &S::Group {
         &self.group
+    }
+
+    /// Hands out what the host writes the job's standard input to.
+    pub(super) fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.stdin.take()
     }
 
     fn source(&self, source: JobSource) -> Source {
@@ -147,6 +159,7 @@ impl<S: System> Handles<S> {
 
     /// Releases everything except the process and the group themselves.
     pub(super) fn release(&mut self, system: &mut S) {
+        self.stdin = None;
         self.unwatch_exit(system);
         self.forget_survivors(system);
         if std::mem::take(&mut self.events) {

@@ -5,6 +5,7 @@
 //! any more, as its report then says. Nothing here blocks: it registers for a notice instead. No
 //! failure is dropped: it goes to the caller or into the job's report. Knows nothing of other jobs.
 
+use std::io::PipeWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,8 @@ impl<S: System> Job<S> {
         exit: Registration,
         system: &mut S,
     ) -> Self {
-        let Adopted { record, process, group, logs } = adopted;
-        let handles = Handles::new(key, process, group, exit);
+        let Adopted { record, process, group, stdin, logs } = adopted;
+        let handles = Handles::new(key, (process, group, stdin), exit);
         let live = Live::new(record.time_limit(), handles, system);
         Self { record, token, logs, course: Course::Live(Box::new(live)) }
     }
@@ -130,6 +131,14 @@ impl<S: System> Job<S> {
             self.look(system);
         } else {
             live.kill_again(system);
+        }
+    }
+
+    /// What the host writes the job's standard input to, if it is a pipe and was not taken before.
+    pub(crate) fn take_stdin(&mut self) -> Option<PipeWriter> {
+        match &mut self.course {
+            Course::Live(live) => live.take_stdin(),
+            Course::Finished(_) => None,
         }
     }
 

@@ -4,23 +4,24 @@
 //! Invariant: whatever was made for a job is rolled back when its [`Launched`] is dropped, whatever
 //! step was reached. Knows nothing of the event loop.
 
-use std::io;
+use std::io::{self, PipeWriter};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::cgroup::{Group, Owner, Pass, Pool, Settings};
-use crate::command::{Command, Limits, Output, ProcessGroup, Stdin};
+use crate::command::{Command, Limits, Output, ProcessGroup};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
 use crate::job::bounds::Bounds;
 use crate::job::containment::Contained;
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
+use crate::job::streams::{Input, Passed};
 use crate::log::{LogDirectory, Place};
 use crate::sys::{Failure, Nurseries, Placement, Process, Reap, Unstarted, random_uuid};
 
@@ -50,6 +51,8 @@ pub(crate) struct Launched {
     record: Record,
     /// Taken by [`Launched::into_parts`] alone.
     process: Option<Process>,
+    /// The host's end of the pipe that is the job's standard input.
+    stdin: Option<PipeWriter>,
     made: Made,
 }
 
@@ -98,35 +101,37 @@ impl Launcher {
         self.forget_dead();
         let prepared = Prepared::new(command)?;
         let settings = self.check_containment(command)?;
-        let stdin = open_stdin(&command.stdin)?;
+        let (input, passed) = (Input::open(command)?, Passed::new(command)?);
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
-        if (command.keep_log || command.detached) && command.output != Output::Null {
+        if (command.keep_log || command.detached) && command.output.has_log() {
             self.directory.keep()?;
         }
         let owner = (command.uid, command.gid);
-        let (output, error) = match command.output {
-            Output::Combined => (Some(made.log(0, "log", owner)?), None),
+        let logs = match command.output {
+            Output::Combined => [Some(made.log(0, "log", owner)?), None],
             Output::Split => {
-                (Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?))
+                [Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?)]
             }
-            Output::Null => (None, None),
+            Output::Null | Output::Inherit | Output::Fd { .. } => [None, None],
         };
-        let null = self.null.as_fd();
-        let input = match &stdin {
-            Input::Null => null,
-            Input::Opened(fd) => fd.as_fd(),
-            Input::Shared(fd) => *fd,
+        let (null, hosts) = (self.null.as_fd(), (io::stdout(), io::stderr()));
+        let (output, error) = match (&command.output, &logs) {
+            (Output::Inherit, _) => (hosts.0.as_fd(), hosts.1.as_fd()),
+            (Output::Fd { output, error }, _) => (output.as_fd(), error.as_fd()),
+            (_, [Some(output), Some(error)]) => (output.as_fd(), error.as_fd()),
+            (_, [Some(both), None]) => (both.as_fd(), both.as_fd()),
+            (_, [None, _]) => (null, null),
         };
-        let output = output.as_ref().map_or(null, OwnedFd::as_fd);
-        let error = error.as_ref().map_or(output, OwnedFd::as_fd);
-        let plan = prepared.plan([input, output, error], dir.as_ref().map(OwnedFd::as_fd));
+        let (streams, dir) = ([input.fd(null), output, error], dir.as_ref().map(OwnedFd::as_fd));
+        let descriptors = passed.descriptors();
+        let plan = prepared.plan(streams, &descriptors, dir);
         let process = match self.bounds.spawn(&self.nurseries, command, &plan) {
             Ok(process) => process,
             Err(unstarted) => return Err(self.give_up(command, unstarted, made).into()),
         };
         let record = Record::new(made.id, process.pid(), moment, Policies::of(command));
-        Ok(Launched { record, process: Some(process), made })
+        Ok(Launched { record, process: Some(process), stdin: input.into_writer(), made })
     }
 
     /// Ends what is left of a start, and says why it failed.
@@ -137,7 +142,11 @@ impl Launcher {
             Unstarted::Failed(Failure { stage, errno }) => SpawnError::Failed {
                 program,
                 stage,
-                path: command.current_dir.clone().filter(|_| stage == Stage::CurrentDirectory),
+                path: match stage {
+                    Stage::RootDirectory => command.chroot.clone(),
+                    Stage::CurrentDirectory => command.current_dir.clone(),
+                    _ => None,
+                },
                 cause: io::Error::from_raw_os_error(errno),
             },
             Unstarted::TimedOut { stage, child } => {
@@ -218,7 +227,12 @@ impl Launched {
         }
     }
 
-    /// Keeps everything.
+    /// The host's end of the pipe that is the job's standard input, if it is one.
+    pub(crate) fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.stdin.take()
+    }
+
+    /// Keeps everything else.
     pub(crate) fn into_parts(mut self) -> (Record, Process, Contained, [Option<Place>; 2]) {
         let Some(process) = self.process.take() else {
             unreachable!("whoever takes the process consumes the rest")
@@ -322,29 +336,6 @@ pub(crate) fn test_placement(owner: &Owner, nurseries: &Nurseries) -> Result<Pla
 pub(crate) fn open_null() -> Result<OwnedFd> {
     openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::path("open", "/dev/null"))
-}
-
-/// Standard input, opened.
-enum Input<'a> {
-    Null,
-    Opened(OwnedFd),
-    Shared(BorrowedFd<'a>),
-}
-
-fn open_stdin(stdin: &Stdin) -> Result<Input<'_>> {
-    Ok(match stdin {
-        Stdin::Null => Input::Null,
-        Stdin::Fd(fd) => Input::Shared(fd.as_fd()),
-        Stdin::File(path) => {
-            // A FIFO without a writer would block the host, which must not wait for anybody.
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-            let failed = || Error::path("open standard input", path);
-            let fd = openat(CWD, path, flags, Mode::empty()).map_err(failed())?;
-            // The job shares the open file description, and is to wait for its input.
-            fcntl_setfl(&fd, OFlags::empty()).map_err(failed())?;
-            Input::Opened(fd)
-        }
-    })
 }
 
 #[cfg(test)]

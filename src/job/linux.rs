@@ -90,13 +90,14 @@ impl System for Linux {
         launched.process()
     }
 
-    fn take_over(&mut self, launched: Launched) -> Adopted<Self> {
+    fn take_over(&mut self, mut launched: Launched) -> Adopted<Self> {
+        let stdin = launched.take_stdin();
         let (record, process, group, places) = launched.into_parts();
         if let Some(orphans) = &mut self.orphans {
             orphans.started(&process);
         }
         let logs = places.map(|place| Some(self.logs.create(&mut self.driver, place?)));
-        Adopted { record, process, group, logs }
+        Adopted { record, process, group, stdin, logs }
     }
 
     fn watch_exit(&mut self, process: &Process, source: Source) -> io::Result<Registration> {

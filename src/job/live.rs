@@ -5,7 +5,7 @@
 //! polled. Knows nothing of the record or the logs of its job.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,11 @@ impl<S: System> Live<S> {
         let (state, action) = next(self.state, input, policy);
         self.state = state;
         action
+    }
+
+    /// What the host writes the job's standard input to, if it is a pipe and was not taken before.
+    pub(crate) fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.handles.take_stdin()
     }
 
     /// Requests the end of the job. The first request is recorded as the cause.

@@ -22,6 +22,7 @@ mod registry;
 mod simulated;
 #[cfg(any(fuzzing, test))]
 mod simulator;
+mod streams;
 mod system;
 #[cfg(test)]
 mod tests;

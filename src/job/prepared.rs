@@ -3,17 +3,18 @@
 //!
 //! Invariant: checks only what can be checked without starting anything, and creates nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use linux_raw_sys::general as raw;
 
-use crate::command::{Command, DEFAULT_PATH, ProcessGroup, Resource, Scheduler};
+use crate::command::{Command, DEFAULT_PATH, IoPriority, ProcessGroup, Resource, Scheduler};
 use crate::error::SpawnError;
-use crate::sys::{Birth, CStringArray, Plan, Program, ResourceLimit};
+use crate::sys::{Birth, CStringArray, Descriptor, Plan, Program, ResourceLimit};
 
 /// A command that was checked and put into the form in which the kernel takes it.
 #[derive(Debug)]
@@ -44,7 +45,8 @@ impl Prepared {
             ));
         }
         let program = string(&command.program, "the program contains a NUL byte")?;
-        let mut argv = vec![program];
+        let name = command.arg0.as_deref().map(|name| string(name, "arg0 contains a NUL byte"));
+        let mut argv = vec![name.transpose()?.unwrap_or(program)];
         for arg in &command.args {
             argv.push(string(arg, "an argument contains a NUL byte")?);
         }
@@ -59,12 +61,12 @@ impl Prepared {
             pair.push(value);
             envp.push(string(&pair, "an environment variable contains a NUL byte")?);
         }
-        let current_dir = match &command.current_dir {
-            Some(dir) => {
-                Some(string(dir.as_os_str(), "the working directory contains a NUL byte")?)
-            }
-            None => None,
+        let directory = |dir: &Option<PathBuf>, reason| {
+            dir.as_ref().map(|dir| string(dir.as_os_str(), reason)).transpose()
         };
+        let root = directory(&command.chroot, "the root directory contains a NUL byte")?;
+        let current_dir =
+            directory(&command.current_dir, "the working directory contains a NUL byte")?;
         let mut limits = Vec::with_capacity(command.rlimits.len());
         for (resource, soft, hard) in &command.rlimits {
             let (soft, hard) = (soft.unwrap_or(u64::MAX), hard.unwrap_or(u64::MAX));
@@ -81,12 +83,28 @@ impl Prepared {
         if command.nice.is_some_and(|value| !(-20..=19).contains(&value)) {
             return Err(refuse("the nice value is not in -20..=19"));
         }
+        // No kernel has more, and there is room for those that the launcher has in addition.
+        if !command.descriptors.keys().all(|number| (3..RawFd::MAX - 64).contains(number)) {
+            return Err(refuse(
+                "the number of a descriptor that it is given is below 3 or too large",
+            ));
+        }
         let scheduler = command.scheduler.map(policy);
         if scheduler.is_some_and(|(policy, priority)| {
             matches!(policy, raw::SCHED_FIFO | raw::SCHED_RR) && !(1..=99).contains(&priority)
         }) {
             return Err(refuse("the real-time priority is not in 1..=99"));
         }
+        if let Some(IoPriority::RealTime(level) | IoPriority::BestEffort(level)) =
+            command.io_priority
+            && level > 7
+        {
+            return Err(refuse("the level of the I/O priority is not in 0..=7"));
+        }
+        let affinity = match &command.cpu_affinity {
+            Some(processors) => Some(mask(processors).map_err(refuse)?),
+            None => None,
+        };
         // A host that changes the ids must not leave its own groups to the job.
         let drops_groups = command.uid.is_some() || command.gid.is_some();
         let groups = command.groups.clone().or_else(|| drops_groups.then(Vec::new));
@@ -96,6 +114,7 @@ impl Prepared {
             .collect::<Result<_, _>>()?;
         let (argv, envp) = (CStringArray::new(argv), CStringArray::new(envp));
         let program = Program {
+            root,
             current_dir,
             uid: command.uid,
             gid: command.gid,
@@ -105,6 +124,8 @@ impl Prepared {
             oom_score_adj,
             nice: command.nice,
             scheduler,
+            affinity,
+            io_priority: command.io_priority.map(io_priority),
             new_session_keyring: command.new_session_keyring,
             capability_bounding_set: command.capability_bounding_set,
             securebits: command.securebits,
@@ -119,14 +140,15 @@ impl Prepared {
         })
     }
 
-    /// What the child is to do with these three streams, in this cgroup.
+    /// What the child is to do with these three streams and other descriptors, in this cgroup.
     pub(crate) fn plan<'a>(
         &'a self,
         streams: [BorrowedFd<'a>; 3],
+        descriptors: &'a [Descriptor<'a>],
         cgroup: Option<BorrowedFd<'a>>,
     ) -> Plan<'a> {
         let (new_session, new_process_group) = (self.new_session, self.new_process_group);
-        let birth = Birth { streams, cgroup, new_session, new_process_group };
+        let birth = Birth { streams, descriptors, cgroup, new_session, new_process_group };
         Plan { birth, program: &self.program }
     }
 }
@@ -174,6 +196,32 @@ fn policy(scheduler: Scheduler) -> (u32, u8) {
     }
 }
 
+/// A class and a level in the kernel's terms, as linux/ioprio.h has them.
+fn io_priority(priority: IoPriority) -> u16 {
+    let (class, level) = match priority {
+        IoPriority::RealTime(level) => (1, level),
+        IoPriority::BestEffort(level) => (2, level),
+        IoPriority::Idle => (3, 0),
+    };
+    class << 13 | u16::from(level)
+}
+
+/// A bit for each processor, in the words that the kernel takes.
+fn mask(processors: &BTreeSet<u32>) -> Result<Vec<usize>, &'static str> {
+    /// More than any kernel has; it bounds the size of the mask.
+    const MOST: usize = 1 << 16;
+    let last = processors.last().ok_or("its set of processors is empty")?;
+    let last = usize::try_from(*last).ok().filter(|last| *last < MOST);
+    let bits = usize::BITS as usize;
+    let mut words = vec![0; last.ok_or("the number of a processor is not below 65536")? / bits + 1];
+    for processor in processors.iter().map(|processor| *processor as usize) {
+        if let Some(word) = words.get_mut(processor / bits) {
+            *word |= 1 << (processor % bits);
+        }
+    }
+    Ok(words)
+}
+
 fn number(resource: Resource) -> u32 {
     match resource {
         Resource::Cpu => raw::RLIMIT_CPU,
@@ -195,6 +243,8 @@ fn number(resource: Resource) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -206,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_processors_has_a_bit_for_each() {
+        let mask = |list: &[u32]| mask(&list.iter().copied().collect());
+        assert_eq!(mask(&[0, 2]).unwrap(), [0b101]);
+        let bits = usize::BITS;
+        assert_eq!(mask(&[bits, 2 * bits + 1, 0]).unwrap(), [1, 1, 2]);
+        assert!(mask(&[]).is_err() && mask(&[1 << 16]).is_err() && mask(&[u32::MAX]).is_err());
+        assert_eq!(mask(&[(1 << 16) - 1]).unwrap().len() * bits as usize, 1 << 16);
+    }
+
+    #[test]
     fn what_no_kernel_could_run_is_refused() {
         let reason = |command: &Command| match Prepared::new(command) {
             Err(SpawnError::InvalidCommand { reason, .. }) => reason,
@@ -213,6 +273,7 @@ mod tests {
         };
         assert!(reason(&Command::new("")).contains("empty"));
         assert!(reason(&Command::new("a\0b")).contains("program contains a NUL"));
+        assert!(reason(Command::new("a").arg0("b\0")).contains("arg0"));
         assert!(reason(Command::new("a").arg("b\0")).contains("argument"));
         assert!(reason(Command::new("a").env("b", "\0")).contains("environment"));
         assert!(reason(Command::new("a").env("b=c", "")).contains("'='"));
@@ -220,6 +281,15 @@ mod tests {
         assert!(reason(Command::new("a").oom_score_adj(1001)).contains("oom_score_adj"));
         assert!(reason(Command::new("a").nice(20)).contains("nice value"));
         assert!(reason(Command::new("a").scheduler(Scheduler::Fifo(0))).contains("real-time"));
+        assert!(reason(Command::new("a").cpu_affinity([])).contains("processors"));
+        for priority in [IoPriority::RealTime(8), IoPriority::BestEffort(255)] {
+            assert!(reason(Command::new("a").io_priority(priority)).contains("I/O priority"));
+        }
+        for number in [-1, 0, 2, RawFd::MAX] {
+            let null = File::open("/dev/null").unwrap();
+            assert!(reason(Command::new("a").pass_fd(number, null)).contains("descriptor"));
+        }
+        assert!(reason(Command::new("a").chroot("b\0")).contains("root directory"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
     }

@@ -847,7 +847,8 @@ impl System for SimulatedSystem {
             *log = Some(self.logs.insert(LogState { job, end: None }));
         }
         self.jobs[job].logs = logs;
-        Adopted { record, process, group: SimulatedGroup { job, cgroup: plan.cgroup }, logs }
+        let group = SimulatedGroup { job, cgroup: plan.cgroup };
+        Adopted { record, process, group, stdin: None, logs }
     }
 
     fn watch_exit(

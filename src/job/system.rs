@@ -5,7 +5,7 @@
 //! tests have one in memory.
 
 use std::fmt::Debug;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -25,6 +25,8 @@ pub(crate) struct Adopted<S: System + ?Sized> {
     pub(crate) record: Record,
     pub(crate) process: S::Process,
     pub(crate) group: S::Group,
+    /// What the host writes the job's standard input to, if it is a pipe.
+    pub(crate) stdin: Option<PipeWriter>,
     /// The logs: of both streams or of standard output, and of standard error.
     pub(crate) logs: [Option<Key>; 2],
 }

@@ -6,7 +6,7 @@
 //! nothing of how jobs and tails work.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -396,6 +396,49 @@ impl Reactor {
         self.adopt(launched, token)
     }
 
+    /// Takes the host's end of the pipe that is a job's standard input, of a command with
+    /// [`Stdin::Piped`](crate::Stdin::Piped). `None` if it was taken before, if the job has no such
+    /// pipe, or if it is finished.
+    ///
+    /// Dropping the writer is the end of the job's input. Until it is taken, the reactor keeps it
+    /// open; it is then closed by [`wait`](Self::wait), so that a job that reads to the end of its
+    /// input can end, when the job is finished, and when the reactor is dropped. The writer may
+    /// outlive the job, and the reactor.
+    ///
+    /// # When it blocks
+    /// A write blocks while the pipe is full, which is after 64 KiB as a rule: not on the thread of
+    /// a loop. There, make the descriptor non-blocking (`rustix::io::ioctl_fionbio`), which leaves
+    /// the job's end as it is, and register it for writability; mio's and tokio's `pipe::Sender`
+    /// take it by `OwnedFd`.
+    ///
+    /// # When the job is gone
+    /// A write fails with `EPIPE` ([`BrokenPipe`](std::io::ErrorKind::BrokenPipe)) once no process
+    /// has the other end open, for neither the command nor the reactor holds it. The kernel sends
+    /// SIGPIPE as well, which Rust programs ignore unless they were told otherwise; a host whose
+    /// main program is not Rust has to ignore or block it.
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Reactor, Stdin, Token};
+    /// use std::io::Write;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let job = reactor.spawn(Command::new("cat").stdin(Stdin::Piped), Token(1))?;
+    /// let mut stdin = reactor.take_stdin(job)?.unwrap();
+    /// stdin.write_all(b"hello\n")?;
+    /// drop(stdin);
+    /// reactor.wait(job)?;
+    /// let tail = reactor.tail(job, Position::Start, Token(2))?;
+    /// assert_eq!(reactor.next_chunk(tail)?.unwrap().bytes, b"hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Job`] (`Unknown`) for a job that was removed.
+    pub fn take_stdin(&mut self, job: JobId) -> Result<Option<PipeWriter>> {
+        self.check_process()?;
+        self.with_job(job, |job, _| job.take_stdin())
+    }
+
     /// Adopts a job that was started, on any thread.
     fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
         let job = self.jobs.adopt(launched, token, &mut self.system)?;
@@ -740,7 +783,8 @@ impl Reactor {
     ///
     /// For hosts that have nothing else to do meanwhile. All other jobs and tails are served as
     /// well, and no event is lost: those that occur, the job's own included, stay queued for the
-    /// next [`poll`](Self::poll). A job that never ends is waited for forever; see
+    /// next [`poll`](Self::poll). A standard input that was not [taken](Self::take_stdin) is closed
+    /// first. A job that never ends is waited for forever; see
     /// [`wait_timeout`](Self::wait_timeout).
     ///
     /// ```
@@ -755,7 +799,8 @@ impl Reactor {
     /// # Errors
     /// [`Error::Job`] (`Unknown`); [`Error::System`] (`Loop`) as for [`poll`](Self::poll).
     pub fn wait(&mut self, job: JobId) -> Result<Arc<Report>> {
-        self.check_process()?;
+        // Nobody could take it before the job is finished.
+        drop(self.take_stdin(job)?);
         loop {
             if let Some(report) = self.wait_until(job, None)? {
                 return Ok(report);

@@ -293,12 +293,12 @@ pub(super) unsafe fn duplicate_until_exec(source: RawFd, target: RawFd) -> Resul
     unsafe { call(raw::__NR_dup3, arguments) }.map(drop)
 }
 
-/// close_range(2): closes every descriptor from `first` on.
+/// close_range(2): closes every descriptor from `first` to `last`.
 ///
 /// # Safety
 /// Nobody may rely on any of them.
-pub(super) unsafe fn close_from(first: u32) -> Result<(), i32> {
-    let arguments = [first as usize, u32::MAX as usize, 0, 0, 0, 0];
+pub(super) unsafe fn close_range(first: u32, last: u32) -> Result<(), i32> {
+    let arguments = [first as usize, last as usize, 0, 0, 0, 0];
     // SAFETY: three integers; the caller vouches for what is closed.
     unsafe { call(raw::__NR_close_range, arguments) }.map(drop)
 }
@@ -477,6 +477,22 @@ pub(super) fn set_scheduler(policy: u32, priority: u8) -> Result<(), i32> {
     unsafe { call(raw::__NR_sched_setscheduler, arguments) }.map(drop)
 }
 
+/// sched_setaffinity(2) on the calling thread.
+pub(super) fn set_affinity(processors: &[usize]) -> Result<(), i32> {
+    let arguments =
+        [0, mem::size_of_val(processors), processors.as_ptr().expose_provenance(), 0, 0, 0];
+    // SAFETY: the kernel reads no more bytes than the slice has.
+    unsafe { call(raw::__NR_sched_setaffinity, arguments) }.map(drop)
+}
+
+/// ioprio_set(2) on the calling thread.
+pub(super) fn set_io_priority(priority: u16) -> Result<(), i32> {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    // SAFETY: three integers.
+    unsafe { call(raw::__NR_ioprio_set, [IOPRIO_WHO_PROCESS, 0, priority.into(), 0, 0, 0]) }
+        .map(drop)
+}
+
 /// keyctl(2) with `KEYCTL_JOIN_SESSION_KEYRING` and no name: a keyring of its own.
 pub(super) fn join_new_session_keyring() -> Result<(), i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
@@ -547,6 +563,13 @@ pub(super) fn change_directory(path: &CStr) -> Result<(), i32> {
     unsafe { call(raw::__NR_chdir, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// chroot(2), with the new root as working directory too: the old one may be outside of it.
+pub(super) fn change_root(path: &CStr) -> Result<(), i32> {
+    // SAFETY: the path ends with a NUL.
+    unsafe { call(raw::__NR_chroot, [path.as_ptr().expose_provenance(), 0, 0, 0, 0, 0]) }?;
+    change_directory(c"/")
+}
+
 /// execve(2); gives the errno of its failure, for otherwise it does not return.
 pub(super) fn execute(program: &CStr, argv: &CStringArray, envp: &CStringArray) -> i32 {
     let arguments = [
@@ -562,11 +585,11 @@ pub(super) fn execute(program: &CStr, argv: &CStringArray, envp: &CStringArray) 
     unsafe { call(raw::__NR_execve, arguments) }.err().unwrap_or(0)
 }
 
-/// execveat(2) of the file behind a descriptor, with these two arguments and an empty environment;
+/// execveat(2) of the file behind a descriptor, with these arguments and an empty environment;
 /// gives the errno of its failure, for otherwise it does not return.
-pub(super) fn execute_descriptor(fd: RawFd, arguments: [&CStr; 2]) -> i32 {
-    let [first, second] = arguments.map(CStr::as_ptr);
-    let (argv, envp) = ([first, second, ptr::null()], [ptr::null::<c_char>()]);
+pub(super) fn execute_descriptor(fd: RawFd, arguments: [&CStr; 3]) -> i32 {
+    let [first, second, third] = arguments.map(CStr::as_ptr);
+    let (argv, envp) = ([first, second, third, ptr::null()], [ptr::null::<c_char>()]);
     let arguments = [
         fd.unsigned_abs() as usize,
         c"".as_ptr().expose_provenance(),

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::error::Stage;
 use crate::sys::calls;
 use crate::sys::capabilities::Capabilities;
-use crate::sys::plan::{Birth, Program, ResourceLimit};
+use crate::sys::plan::{Birth, Descriptor, Program, ResourceLimit};
 use crate::sys::report::{Message, Report};
 
 /// What [`child_main`] is given.
@@ -47,6 +47,8 @@ pub(super) enum Next<'a> {
         verdict: BorrowedFd<'a>,
         /// The capabilities that it would lose by exec.
         capabilities: u64,
+        /// The number of its first descriptor, in decimal.
+        first: &'a CStr,
     },
 }
 
@@ -58,21 +60,16 @@ struct Kept<'a> {
 }
 
 /// How many descriptors a child keeps at most.
-const MOST_KEPT: usize = 3;
+const MOST_KEPT: RawFd = 3;
 
-/// The number of the first descriptor that is kept.
-const FIRST_KEPT: RawFd = 3;
+/// The number that the first descriptor that is kept gets: the next after the program's. The
+/// launcher finds there what it reports to, then its letter, and the child the launcher's file.
+pub(super) fn first_kept(birth: &Birth<'_>) -> RawFd {
+    birth.last_descriptor() + 1
+}
 
-/// Where the launcher finds what it reports to; the copied child has it there as well.
-pub(super) const VERDICT: RawFd = FIRST_KEPT;
-
-/// Where the launcher finds its letter.
-pub(super) const LETTER: RawFd = FIRST_KEPT + 1;
-
-/// Where the child has the file of the launcher.
-const LAUNCHER: RawFd = FIRST_KEPT + 2;
-
-/// The arguments of the launcher, which nobody would give to a program by hand.
+/// The first arguments of the launcher, which nobody would give to a program by hand. The number of
+/// its first descriptor follows.
 pub(super) const LAUNCHER_ARGUMENTS: [&CStr; 2] = [c"jobworker-launcher", c"jobworker:launch"];
 
 /// The child, on its own stack, until it becomes another program. `data` must point to a [`Child`].
@@ -95,7 +92,7 @@ fn become_next(child: &Child<'_>, report: Report<'_>) -> Result<Infallible, (Sta
             }?;
             become_program(program, host, report)
         }
-        Next::Launcher { file, letter, verdict, capabilities } => {
+        Next::Launcher { file, letter, verdict, capabilities, first } => {
             let kept = [
                 Kept { fd: verdict, until_exec: false },
                 Kept { fd: letter, until_exec: false },
@@ -104,7 +101,9 @@ fn become_next(child: &Child<'_>, report: Report<'_>) -> Result<Infallible, (Sta
             leave_host(child.birth, &kept, report)?;
             step(report, Stage::Launcher, || {
                 Capabilities::raise(capabilities)?;
-                Err(unless_busy(|| calls::execute_descriptor(LAUNCHER, LAUNCHER_ARGUMENTS)))
+                let [name, word] = LAUNCHER_ARGUMENTS;
+                let file = first_kept(child.birth) + 2;
+                Err(unless_busy(|| calls::execute_descriptor(file, [name, word, first])))
             })
         }
     }
@@ -167,13 +166,16 @@ fn leave_host(
     })?;
     step(report, Stage::Signals, reset_signals)?;
     let sources = step(report, Stage::StandardStreams, || {
-        let sources = lift(kept)?;
+        let sources = lift(birth, kept)?;
         connect_streams(birth)?;
         Ok(sources)
     })?;
+    if !birth.descriptors.is_empty() {
+        step(report, Stage::Descriptors, || pass_descriptors(birth))?;
+    }
     // Before the ids change: from then on, the job's user may stop this process, and must not make
     // it keep open what belongs to others, such as the verdict of another start.
-    step(report, Stage::CloseDescriptors, || close_descriptors(kept, sources))
+    step(report, Stage::CloseDescriptors, || close_descriptors(birth, kept, sources))
 }
 
 /// The steps that make a process the program, in order, up to exec; returns only when one has
@@ -204,6 +206,8 @@ pub(super) fn become_program(
         calls::set_scheduler(policy, priority)
     })?;
     step_if(report, Stage::Scheduling, program.nice, calls::set_nice)?;
+    step_if(report, Stage::Affinity, program.affinity.as_deref(), calls::set_affinity)?;
+    step_if(report, Stage::IoPriority, program.io_priority, calls::set_io_priority)?;
     if program.new_session_keyring {
         step(report, Stage::SessionKeyring, calls::join_new_session_keyring)?;
     }
@@ -214,6 +218,8 @@ pub(super) fn become_program(
         calls::limit_capabilities,
     )?;
     step_if(report, Stage::SecureBits, program.securebits, calls::set_securebits)?;
+    // After the last step that needs the host's /proc.
+    step_if(report, Stage::RootDirectory, program.root.as_deref(), calls::change_root)?;
     if let Some(groups) = &program.groups {
         step(report, Stage::Groups, || calls::set_groups(groups))?;
     }
@@ -265,38 +271,60 @@ fn reset_signals() -> Result<(), i32> {
     calls::change_signal_mask(raw::SIG_SETMASK, &[0; 2], None)
 }
 
-/// Moves the descriptors that are kept out of the way of the streams, and of where any of them will
-/// be; returns where they are then.
-fn lift(kept: &[Kept<'_>]) -> Result<[RawFd; MOST_KEPT], i32> {
-    const ABOVE: RawFd = LAUNCHER + 1;
-    let mut sources = [0; MOST_KEPT];
+/// Moves the descriptors that are kept out of the way of those of the program, and of where any of
+/// them will be; returns where they are then.
+fn lift(birth: &Birth<'_>, kept: &[Kept<'_>]) -> Result<[RawFd; MOST_KEPT as usize], i32> {
+    let above = first_kept(birth) + MOST_KEPT;
+    let mut sources = [0; MOST_KEPT as usize];
     for (source, Kept { fd, .. }) in sources.iter_mut().zip(kept) {
         *source = match fd.as_raw_fd() {
-            low if low < ABOVE => calls::duplicate_above(*fd, ABOVE)?,
+            low if low < above => calls::duplicate_above(*fd, above)?,
             high => high,
         };
     }
     Ok(sources)
 }
 
-/// Puts the descriptors that are kept behind the standard streams, and closes all others.
-fn close_descriptors(kept: &[Kept<'_>], sources: [RawFd; MOST_KEPT]) -> Result<(), i32> {
-    let mut free = FIRST_KEPT;
-    for ((target, Kept { until_exec, .. }), source) in (FIRST_KEPT..).zip(kept).zip(sources) {
+/// Puts the program's descriptors in their places.
+fn pass_descriptors(birth: &Birth<'_>) -> Result<(), i32> {
+    for Descriptor { number, source } in birth.descriptors {
+        // SAFETY: the plan borrows the source. The number is none of the standard streams', nor
+        // that of another source or of one that is kept, which are all above; nothing else is used.
+        unsafe { calls::duplicate_onto(source.as_raw_fd(), *number) }?;
+    }
+    Ok(())
+}
+
+/// Puts the descriptors that are kept behind those of the program, and closes all others.
+fn close_descriptors(
+    birth: &Birth<'_>,
+    kept: &[Kept<'_>],
+    sources: [RawFd; MOST_KEPT as usize],
+) -> Result<(), i32> {
+    let mut free = 3;
+    for Descriptor { number, .. } in birth.descriptors {
+        if free < *number {
+            // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it
+            // uses from here on are the program's descriptors and those that are kept, which are
+            // above them.
+            unsafe { calls::close_range(free.unsigned_abs(), number.unsigned_abs() - 1) }?;
+        }
+        free = number + 1;
+    }
+    for (Kept { until_exec, .. }, source) in kept.iter().zip(sources) {
         // SAFETY: the source is open and above every target; what the child uses of the others are
-        // the standard streams and these alone.
+        // the program's descriptors and these alone.
         unsafe {
             if *until_exec {
-                calls::duplicate_until_exec(source, target)
+                calls::duplicate_until_exec(source, free)
             } else {
-                calls::duplicate_onto(source, target)
+                calls::duplicate_onto(source, free)
             }
         }?;
-        free = target + 1;
+        free += 1;
     }
-    // SAFETY: the child has a descriptor table of its own (no CLONE_FILES), and what it uses from
-    // here on is below.
-    unsafe { calls::close_from(free.unsigned_abs()) }
+    // SAFETY: as above: what the child uses is below.
+    unsafe { calls::close_range(free.unsigned_abs(), u32::MAX) }
 }
 
 /// Makes the streams 0, 1 and 2.

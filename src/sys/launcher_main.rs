@@ -5,10 +5,9 @@
 #![allow(unsafe_code)]
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use linux_raw_sys::general as raw;
@@ -16,9 +15,9 @@ use rustix::fs::fcntl_get_seals;
 
 use crate::error::Stage;
 use crate::sys::calls;
-use crate::sys::child::{LAUNCHER_ARGUMENTS, LETTER, VERDICT, become_program};
+use crate::sys::child::{LAUNCHER_ARGUMENTS, become_program};
 use crate::sys::launcher_program::SEALS;
-use crate::sys::letter::{self, Letter, Order};
+use crate::sys::letter::{self, Letter, Order, VERSION};
 use crate::sys::report::{Report, write_version};
 
 /// Becomes the program of a job, if this process was started by a reactor as its
@@ -50,22 +49,32 @@ use crate::sys::report::{Report, write_version};
 /// }
 /// ```
 pub fn run_launcher() {
-    let expected = LAUNCHER_ARGUMENTS.map(|word| OsStr::from_bytes(word.to_bytes()));
-    if env::args_os().eq(expected) && !calls::is_privileged_by_file() {
-        serve();
+    let mut arguments = env::args_os();
+    for word in LAUNCHER_ARGUMENTS {
+        if arguments.next().is_none_or(|argument| argument.as_bytes() != word.to_bytes()) {
+            return;
+        }
+    }
+    let first = arguments.next().and_then(|number| number.to_str()?.parse::<RawFd>().ok());
+    if let Some(first) = first.filter(|first| (3..RawFd::MAX).contains(first))
+        && arguments.next().is_none()
+        && !calls::is_privileged_by_file()
+    {
+        serve(first);
     }
 }
 
 /// Obeys the letter, unless there is none, as when somebody has given these arguments by hand.
-fn serve() {
+fn serve(verdict: RawFd) {
+    let letter = verdict + 1;
     // Closed by exec: that tells the host that the program was executed.
-    let open = calls::close_at_exec(VERDICT).and_then(|()| calls::close_at_exec(LETTER));
+    let open = calls::close_at_exec(verdict).and_then(|()| calls::close_at_exec(letter));
     if open.is_err() {
         return;
     }
     // SAFETY: the descriptor is open, and in a process that was started with these arguments
     // nothing else has opened it. It is closed here, before the ids change.
-    let mut file = unsafe { File::from_raw_fd(LETTER) };
+    let mut file = unsafe { File::from_raw_fd(letter) };
     if !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)) {
         return;
     }
@@ -75,7 +84,7 @@ fn serve() {
     match read.ok().and_then(|_| letter::read(&bytes)) {
         Some(Letter::Start(order)) => {
             let Order { program, host, capabilities } = *order;
-            let report = Report::Pipe(VERDICT);
+            let report = Report::Pipe(verdict);
             // The runtime of a Rust program ignores it; everything else is as it has to be.
             let ready =
                 calls::set_signal_action(raw::SIGPIPE, false).and_then(|()| capabilities.restore());
@@ -89,7 +98,7 @@ fn serve() {
             report.failed(stage, errno);
         }
         // A host of another version is told as well that it is another one.
-        Some(Letter::Probe) | None => write_version(VERDICT, letter::VERSION),
+        Some(Letter::Probe) | None => write_version(verdict, VERSION),
     }
     calls::exit(127)
 }

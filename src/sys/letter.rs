@@ -49,6 +49,7 @@ pub(super) fn start(program: &Program, host: i32, capabilities: Capabilities) ->
         paths,
         argv,
         envp,
+        root,
         current_dir,
         uid,
         gid,
@@ -58,6 +59,8 @@ pub(super) fn start(program: &Program, host: i32, capabilities: Capabilities) ->
         oom_score_adj,
         nice,
         scheduler,
+        affinity,
+        io_priority,
         new_session_keyring,
         capability_bounding_set,
         securebits,
@@ -78,7 +81,9 @@ pub(super) fn start(program: &Program, host: i32, capabilities: Capabilities) ->
         letter.u64(limit.rlim_cur);
         letter.u64(limit.rlim_max);
     });
-    letter.option(current_dir.as_ref(), |letter, dir| letter.bytes(dir.as_bytes()));
+    for dir in [root, current_dir] {
+        letter.option(dir.as_ref(), |letter, dir| letter.bytes(dir.as_bytes()));
+    }
     letter.option(groups.as_ref(), |letter, groups| {
         letter.list(groups, |letter, id| letter.u32(*id));
     });
@@ -90,6 +95,10 @@ pub(super) fn start(program: &Program, host: i32, capabilities: Capabilities) ->
         letter.u32(policy);
         letter.u32(u32::from(priority));
     });
+    letter.option(affinity.as_ref(), |letter, words| {
+        letter.list(words, |letter, word| letter.u64(*word as u64));
+    });
+    letter.option(io_priority.map(u32::from), Writer::u32);
     letter.option(*capability_bounding_set, Writer::u64);
     letter.option(*parent_death_signal, |letter, signal| {
         letter.u32(signal.as_raw().cast_unsigned());
@@ -178,6 +187,7 @@ impl<'a> Reader<'a> {
                 let limit = raw::rlimit64 { rlim_cur: letter.u64()?, rlim_max: letter.u64()? };
                 Some(ResourceLimit { resource, limit })
             })?,
+            root: self.option(Self::string)?,
             current_dir: self.option(Self::string)?,
             groups: self.option(|letter| letter.list(Self::u32))?,
             uid: self.option(Self::u32)?,
@@ -188,6 +198,9 @@ impl<'a> Reader<'a> {
             oom_score_adj: self.option(|letter| String::from_utf8(letter.bytes()?.into()).ok())?,
             scheduler: self
                 .option(|letter| Some((letter.u32()?, u8::try_from(letter.u32()?).ok()?)))?,
+            affinity: self
+                .option(|letter| letter.list(|letter| usize::try_from(letter.u64()?).ok()))?,
+            io_priority: self.option(|letter| u16::try_from(letter.u32()?).ok())?,
             capability_bounding_set: self.option(Self::u64)?,
             parent_death_signal: self
                 .option(|letter| Signal::from_raw(letter.u32()?.cast_signed()))?,
@@ -254,6 +267,7 @@ mod tests {
             paths: strings(&[b"/bin/x", b"./\xff"]),
             argv: CStringArray::new(strings(&[b"x", b"", b"\xfe\n"])),
             envp: CStringArray::new(strings(&[b"A=", b"B=\xff"])),
+            root: Some(c"/srv".to_owned()),
             current_dir: Some(c"/tmp".to_owned()),
             uid: Some(1),
             gid: Some(u32::MAX - 1),
@@ -266,6 +280,8 @@ mod tests {
             oom_score_adj: Some("-17".to_owned()),
             nice: Some(-20),
             scheduler: Some((2, 99)),
+            affinity: Some(vec![5, usize::MAX]),
+            io_priority: Some(0x4003),
             new_session_keyring: true,
             capability_bounding_set: Some(1 << 40),
             securebits: Some(3),
@@ -328,6 +344,6 @@ mod tests {
             start(&full(), 1, SETS).iter().chain(stages.as_bytes()).fold(0u64, |sum, byte| {
                 sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte) + 1)
             });
-        assert_eq!((VERSION, sum), (1, 11_456_372_752_747_494_396), "{stages}");
+        assert_eq!((VERSION, sum), (1, 17_838_629_539_316_789_180), "{stages}");
     }
 }

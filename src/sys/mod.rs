@@ -28,7 +28,9 @@ pub(crate) use launcher_program::LauncherProgram;
 pub(crate) use letter::VERSION as LAUNCHER_VERSION;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
-pub(crate) use plan::{Birth, CStringArray, Failure, Plan, Program, ResourceLimit, Unstarted};
+pub(crate) use plan::{
+    Birth, CStringArray, Descriptor, Failure, Plan, Program, ResourceLimit, Unstarted,
+};
 pub(crate) use process::{Process, has_exited, send};
 pub(crate) use random::random_uuid;
 pub(crate) use stat::Stat;

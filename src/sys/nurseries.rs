@@ -134,6 +134,7 @@ mod tests {
         let program = Program::new(strings(&[program]), argv, CStringArray::new(Vec::new()));
         let birth = Birth {
             streams: [null.as_fd(); 3],
+            descriptors: &[],
             cgroup: None,
             new_session: false,
             new_process_group: false,

@@ -5,7 +5,7 @@
 //! Knows nothing of what the child does.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
 use std::io::PipeReader;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use crate::sys::calls::{
     Reap, change_signal_mask, exit_after_reap, is_dumpable, set_dumpable, wait,
 };
 use crate::sys::capabilities::Capabilities;
-use crate::sys::child::{Child, Next, Probe, child_main, probe_main};
+use crate::sys::child::{Child, Next, Probe, child_main, first_kept, probe_main};
 use crate::sys::launcher_program::{Delivery, LauncherProgram};
 use crate::sys::letter;
 use crate::sys::plan::{Birth, Failure, Plan, Unstarted};
@@ -220,8 +220,13 @@ impl Nursery {
     ) -> Result<Option<u32>, Failure> {
         let until = Instant::now().checked_add(timeout);
         let raised = Capabilities::own().map_err(at_birth)?.to_raise();
-        let birth =
-            Birth { streams: [null; 3], cgroup: None, new_session: true, new_process_group: false };
+        let birth = Birth {
+            streams: [null; 3],
+            descriptors: &[],
+            cgroup: None,
+            new_session: true,
+            new_process_group: false,
+        };
         let (process, verdict) = self.deliver(launcher, &letter::probe(), raised, &birth)?;
         await_verdict(&verdict, &process, until);
         process.end(DEATH_TIMEOUT);
@@ -237,7 +242,10 @@ impl Nursery {
         birth: &Birth<'_>,
     ) -> Result<(Process, PipeReader), Failure> {
         let Delivery { letter, reader, writer } = Delivery::new(letter).map_err(failure)?;
+        let first = CString::new(first_kept(birth).to_string())
+            .map_err(|_| at_birth(Errno::INVAL.raw_os_error()))?;
         let next = Next::Launcher {
+            first: &first,
             file: launcher.as_fd(),
             letter: letter.as_fd(),
             verdict: writer.as_fd(),

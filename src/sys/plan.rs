@@ -5,7 +5,7 @@
 //! nothing of how the child is made.
 
 use std::ffi::{CString, c_char};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 
 use linux_raw_sys::general as raw;
@@ -46,6 +46,16 @@ pub(crate) struct ResourceLimit {
     pub(crate) limit: raw::rlimit64,
 }
 
+/// A descriptor that a child has besides its standard streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor<'a> {
+    /// What it is in the child; above those of the standard streams.
+    pub(crate) number: RawFd,
+    /// What it is in the host: a number above all of those, so that putting one in its place cannot
+    /// overwrite another.
+    pub(crate) source: BorrowedFd<'a>,
+}
+
 /// Everything the child does between clone3 and exec, made ready beforehand.
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
@@ -58,10 +68,19 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Birth<'a> {
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// What else the child has, in the order of the numbers that it has there.
+    pub(crate) descriptors: &'a [Descriptor<'a>],
     /// The directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) new_session: bool,
     pub(crate) new_process_group: bool,
+}
+
+impl Birth<'_> {
+    /// The highest descriptor that the program has.
+    pub(super) fn last_descriptor(&self) -> RawFd {
+        self.descriptors.last().map_or(2, |last| last.number)
+    }
 }
 
 /// What a child becomes, and what it changes about itself before. It names no descriptor, so that
@@ -72,6 +91,7 @@ pub(crate) struct Program {
     pub(crate) paths: Vec<CString>,
     pub(crate) argv: CStringArray,
     pub(crate) envp: CStringArray,
+    pub(crate) root: Option<CString>,
     pub(crate) current_dir: Option<CString>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
@@ -83,6 +103,10 @@ pub(crate) struct Program {
     pub(crate) nice: Option<i32>,
     /// The policy's number and its priority.
     pub(crate) scheduler: Option<(u32, u8)>,
+    /// A bit for each processor, in the kernel's words.
+    pub(crate) affinity: Option<Vec<usize>>,
+    /// The class and the level, as ioprio_set takes them.
+    pub(crate) io_priority: Option<u16>,
     pub(crate) new_session_keyring: bool,
     pub(crate) capability_bounding_set: Option<u64>,
     pub(crate) securebits: Option<u32>,
@@ -97,6 +121,7 @@ impl Program {
             paths,
             argv,
             envp,
+            root: None,
             current_dir: None,
             uid: None,
             gid: None,
@@ -106,6 +131,8 @@ impl Program {
             oom_score_adj: None,
             nice: None,
             scheduler: None,
+            affinity: None,
+            io_priority: None,
             new_session_keyring: false,
             capability_bounding_set: None,
             securebits: None,

@@ -160,7 +160,7 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
     let before = world.footprint();
     for (command, parts) in cases {
         for output in [Output::Combined, Output::Split, Output::Null] {
-            let error = world.try_spawn(command.clone().output(output)).unwrap_err();
+            let error = world.try_spawn(command.clone().output(output.clone())).unwrap_err();
             says(&error.to_string(), parts);
             says(&error.to_string(), &["cannot ", &subject(&error)]);
             assert!(
@@ -405,7 +405,7 @@ fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
     assert!(fillers.len() < 64);
     for output in [Output::Combined, Output::Split] {
         let before = world.footprint();
-        let error = world.try_spawn(Command::new("true").output(output)).unwrap_err();
+        let error = world.try_spawn(Command::new("true").output(output.clone())).unwrap_err();
         says(
             &error.to_string(),
             &["cannot create log", logs.to_str().unwrap(), "No space left on device", "free"],
@@ -413,7 +413,7 @@ fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
         assert_eq!(world.footprint(), before, "left behind by: {error}");
         // Room for one of two files is not enough for both streams.
         fs::remove_file(&fillers[0]).unwrap();
-        if output == Output::Combined {
+        if matches!(output, Output::Combined) {
             let error = world.try_spawn(Command::new("true").output(Output::Split)).unwrap_err();
             says(&error.to_string(), &["cannot create log", ".err.log", "No space left on device"]);
         }
@@ -526,7 +526,7 @@ fn a_reached_limit_on_descriptors_is_reported_whatever_step_it_stops() {
     let input = file(&world, "input", "", 0o600);
     let mut commands = Vec::new();
     for output in [Output::Combined, Output::Split, Output::Null] {
-        commands.push(sh("true").output(output).clone());
+        commands.push(sh("true").output(output.clone()).clone());
         commands.push(sh("true").output(output).stdin_file(&input).clone());
     }
     for command in commands {

@@ -1,7 +1,7 @@
 //! Owns the system calls that tests need and rustix lacks. Knows nothing of what they show.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -35,6 +35,7 @@ unsafe extern "C" {
     fn close(fd: c_int) -> c_int;
     fn fork() -> c_int;
     fn _exit(code: c_int) -> !;
+    fn syscall(number: c_long, ...) -> c_long;
     fn prctl(option: c_int, ...) -> c_int;
     fn write(fd: c_int, bytes: *const c_void, length: usize) -> isize;
     fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
@@ -49,6 +50,18 @@ pub(crate) fn hold_lease(file: &File) {
     // SAFETY: three integers, of a descriptor that is open.
     let result = unsafe { fcntl(file.as_raw_fd(), F_SETLEASE, F_WRLCK) };
     assert_eq!(result, 0, "F_SETLEASE: {}", io::Error::last_os_error());
+}
+
+/// The I/O priority of a process, or of the calling thread for 0: class and level as ioprio_get(2)
+/// gives them.
+#[track_caller]
+pub(crate) fn io_priority(pid: u32) -> c_long {
+    const IOPRIO_GET: c_long = if cfg!(target_arch = "x86_64") { 252 } else { 31 };
+    const WHO_PROCESS: c_long = 1;
+    // SAFETY: integers.
+    let priority = unsafe { syscall(IOPRIO_GET, WHO_PROCESS, pid) };
+    assert!(priority >= 0, "ioprio_get: {}", io::Error::last_os_error());
+    priority
 }
 
 /// Closes 0, 1 and 2, in a process in which nothing uses them but what prints.

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::{fs, io};
 
 use jobworker::{
-    Command, DEFAULT_PATH, Error, Exit, Position, ProcessGroup, Reactor, Resource, Signal,
-    SpawnError, Stage, Token,
+    Command, DEFAULT_PATH, Error, Exit, IoPriority, Position, ProcessGroup, Reactor, Resource,
+    Signal, SpawnError, Stage, Token,
 };
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
+use crate::calls::io_priority;
 use crate::support::{World, alone, end_group, pidfd, sh};
 
 /// Runs a program, which must succeed, and returns its output.
@@ -67,6 +68,21 @@ fn arguments_of_any_bytes_arrive_as_they_are() {
     let expected: Vec<u8> =
         arguments.iter().flat_map(|argument| [b"<", *argument, b">"].concat()).collect();
     assert_eq!(world.transcripts[&tail].bytes, expected);
+}
+
+#[test]
+fn a_program_sees_itself_by_the_name_that_was_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo \"$0\""]);
+    assert_eq!(output(&mut world, &command), "/bin/sh\n");
+    for name in ["-sh", "/two words/sh"] {
+        command.arg0(name);
+        assert_eq!(output(&mut world, &command), format!("{name}\n"));
+    }
+    // The file is found by the program's name.
+    let error = world.try_spawn(Command::new("/no/such/program").arg0("/bin/true")).unwrap_err();
+    assert!(error.to_string().contains("/no/such/program"), "{error}");
 }
 
 #[test]
@@ -145,6 +161,33 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
         panic!("{error:?}")
     };
     assert_eq!(cause.kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_root_directory_is_changed_before_the_working_directory_and_the_user() {
+    let Some(mut world) = World::new() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can change the root directory");
+        return;
+    }
+    // Where /lib and /bin are links into it, /usr has all that its programs need.
+    if !fs::symlink_metadata("/lib").is_ok_and(|file| file.is_symlink()) {
+        eprintln!("skipped: /usr cannot be a root directory here");
+        return;
+    }
+    let mut command = Command::new("pwd");
+    command.arg("-P").env("PATH", "/bin").chroot("/usr");
+    assert_eq!(output(&mut world, &command), "/\n");
+    assert_eq!(output(&mut world, command.current_dir("/share")), "/share\n");
+    assert_eq!(output(&mut world, command.current_dir("lib").uid(65534).gid(65534)), "/lib\n");
+    let job = world.spawn(Command::new("/bin/sleep").arg("1000").chroot("/usr"));
+    let pid = world.reactor.status(job).unwrap().pid;
+    assert_eq!(fs::read_link(format!("/proc/{pid}/root")).unwrap(), Path::new("/usr"));
+    assert_eq!(fs::read_link("/proc/self/root").unwrap(), Path::new("/"));
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
+    let error = world.try_spawn(Command::new("/bin/true").chroot("/no/such/root")).unwrap_err();
+    assert!(error.to_string().contains("root directory /no/such/root failed"), "{error}");
 }
 
 #[test]
@@ -279,6 +322,44 @@ fn resource_limits_hold_for_the_job_and_not_for_the_host() {
         Exit::Signal { signal: Signal::from_raw(25).unwrap(), core_dumped: false }
     );
     assert_eq!(report.output_bytes, 100);
+}
+
+#[test]
+fn a_job_runs_on_the_processors_that_were_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let mut command = cat("/proc/self/status");
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), own);
+    // The last of them, whatever the machine has.
+    let last: u32 = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    command.cpu_affinity([last]);
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), last.to_string());
+    // One that does not exist is left out, and there must be one that does.
+    command.cpu_affinity([last, 60_000]);
+    assert_eq!(status(&mut world, &mut command, "Cpus_allowed_list"), last.to_string());
+    let after = fs::read_to_string("/proc/self/status").unwrap();
+    assert!(after.contains(&format!("Cpus_allowed_list:\t{own}\n")), "the host's has changed");
+}
+
+#[test]
+fn a_job_has_the_io_priority_that_was_asked_for() {
+    let Some(mut world) = World::new() else { return };
+    let mut expected = vec![(IoPriority::BestEffort(6), 2 << 13 | 6), (IoPriority::Idle, 3 << 13)];
+    if rustix::process::geteuid().is_root() {
+        expected.push((IoPriority::RealTime(7), 1 << 13 | 7));
+    }
+    for (priority, number) in expected {
+        let job = world.spawn(Command::new("/bin/sleep").arg("1000").io_priority(priority));
+        let pid = world.reactor.status(job).unwrap().pid;
+        assert_eq!(io_priority(pid), number, "{priority:?}");
+        world.reactor.kill(job).unwrap();
+        world.finish(job);
+    }
+    let job = world.spawn(Command::new("/bin/sleep").arg("1000"));
+    assert_eq!(io_priority(world.reactor.status(job).unwrap().pid), io_priority(0));
+    world.reactor.kill(job).unwrap();
+    world.finish(job);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, Position,
+    BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, IoPriority, Position,
     ProcessGroup, Reactor, Scheduler, SpawnError, Stage,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
@@ -548,6 +548,8 @@ fn low_names_the_stage(world: &mut World) {
         (Stage::OomScore, "CAP_SYS_RESOURCE", command().oom_score_adj(-1000).clone()),
         (Stage::Scheduling, "CAP_SYS_NICE", command().nice(-20).clone()),
         (Stage::Scheduling, "CAP_SYS_NICE", command().scheduler(Scheduler::Fifo(1)).clone()),
+        (Stage::IoPriority, "CAP_SYS_NICE", command().io_priority(IoPriority::RealTime(0)).clone()),
+        (Stage::RootDirectory, "CAP_SYS_CHROOT", command().chroot("/").clone()),
         (Stage::BoundingSet, "CAP_SETPCAP", command().capability_bounding_set([]).clone()),
         (Stage::SecureBits, "CAP_SETPCAP", command().securebits(0x3).clone()),
     ] {

@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use jobworker::{
-    BoundedSpawns, Capability, Command, Config, Containment, Error, ErrorKind, Exit, Position,
-    ProcessGroup, Reactor, Resource, Scheduler, SpawnError, Stage, SystemError,
+    BoundedSpawns, Capability, Command, Config, Containment, Error, ErrorKind, Exit, IoPriority,
+    Position, ProcessGroup, Reactor, Resource, Scheduler, SpawnError, Stage, SystemError,
 };
 use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
 
@@ -34,6 +34,10 @@ fn both() -> [World; 2] {
 /// A world in a cgroup in which every spawn goes through a launcher.
 fn world() -> Option<World> {
     World::with(|config| _ = config.bounded_spawns(BoundedSpawns::All).launcher(launcher()))
+}
+
+fn null() -> fs::File {
+    fs::File::open("/dev/null").unwrap()
 }
 
 /// The stage and the errno of a start that has failed.
@@ -79,6 +83,8 @@ fn every_failure_is_the_same_as_without_a_launcher_and_leaves_nothing() {
             .rlimit(Resource::OpenFiles, Some(3), Some(3))
             .oom_score_adj(1000)
             .clone(),
+        command("/bin/true").cpu_affinity([60_000]).clone(),
+        command("/bin/true").pass_fd(1 << 30, null()).clone(),
         command("/bin/true").uid(61_234).gid(61_234).current_dir(worlds[0].place.logs()).clone(),
     ];
     if !rustix::process::geteuid().is_root() {
@@ -101,7 +107,7 @@ fn every_failure_is_the_same_as_without_a_launcher_and_leaves_nothing() {
 
 /// What a job says of itself that a launcher could change.
 fn description(world: &mut World, command: &mut Command) -> String {
-    let script = "grep -E '^(Umask|Uid|Gid|Groups|Sig[BIC]|.*Pnd|Cap|NoNew|Seccomp)' \
+    let script = "grep -E '^(Umask|Uid|Gid|Groups|Sig[BIC]|.*Pnd|Cap|NoNew|Seccomp|Cpus_a)' \
                   /proc/self/status; cat /proc/self/limits /proc/self/oom_score_adj; umask; pwd; \
                   ls /proc/self/fd; cut -d' ' -f 19,40,41 /proc/self/stat; env";
     let (text, report) = world.run(command.args(["-c", script]));
@@ -119,12 +125,15 @@ fn a_job_is_the_same_as_without_a_launcher() {
         shell().process_group(ProcessGroup::Own).umask(0o27).no_new_privs(true).clone(),
         shell().rlimit(Resource::Core, Some(0), Some(0)).oom_score_adj(900).nice(19).clone(),
         shell().rlimit(Resource::AddressSpace, Some(64 << 20), None).current_dir("/usr").clone(),
+        shell().pass_fd(3, null()).pass_fd(6, null()).pass_fd(300, null()).clone(),
+        shell().cpu_affinity([0]).io_priority(IoPriority::Idle).arg0("another").clone(),
         shell().rlimit(Resource::Processes, Some(0), None).scheduler(Scheduler::Batch).clone(),
     ];
     if rustix::process::geteuid().is_root() {
         commands.extend([
             shell().uid(61_234).gid(61_235).groups([7, 5]).clone(),
             shell().gid(61_235).clone(),
+            shell().chroot("/").io_priority(IoPriority::RealTime(3)).clone(),
             shell().capability_bounding_set([Capability::CHOWN]).clone(),
             shell().securebits(0x3).clone(),
         ]);

@@ -54,6 +54,7 @@ impl Failures {
     /// Fails once at every stage that can be made to fail.
     fn fail_everywhere(&mut self, world: &mut World) {
         let run = || Command::new("/bin/true");
+        let null = || fs::File::open("/dev/null").unwrap();
         for (stage, errno, command) in [
             (Stage::Exec, 2, Command::new("/no/such/program")),
             (Stage::Exec, 2, Command::new("no-such-program")),
@@ -74,6 +75,11 @@ impl Failures {
                 1,
                 run().rlimit(Resource::OpenFiles, Some(1 << 40), Some(1 << 40)).clone(),
             ),
+            (Stage::Affinity, 22, run().cpu_affinity([60_000]).clone()),
+            (Stage::RootDirectory, 2, run().chroot("/no/such/directory").clone()),
+            (Stage::RootDirectory, 20, run().chroot("/bin/true").current_dir("/").clone()),
+            // Just below the limit that fcntl takes, and so above any limit of open files.
+            (Stage::Descriptors, 22, run().pass_fd(1 << 30, null()).clone()),
             (Stage::Groups, 22, run().groups(0..70_000).output(Output::Split).clone()),
         ] {
             let error = world.try_spawn(&command).unwrap_err();

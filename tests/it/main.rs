@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod command;
+mod command_view;
 mod defects;
 mod descriptors;
 mod exactness;
@@ -26,10 +27,13 @@ mod orphans;
 mod poll;
 mod process_group;
 mod resources;
+#[cfg(feature = "serde")]
+mod serialization;
 mod smoke;
 // A part of the examples, whose unit tests nothing else runs.
 #[path = "../../examples/common/status.rs"]
 mod status;
+mod stdio;
 mod tails;
 mod threads;
 mod tidy;
