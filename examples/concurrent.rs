@@ -134,7 +134,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                     }
                 }
                 // The job has truncated its log. What it writes from now on follows.
-                Fill::Truncated => readable.push_back(index),
+                Fill::Truncated | Fill::Replaced { .. } => readable.push_back(index),
             }
         }
     }

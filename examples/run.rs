@@ -123,7 +123,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 Fill::UpToDate => readable = false,
                 Fill::Ended => (readable, ended) = (false, true),
                 // The job has truncated its log. What it writes from now on follows.
-                Fill::Truncated => {}
+                Fill::Truncated | Fill::Replaced { .. } => {}
             }
         }
     }

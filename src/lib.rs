@@ -83,8 +83,8 @@
 //! * A write that crosses a page boundary of the file can be seen in two pieces, so data may end in
 //!   the middle of a line.
 //!
-//! The chapters of the [`guide`]: [programs that you do not trust](guide::untrusted), and [hosts in
-//! containers and under systemd](guide::containers).
+//! The chapters of the [`guide`]: [programs that you do not trust](guide::untrusted), [hosts in
+//! containers and under systemd](guide::containers), and [logs that are rotated](guide::rotation).
 //!
 //! # Features
 //! * `serde`, off by default: `Serialize` and `Deserialize` for commands, limits, status, reports
@@ -155,7 +155,7 @@ pub use crate::event::{
 };
 pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::{BoundedSpawns, Containment};
-pub use crate::log::{Chunk, Fill, Position, Read, TailOptions};
+pub use crate::log::{Chunk, FileId, Fill, InvalidFileId, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 pub use crate::sys::run_launcher;
 /// The crate of the UUIDs that [`JobId`] is made of, in the version that this crate uses.
@@ -174,7 +174,7 @@ mod portable;
 mod reactor;
 mod sys;
 
-/// Chapters of the guide, without code.
+/// Chapters of the guide.
 pub mod guide {
     #[cfg(feature = "serde")]
     #[doc = include_str!("../docs/serialization.md")]
@@ -185,6 +185,9 @@ pub mod guide {
 
     #[doc = include_str!("../docs/containers.md")]
     pub mod containers {}
+
+    #[doc = include_str!("../docs/rotation.md")]
+    pub mod rotation {}
 }
 
 /// For the fuzzers: the engine over simulated systems, and the parsers. Not part of the API.
@@ -192,7 +195,9 @@ pub mod guide {
 #[doc(hidden)]
 pub mod simulator {
     pub use crate::job::{Held, JobEngine, Meddling, Plan, SimulatedSystem, SystemCall};
-    pub use crate::log::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
+    pub use crate::log::{
+        Call, Content, Descriptor, Engine, Interference, Link, Machine, Name, byte,
+    };
 
     /// The parsers of what the kernel writes, and of the names of groups.
     pub mod parsers {

@@ -19,7 +19,8 @@ use crate::driver::source::{Notice, Registration, Source};
 use crate::driver::timer::Timer;
 use crate::driver::waker::Waker;
 use crate::error::{Error, Result};
-use crate::id::Slots;
+use crate::id::{Key, Slots};
+use crate::log::{LogFile, Seen};
 use crate::sys::epoll_fd;
 
 /// How many events of the kernel one turn takes. Each may be the end of a job, which costs some 50
@@ -149,6 +150,16 @@ impl Driver {
         source: Source,
     ) -> io::Result<()> {
         self.watches.set(path, watching, source)
+    }
+
+    /// Shows inotify the directories on the way to a file; see [`Watches::look_up`].
+    pub(crate) fn look_up(&mut self, path: &Path, tail: Key) -> io::Result<Option<Seen<LogFile>>> {
+        self.watches.look_up(path, tail)
+    }
+
+    /// Stops watching the directories on the way to a file.
+    pub(crate) fn forget_name(&mut self, tail: Key) {
+        self.watches.forget_name(tail);
     }
 
     /// Stops watching the file of a source.

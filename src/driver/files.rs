@@ -3,17 +3,24 @@
 //! Invariant: the watch of a log is armed through its open file, so that it is on that very file
 //! whatever has become of its name.
 
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::cgroup::Tree;
 use crate::driver::driver::Driver;
 use crate::driver::inotify::Watching;
 use crate::driver::source::Source;
 use crate::id::Key;
-use crate::log::{Identity, Kernel, LogFile, Place};
+use crate::log::{Identity, Kernel, LogFile, Place, Seen};
 
 impl Kernel for Driver {
     type Place = Place;
     type File = LogFile;
+    /// An absolute path.
+    type Name = PathBuf;
 
     fn open(&mut self, place: &Place) -> io::Result<LogFile> {
         place.open()
@@ -62,5 +69,23 @@ impl Kernel for Driver {
 
     fn unwatch(&mut self, log: Key) {
         Driver::unwatch(self, Source::Log(log));
+    }
+
+    fn look_up(&mut self, name: &PathBuf, tail: Key) -> io::Result<Option<Seen<LogFile>>> {
+        let seen = Driver::look_up(self, name, tail)?;
+        if seen.as_ref().is_some_and(|seen| Tree::contains(&seen.file)) {
+            // Such a file changes in place, and an inotify watch of it may be a job's.
+            return Err(io::Error::other("an interface file of a cgroup is not a log"));
+        }
+        Ok(seen)
+    }
+
+    fn forget_name(&mut self, tail: Key) {
+        Driver::forget_name(self, tail);
+    }
+
+    fn nowhere(&mut self) -> io::Result<LogFile> {
+        let file = memfd_create("jobworker-nowhere", MemfdFlags::CLOEXEC)?;
+        LogFile::new(File::from(file), PathBuf::from("nowhere"))
     }
 }

@@ -1,21 +1,27 @@
 //! Owns [`Watches`]: the one inotify descriptor of a reactor.
 //!
 //! Invariant: `sources` has exactly the watches that exist, by the number the kernel gave them, and
-//! `numbers` the same the other way round. An event of any other number is old and dropped.
+//! `numbers` those of files the other way round. An event of any other number is old and dropped. A
+//! directory has a watch as long as a followed name is looked up in it.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use inotify::{Inotify, WatchDescriptor, WatchMask};
 use rustix::fs::inotify::{ReadFlags, Reader};
 use rustix::io::{Errno, ioctl_fionread};
 
+use crate::driver::directories::{Directories, Found};
 use crate::driver::source::{Notice, Source};
 use crate::error::{Error, Result};
+use crate::id::Key;
+use crate::log::{LogFile, Seen, Walk};
 
 /// All inotify watches of a reactor.
 #[derive(Debug)]
@@ -23,6 +29,7 @@ pub(crate) struct Watches {
     inotify: Inotify,
     sources: HashMap<i32, (WatchDescriptor, Source), BuildHasherDefault<NumberHasher>>,
     numbers: HashMap<Source, i32>,
+    directories: Directories,
     buffer: Box<[MaybeUninit<u8>]>,
     /// The last call of [`read`](Self::read) may have left events in the queue.
     undrained: bool,
@@ -59,6 +66,15 @@ impl Hasher for NumberHasher {
     }
 }
 
+/// What is reported of a directory: that a name in it may lead somewhere else, or that it may be
+/// possible to open now what it leads to.
+const ENTRIES: WatchMask = WatchMask::CREATE
+    .union(WatchMask::MOVED_TO)
+    .union(WatchMask::MOVED_FROM)
+    .union(WatchMask::DELETE)
+    .union(WatchMask::ATTRIB)
+    .union(WatchMask::ONLYDIR);
+
 /// What a watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watching {
@@ -93,6 +109,7 @@ impl Watches {
             inotify,
             sources: HashMap::default(),
             numbers: HashMap::new(),
+            directories: Directories::default(),
             buffer: Box::new_uninit_slice(BUFFER_SIZE),
             undrained: false,
         })
@@ -132,6 +149,56 @@ impl Watches {
         }
     }
 
+    /// Walks to the file that a tail follows by its name, and watches every directory on the way,
+    /// so that it is reported when the name may lead to another one.
+    ///
+    /// A directory that may be passed through, but not read, cannot be watched. On the way that is
+    /// accepted; at its end it is an error.
+    pub(crate) fn look_up(&mut self, path: &Path, tail: Key) -> io::Result<Option<Seen<LogFile>>> {
+        let mut steps = Vec::new();
+        let found = Walk::to_file(path, |entry| {
+            match self.watch_directory(entry.directory) {
+                Ok(number) => steps.push((number, OsString::from(entry.name))),
+                Err(error)
+                    if Errno::from_io_error(&error) == Some(Errno::ACCESS) && !entry.last => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+        let led = match &found {
+            Ok(Some(_)) => Found::File,
+            Ok(None) => Found::Nothing,
+            Err(_) => Found::Failure,
+        };
+        let (missed, unused) = self.directories.set_steps(tail, steps, led);
+        self.remove_directories(unused);
+        Ok(found?.map(|file| Seen { file, missed }))
+    }
+
+    /// Forgets the name that a tail follows.
+    pub(crate) fn forget_name(&mut self, tail: Key) {
+        let unused = self.directories.remove(tail);
+        self.remove_directories(unused);
+    }
+
+    /// Watches a directory. If it is watched already, the kernel gives the same number again.
+    fn watch_directory(&mut self, directory: BorrowedFd<'_>) -> io::Result<i32> {
+        let link = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let descriptor = self.inotify.watches().add(link, ENTRIES)?;
+        let number = descriptor.get_watch_descriptor_id();
+        self.sources.insert(number, (descriptor, Source::Directory));
+        Ok(number)
+    }
+
+    fn remove_directories(&mut self, unused: Vec<i32>) {
+        for number in unused {
+            if let Some((descriptor, _)) = self.sources.remove(&number) {
+                // Queues an IN_IGNORED, which is dropped when it is read.
+                let _ = self.inotify.watches().remove(descriptor);
+            }
+        }
+    }
+
     /// Whether there is any event in the queue now.
     ///
     /// A truncation queues its event before it releases the lock of the file, which every write
@@ -166,14 +233,31 @@ impl Watches {
                     Err(Errno::INTR) => continue,
                     Err(errno) => return Err(errno.into()),
                 };
-                length += 16 + event.file_name().map_or(0, |_| LARGEST_EVENT);
                 let number = event.wd();
-                if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                length += 16;
+                if let Some(name) = event.file_name() {
+                    // Of a directory: only these have names.
+                    length += LARGEST_EVENT;
+                    let name = OsStr::from_bytes(name.to_bytes());
+                    let arrival = ReadFlags::CREATE.union(ReadFlags::MOVED_TO);
+                    let arrived = event.events().intersects(arrival)
+                        && !event.events().contains(ReadFlags::ISDIR);
+                    let tails = self.directories.changed(number, name, arrived);
+                    notices.extend(tails.map(|tail| Notice::Changed(Source::Name(tail))));
+                } else if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                    self.directories.lost_count();
                     notices.push(Notice::Overflow);
                 } else if event.events().contains(ReadFlags::IGNORED) {
-                    if let Some((_, source)) = self.sources.remove(&number) {
-                        self.numbers.remove(&source);
-                        notices.push(Notice::WatchLost(source));
+                    match self.sources.remove(&number) {
+                        Some((_, Source::Directory)) => {
+                            let tails = self.directories.lost(number);
+                            notices.extend(tails.map(|tail| Notice::Changed(Source::Name(tail))));
+                        }
+                        Some((_, source)) => {
+                            self.numbers.remove(&source);
+                            notices.push(Notice::WatchLost(source));
+                        }
+                        None => {}
                     }
                 } else if let Some((_, source)) = self.sources.get(&number) {
                     notices.push(Notice::Changed(*source));

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of what its sources mean.
 
+mod directories;
 mod driver;
 mod files;
 mod inotify;

@@ -12,6 +12,10 @@ use crate::id::Key;
 pub(crate) enum Source {
     /// The file of this log.
     Log(Key),
+    /// The name that this tail follows.
+    Name(Key),
+    /// A directory, for the names in it.
+    Directory,
     /// Something of this job.
     Job(Key, JobSource),
     /// A pressure trigger for the whole system.

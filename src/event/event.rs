@@ -21,14 +21,15 @@ use crate::id::{JobId, TailId, Token};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A tail has something to read: bytes, the end, or a truncation of the log.
+    /// A tail has something to read: bytes, the end, a truncation of the log, or that another file
+    /// has taken its name.
     ///
     /// Read on until there is nothing more: while
     /// [`Reactor::next_chunk`](crate::Reactor::next_chunk) gives chunks, or until
     /// [`Reactor::read`](crate::Reactor::read) returns [`Read::UpToDate`](crate::Read::UpToDate)
-    /// or `Ended`, and past `Truncated`. It is edge-triggered: it comes when a tail is opened on a
-    /// log that already has bytes, and then only after `UpToDate` was returned, once there is
-    /// more.
+    /// or `Ended`, and past `Truncated` and `Replaced`. It is edge-triggered: it comes when a tail
+    /// is opened on a log that already has bytes, and then only after `UpToDate` was returned, once
+    /// there is more.
     Readable {
         /// The tail.
         tail: TailId,

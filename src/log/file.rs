@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, SeekFrom, Statx, StatxFlags, seek, statx};
@@ -16,9 +16,9 @@ use rustix::io::{Errno, pread, retry_on_intr};
 /// one, tells the two files apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
-    device: (u32, u32),
-    inode: u64,
-    birth: Option<(i64, u32)>,
+    pub(crate) device: (u32, u32),
+    pub(crate) inode: u64,
+    pub(crate) birth: Option<(i64, u32)>,
 }
 
 impl Identity {
@@ -38,6 +38,13 @@ impl Identity {
     #[cfg(any(fuzzing, test))]
     pub(crate) fn simulated(file: usize) -> Self {
         Self { device: (0, 0), inode: file as u64, birth: None }
+    }
+}
+
+/// For a look at the file system that it is on.
+impl AsFd for LogFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) trait Kernel {
     type Place: Debug;
     /// An open log file.
     type File: Debug;
+    /// A name that a tail follows, whatever file it leads to.
+    type Name: Debug;
 
     /// Opens the log of a job for reading. When the name does not lead to the file that was made,
     /// the error is a [`NotOurLog`](crate::log::place::NotOurLog).
@@ -59,4 +61,26 @@ pub(crate) trait Kernel {
 
     /// Removes the watch of a log, if it has one. Called before the file is closed.
     fn unwatch(&mut self, log: Key);
+
+    /// Opens the file that a name leads to; `None` when there is none. Whatever may change that
+    /// afterwards is reported as a change of the name of this tail, until it is forgotten, even
+    /// after a failure.
+    ///
+    /// Fails with [`InvalidInput`](io::ErrorKind::InvalidInput) when it leads to something else
+    /// than a regular file. Never waits for anybody.
+    fn look_up(&mut self, name: &Self::Name, tail: Key) -> io::Result<Option<Seen<Self::File>>>;
+
+    /// Forgets the name of a tail. Without effect if there is none.
+    fn forget_name(&mut self, tail: Key);
+
+    /// An empty file to which nobody writes, in place of one that a name does not lead to.
+    fn nowhere(&mut self) -> io::Result<Self::File>;
+}
+
+/// The file that a name leads to.
+#[derive(Debug)]
+pub(crate) struct Seen<F> {
+    pub(crate) file: F,
+    /// There may have been another one since the last look.
+    pub(crate) missed: bool,
 }

@@ -108,8 +108,7 @@ impl<K: Kernel> Log<K> {
     }
 
     /// Opens it, for a first tail; the file has `size` bytes.
-    pub(crate) fn set_open(&mut self, file: K::File, size: u64, window_bytes: usize) {
-        let file = Arc::new(file);
+    pub(crate) fn set_open(&mut self, file: Arc<K::File>, size: u64, window_bytes: usize) {
         self.published.set_file(Some(Arc::clone(&file)));
         let published = Arc::clone(&self.published);
         self.open = Some(Box::new(OpenLog::new(file, published, size, window_bytes)));

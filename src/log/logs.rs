@@ -1,11 +1,14 @@
 //! Owns [`Logs`]: all logs of a reactor and all their tails, and which of them get an event.
 //!
 //! Invariants: a file has one log, by its identity. A log is known from `create` to `remove` if it
-//! belongs to a job, and as long as it has tails otherwise. Work is proportional to the tails that
-//! are ready, never to all of them. Knows nothing of jobs and of the event loop.
+//! belongs to a job, and as long as it has tails otherwise. A tail that follows a name leaves a log
+//! for the next one only when it has read it to an end that was fixed after the next one had bytes.
+//! Work is proportional to the tails that are ready, never to all of them. Knows nothing of jobs
+//! and of the event loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -14,7 +17,10 @@ use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::behind::Behind;
 use crate::log::file::Identity;
-use crate::log::kernel::Kernel;
+use crate::log::file_id::FileId;
+use crate::log::follower::{End, Follower, Stretch};
+use crate::log::following::Following;
+use crate::log::kernel::{Kernel, Seen};
 use crate::log::lines::{Search, SparseFile};
 use crate::log::log::Log;
 use crate::log::open_log::{News, OpenLog, Waiting};
@@ -25,13 +31,16 @@ use crate::log::queue::{Front, Queue};
 use crate::log::read::{Fill, Read, ReadError};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
-use crate::log::tail::{Filled, Tail, Until};
-use crate::log::window::OVERLAP;
+use crate::log::tail::{Filled, Kind, Tail, Until};
+use crate::log::window::{Mark, OVERLAP};
 
 /// With less than the window compares at each read, a tail would not get on.
 const LEAST_WINDOW: usize = OVERLAP;
 /// A window takes three times as much memory once its log is read.
 const MOST_WINDOW: usize = 1 << 28;
+/// How many names one turn looks up, at 10 to 20 us each: a queue of events that overflowed makes
+/// all of them due.
+const LOOKS_PER_TURN: usize = 32;
 /// A hot log is not read before its pace is over: with more, it would seem dead.
 const MOST_PACE: Duration = Duration::from_secs(1);
 
@@ -48,7 +57,23 @@ pub(crate) struct Logs<K: Kernel> {
     searches: VecDeque<(Key, Search)>,
     /// Those of them for which that has failed with this errno, until they are read.
     failed_searches: HashMap<Key, (Search, i32)>,
+    following: Following<K::Name, K::File>,
+    /// The scouts that have found something; empty but during a call.
+    found: Vec<Key>,
+    /// What tails read whose name leads nowhere, while there are any.
+    nowhere: Weak<K::File>,
     window_bytes: usize,
+}
+
+/// What a tail that has come to the end of a file does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Onward {
+    /// It has ended: it follows no name.
+    Ended,
+    /// It reports that it is in the next file, with `missed`.
+    Replaced(bool),
+    /// It goes on without a report.
+    Silent,
 }
 
 impl<K: Kernel> Logs<K> {
@@ -65,13 +90,16 @@ impl<K: Kernel> Logs<K> {
             behind: Behind::default(),
             searches: VecDeque::new(),
             failed_searches: HashMap::new(),
+            following: Following::new(),
+            found: Vec::new(),
+            nowhere: Weak::new(),
             window_bytes,
         }
     }
 
     /// How many tails there are.
     pub(crate) fn len(&self) -> usize {
-        self.tails.len()
+        self.tails.len() - self.following.scouts()
     }
 
     /// How many logs there are.
@@ -167,15 +195,13 @@ impl<K: Kernel> Logs<K> {
     ) -> io::Result<TailId> {
         if !self.logs[log].is_open() {
             let file = kernel.open(self.place(log))?;
-            self.open(kernel, log, file)?;
+            self.open(kernel, log, Arc::new(file))?;
         }
         if self.logs[log].is_end_due() {
             // If that fails again, reading the tail gives the error.
             let _ = self.logs[log].finish(kernel);
         }
-        let end = self.logs[log].final_end();
-        let until = end.map_or(Until::JobEnd, Until::Offset);
-        self.subscribe(kernel, log, options, until, token, queue)
+        self.subscribe(kernel, log, options, Kind::OfJob, token, queue)
     }
 
     /// Opens a tail on a file, which may be the log of a job. The offset is fixed here and now, by
@@ -188,6 +214,71 @@ impl<K: Kernel> Logs<K> {
         token: Token,
         queue: &mut Queue,
     ) -> io::Result<TailId> {
+        let log = self.open_log_of(kernel, Arc::new(file))?;
+        self.subscribe(kernel, log, options, Kind::OfFile, token, queue)
+    }
+
+    /// Opens a tail that follows a name, from the file on that it leads to now. If there is none,
+    /// it reads the first one that comes, from its first byte.
+    pub(crate) fn open_name(
+        &mut self,
+        kernel: &mut K,
+        name: K::Name,
+        options: TailOptions,
+        token: Token,
+        queue: &mut Queue,
+    ) -> io::Result<TailId> {
+        let key = self.tails.vacant_key();
+        let opened = self.open_name_as(key, kernel, name, options, token, queue);
+        if opened.is_err() {
+            kernel.forget_name(key);
+        }
+        opened
+    }
+
+    /// As [`open_name`](Self::open_name), for the key that the tail will have.
+    fn open_name_as(
+        &mut self,
+        key: Key,
+        kernel: &mut K,
+        name: K::Name,
+        mut options: TailOptions,
+        token: Token,
+        queue: &mut Queue,
+    ) -> io::Result<TailId> {
+        let seen = kernel.look_up(&name, key)?;
+        let resumed = options.resume.zip(options.position.offset());
+        let (file, nowhere) = match seen {
+            Some(Seen { file, .. }) if resumed.is_none() => (Arc::new(file), false),
+            // Whether the file is the one to go on in is decided by another look, as if the name
+            // had just been given to it.
+            Some(_) | None => (self.nowhere(kernel)?, true),
+        };
+        if nowhere {
+            options.position = Position::Start;
+        }
+        let log = self.open_log_of(kernel, file)?;
+        let (file, identity) =
+            (Arc::clone(self.logs[log].opened().file()), self.logs[log].identity());
+        let tail = self.subscribe(kernel, log, options, Kind::OfName, token, queue)?;
+        debug_assert_eq!(tail.0, key, "the name is followed for another tail");
+        let current = Stretch { file, identity, start: 0, end: None, missed: false, nowhere };
+        let mut follower = Follower::new(name, current);
+        if let Some((FileId(file), offset)) = resumed {
+            follower.resume(file, offset);
+        }
+        self.following.insert(key, follower);
+        if resumed.is_some()
+            && let Err(error) = self.look_up_name(kernel, key, queue)
+        {
+            self.close(kernel, tail);
+            return Err(error);
+        }
+        Ok(tail)
+    }
+
+    /// The log of a file, open, to which a tail has to be added.
+    fn open_log_of(&mut self, kernel: &mut K, file: Arc<K::File>) -> io::Result<Key> {
         let identity = kernel.identity_of_file(&file);
         let log = match self.by_identity.get(&identity) {
             Some(log) => *log,
@@ -200,7 +291,17 @@ impl<K: Kernel> Logs<K> {
         if !self.logs[log].is_open() {
             self.open(kernel, log, file)?;
         }
-        self.subscribe(kernel, log, options, Until::Never, token, queue)
+        Ok(log)
+    }
+
+    /// The empty file of all the tails whose name leads nowhere.
+    fn nowhere(&mut self, kernel: &mut K) -> io::Result<Arc<K::File>> {
+        if let Some(file) = self.nowhere.upgrade() {
+            return Ok(file);
+        }
+        let file = Arc::new(kernel.nowhere()?);
+        self.nowhere = Arc::downgrade(&file);
+        Ok(file)
     }
 
     /// Copies the next bytes of a tail.
@@ -218,15 +319,25 @@ impl<K: Kernel> Logs<K> {
         let read = tail.read(key, open, kernel, buffer, &mut self.behind);
         match &read {
             Ok(Read::Data(_)) => {}
-            Ok(Read::Ended) => self.behind.forget(key),
+            Ok(Read::Ended) => {
+                self.behind.forget(key);
+                match self.go_on(kernel, key, queue)? {
+                    Onward::Ended => {}
+                    Onward::Replaced(missed) => return Ok(Read::Replaced { missed }),
+                    Onward::Silent => return self.read(kernel, TailId(key), buffer, queue),
+                }
+            }
             Ok(Read::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Read::UpToDate) => {
                 self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
+            // A read never replaces the file itself.
+            Ok(Read::Replaced { .. }) => {}
             Ok(Read::Truncated) => {
                 self.behind.forget(key);
+                self.restarted(key);
                 self.notify_waiting(log, queue);
             }
             Err(_) => self.failed(log),
@@ -249,15 +360,25 @@ impl<K: Kernel> Logs<K> {
         let filled = tail.fill(key, open, kernel, &mut self.scratch, &mut self.behind);
         match &filled {
             Ok(Filled::Window(..) | Filled::Scratch(..)) => {}
-            Ok(Filled::Ended) => self.behind.forget(key),
+            Ok(Filled::Ended) => {
+                self.behind.forget(key);
+                match self.go_on(kernel, key, queue)? {
+                    Onward::Ended => {}
+                    Onward::Replaced(missed) => return Ok(Filled::Replaced(missed)),
+                    Onward::Silent => return self.fill(kernel, TailId(key), queue),
+                }
+            }
             Ok(Filled::UpToDate) if tail.is_searching() => self.report_search(key)?,
             Ok(Filled::UpToDate) => {
                 self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
             }
+            // A read never replaces the file itself.
+            Ok(Filled::Replaced(_)) => {}
             Ok(Filled::Truncated) => {
                 self.behind.forget(key);
+                self.restarted(key);
                 self.notify_waiting(log, queue);
             }
             Err(_) => self.failed(log),
@@ -277,6 +398,7 @@ impl<K: Kernel> Logs<K> {
             Filled::Scratch(offset, length) => (self.scratch.from(offset), length),
             Filled::UpToDate => return Fill::UpToDate,
             Filled::Truncated => return Fill::Truncated,
+            Filled::Replaced(missed) => return Fill::Replaced { missed },
             Filled::Ended => return Fill::Ended,
         };
         let Some(bytes) = bytes.and_then(|bytes| bytes.get(..length)) else {
@@ -296,28 +418,55 @@ impl<K: Kernel> Logs<K> {
         self.tails.get(tail.0).map(Tail::offset)
     }
 
+    /// Which file a tail reads; `None` for one whose name has led to none yet.
+    pub(crate) fn identity_of(&self, tail: TailId) -> Option<Option<Identity>> {
+        let log = self.tails.get(tail.0)?.log();
+        let nowhere = self.following.get(tail.0).is_some_and(|tail| tail.current.nowhere);
+        Some((!nowhere).then(|| self.logs[log].identity()))
+    }
+
     /// The file that a tail reads.
     pub(crate) fn file_of(&self, tail: TailId) -> Option<&K::File> {
         let tail = self.tails.get(tail.0)?;
-        self.logs[tail.log()].open().map(OpenLog::file)
+        self.logs[tail.log()].open().map(|open| &**open.file())
+    }
+
+    /// The name that a tail follows, if it follows one.
+    pub(crate) fn name_of(&self, tail: TailId) -> Option<&K::Name> {
+        self.following.get(tail.0).map(|follower| &follower.name)
     }
 
     /// Closes a tail; its slot is free at once. Closing the last tail of a log closes its file.
     pub(crate) fn close(&mut self, kernel: &mut K, tail: TailId) -> Option<()> {
         let key = tail.0;
+        if self.tails.get(key)?.is_of_name() {
+            kernel.forget_name(key);
+            self.dismiss_scout(kernel, key);
+            self.following.remove(key);
+        }
+        self.close_any(kernel, key)
+    }
+
+    /// Closes a tail, which may be a scout. A name is no longer followed for it.
+    fn close_any(&mut self, kernel: &mut K, key: Key) -> Option<()> {
         let tail = self.tails.remove(key)?;
         self.behind.forget(key);
         if tail.is_searching() {
             self.searches.retain(|(searching, _)| *searching != key);
             self.failed_searches.remove(&key);
         }
-        let open = self.logs[tail.log()].opened();
-        if let Some(moved) = open.remove_waiting(tail.waiting()) {
-            self.tails[moved].set_waiting(tail.waiting());
+        self.leave(kernel, tail.log(), tail.waiting());
+        Some(())
+    }
+
+    /// Takes a tail that waits there out of its log.
+    fn leave(&mut self, kernel: &mut K, log: Key, waiting: Waiting) {
+        let open = self.logs[log].opened();
+        if let Some(moved) = open.remove_waiting(waiting) {
+            self.tails[moved].set_waiting(waiting);
         }
         open.remove_tail();
-        self.close_unused(kernel, tail.log());
-        Some(())
+        self.close_unused(kernel, log);
     }
 
     /// Takes events out of the queue as long as there is room for them. Those that mean nothing any
@@ -402,11 +551,17 @@ impl<K: Kernel> Logs<K> {
         for key in all {
             self.changed(key);
         }
+        self.following.add_all();
     }
 
-    /// Whether a visit is due now, or a tail's place is to be looked for.
+    /// The name that this tail follows may lead to another file now. It may have been closed since.
+    pub(crate) fn name_changed(&mut self, tail: Key) {
+        self.following.add_due(tail);
+    }
+
+    /// Whether a visit is due now, or a tail's place or name is to be looked for.
     pub(crate) fn has_work(&self) -> bool {
-        self.schedule.has_due() || !self.searches.is_empty()
+        self.schedule.has_due() || !self.searches.is_empty() || self.following.has_due()
     }
 
     /// Whether a visit is due later.
@@ -435,6 +590,9 @@ impl<K: Kernel> Logs<K> {
         self.schedule.end_turn(visiting);
         if !self.searches.is_empty() {
             self.search(kernel, queue);
+        }
+        if self.following.has_due() {
+            self.look_up_names(kernel, queue);
         }
         // Set here, not only before a sleep: with logs always due there is none.
         self.schedule.pace_at(|| now);
@@ -494,12 +652,278 @@ impl<K: Kernel> Logs<K> {
         } else {
             open.visit(kernel, key, now, self.schedule.pace());
         }
-        notify(open, &mut self.tails, queue);
+        notify(open, &mut self.tails, queue, &mut self.found);
         self.schedule.serve(key, open.need(), listed);
+        if !self.found.is_empty() {
+            self.take_found();
+        }
+    }
+
+    /// Lets the names be looked up for which a scout has found something.
+    #[cold]
+    fn take_found(&mut self) {
+        for scout in self.found.drain(..) {
+            self.following.reported(scout);
+        }
+    }
+
+    /// Looks up the names that are due, a bounded number of them.
+    #[cold]
+    fn look_up_names(&mut self, kernel: &mut K, queue: &mut Queue) {
+        for _ in 0..self.following.due().min(LOOKS_PER_TURN) {
+            if let Some(key) = self.following.take_due() {
+                let failure = self.look_up_name(kernel, key, queue).err();
+                self.set_failure(key, failure, queue);
+            }
+        }
+    }
+
+    /// Finds out where the name of a tail leads, and how far the tail reads the file that it is in.
+    fn look_up_name(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
+        // First with the newest file known: what is in it decides whether it can be dropped.
+        self.supersede(kernel, key, queue)?;
+        let Some(follower) = self.following.get_mut(key) else { unreachable!("it is due") };
+        let Some(Seen { file, missed }) = kernel.look_up(&follower.name, key)? else {
+            return Ok(());
+        };
+        let identity = kernel.identity_of_file(&file);
+        // All tails share the file that is open, if one is.
+        let open = self.by_identity.get(&identity).and_then(|log| self.logs[*log].open());
+        let file = open.map_or_else(|| Arc::new(file), |open| Arc::clone(open.file()));
+        let holds = |file: &K::File, end: &End| {
+            end.mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))
+        };
+        if follower.sight(file, identity, missed, holds)? {
+            self.dismiss_scout(kernel, key);
+            self.supersede(kernel, key, queue)?;
+        }
+        Ok(())
+    }
+
+    /// When the newest file of a tail has bytes, fixes where those before it end; when it has none,
+    /// lets a scout wait for them.
+    ///
+    /// In this order: a writer that goes on from one file to the next has written everything to the
+    /// first one when the next one has a byte.
+    fn supersede(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
+        let Some(follower) = self.following.get_mut(key) else { unreachable!("it is followed") };
+        let Some(newest) = follower.newest() else { return Ok(()) };
+        let size = kernel.size(&newest.file)?;
+        if size < newest.start {
+            // It was left there before, and truncated since.
+            newest.start = 0;
+        }
+        let (has_bytes, start, file) =
+            (size > newest.start, newest.start, Arc::clone(&newest.file));
+        let pending: Vec<(usize, Arc<K::File>)> = follower
+            .unfinished()
+            .enumerate()
+            .filter(|(_, stretch)| has_bytes || stretch.nowhere)
+            .map(|(index, stretch)| (index, Arc::clone(&stretch.file)))
+            .collect();
+        let mut ends = Vec::with_capacity(pending.len());
+        for (index, file) in pending {
+            ends.push((index, self.end_of(kernel, &file, queue)?));
+        }
+        let Some(follower) = self.following.get_mut(key) else { unreachable!("it is followed") };
+        for (index, stretch) in follower.unfinished().enumerate() {
+            if let Some(place) = ends.iter().position(|(other, _)| *other == index) {
+                stretch.end = Some(ends.swap_remove(place).1);
+            }
+        }
+        if let Some(end) = &follower.current.end {
+            self.tails[key].set_end(Some(end.offset));
+            self.wake(key, queue);
+        }
+        if has_bytes {
+            self.dismiss_scout(kernel, key);
+        } else {
+            self.send_scout(kernel, key, file, start, queue)?;
+        }
+        Ok(())
+    }
+
+    /// Where a file ends now.
+    fn end_of(
+        &mut self,
+        kernel: &mut K,
+        file: &Arc<K::File>,
+        queue: &mut Queue,
+    ) -> io::Result<End> {
+        let log = self.by_identity.get(&kernel.identity_of_file(file)).copied();
+        let (mut offset, mut truncations) = (None, 0);
+        if let Some(log) = log {
+            if let Some(open) = self.logs[log].open_mut() {
+                offset = Some(open.size_now(kernel)?);
+                truncations = open.published().truncations();
+            }
+            self.notify_waiting(log, queue);
+        }
+        let offset = match offset {
+            Some(offset) => offset,
+            None => kernel.size(file)?,
+        };
+        let (mut bytes, from) = ([0; OVERLAP], offset.saturating_sub(OVERLAP as u64));
+        let length = usize::try_from(offset - from).unwrap_or(OVERLAP);
+        let read = kernel.read_at(file, &mut bytes[..length], from)?;
+        Ok(End { offset, truncations, mark: Mark::of_last(&bytes[..read], from) })
+    }
+
+    /// Lets a scout wait until the newest file of a tail has a byte, unless one does already.
+    fn send_scout(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        file: Arc<K::File>,
+        start: u64,
+        queue: &mut Queue,
+    ) -> io::Result<()> {
+        let old = self.following.get_mut(key).and_then(|follower| follower.scout);
+        if let Some(scout) = old {
+            let (log, waiting) = (self.tails[scout].log(), self.tails[scout].waiting());
+            let open = self.logs[log].opened();
+            if open.is_waiting(waiting) {
+                return Ok(());
+            }
+            // It has reported something else than bytes.
+            let fault = open.fault();
+            self.dismiss_scout(kernel, key);
+            self.check_fault(log, fault)?;
+        }
+        let log = self.open_log_of(kernel, file)?;
+        let options = TailOptions::new(Position::Offset(start));
+        let token = Token::default();
+        let scout = self.subscribe(kernel, log, options, Kind::Scout, token, queue)?.0;
+        self.following.add_scout(scout, key);
+        if let Some(follower) = self.following.get_mut(key) {
+            follower.scout = Some(scout);
+        }
+        let open = self.logs[log].opened();
+        let fault = open.fault();
+        if !open.is_waiting(self.tails[scout].waiting()) {
+            if fault.is_some() {
+                self.dismiss_scout(kernel, key);
+            }
+            // There is something already.
+            self.following.add_due(key);
+        }
+        self.check_fault(log, fault)
+    }
+
+    /// Fails with the fault of a log, which a tail will report instead of a scout. The next visit
+    /// clears it, and another look is due when the tail has reported it.
+    fn check_fault(&mut self, log: Key, fault: Option<i32>) -> io::Result<()> {
+        let Some(errno) = fault else { return Ok(()) };
+        self.changed(log);
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    /// Closes the scout of a tail, if it has one.
+    fn dismiss_scout(&mut self, kernel: &mut K, key: Key) {
+        let scout = self.following.get_mut(key).and_then(|follower| follower.scout.take());
+        if let Some(scout) = scout {
+            self.following.remove_scout(scout);
+            self.close_any(kernel, scout);
+        }
+    }
+
+    /// The name of a tail cannot be followed, which the tail reports when it has read what is known
+    /// of its file; or it can be again.
+    fn set_failure(&mut self, key: Key, failure: Option<io::Error>, queue: &mut Queue) {
+        let Some(follower) = self.following.get_mut(key) else { return };
+        let (failed, before) = (failure.is_some(), follower.failure.is_some());
+        follower.failure = failure;
+        if follower.current.end.is_some() || !failed && !before {
+            return;
+        }
+        let tail = &mut self.tails[key];
+        let end = self.logs[tail.log()].opened().published().end();
+        tail.set_end(failed.then_some(end));
+        if failed {
+            self.wake(key, queue);
+        }
+    }
+
+    /// A tail has come to the end of its file. If it follows a name, it goes on in the next file,
+    /// or reports why that cannot be found.
+    #[cold]
+    fn go_on(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<Onward> {
+        let Some(follower) = self.following.get_mut(key) else { return Ok(Onward::Ended) };
+        // It has not ended, whatever happens now.
+        self.tails[key].set_reading();
+        if follower.current.end.is_none() {
+            self.tails[key].set_end(None);
+            let Some(failure) = follower.failure.take() else { return Ok(Onward::Silent) };
+            if is_worth_another_look(&failure) {
+                self.following.add_due(key);
+            }
+            return Err(failure);
+        }
+        let Some(next) = follower.next() else { unreachable!("only a superseded file has an end") };
+        let (file, start) = (Arc::clone(&next.file), next.start);
+        let end = next.end.as_ref().map(|end| end.offset);
+        let log = self.open_log_of(kernel, file)?;
+        let mut options = TailOptions::new(Position::Offset(start));
+        if end.is_some() {
+            options.snapshot();
+        }
+        let until = end.map_or(Until::Never, Until::Offset);
+        let (offset, until, _) = match self.prepare(kernel, log, options, until, queue) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.close_unused(kernel, log);
+                return Err(error);
+            }
+        };
+        let tail = &mut self.tails[key];
+        let (old, waiting) = (tail.log(), tail.waiting());
+        let open = self.logs[log].opened();
+        open.count_tail();
+        tail.move_to(log, open, offset, until);
+        self.leave(kernel, old, waiting);
+        // Another offset of the same key may be in there.
+        self.scratch.forget();
+        let Some(follower) = self.following.get_mut(key) else { unreachable!("it goes on") };
+        let report = follower.go_on();
+        if follower.current.end.is_none() && follower.failure.is_some() {
+            // It is reported here, where the tail would wait.
+            let end = self.logs[log].opened().published().end();
+            self.tails[key].set_end(Some(end));
+        }
+        if follower.next().is_none() {
+            self.dismiss_scout(kernel, key);
+        }
+        Ok(report.map_or(Onward::Silent, Onward::Replaced))
+    }
+
+    /// A tail begins anew, because its log was truncated. If its file was superseded after that, it
+    /// reads what was in there then.
+    #[cold]
+    fn restarted(&mut self, key: Key) {
+        let Some(end) = self.following.get(key).and_then(|tail| tail.current.end.as_ref()) else {
+            return;
+        };
+        let tail = &mut self.tails[key];
+        if end.truncations == self.logs[tail.log()].opened().published().truncations() {
+            tail.set_end(Some(end.offset));
+        }
+    }
+
+    /// Queues an event for a tail, if it waits.
+    fn wake(&mut self, key: Key, queue: &mut Queue) {
+        let (log, waiting) = (self.tails[key].log(), self.tails[key].waiting());
+        let open = self.logs[log].opened();
+        if open.is_waiting(waiting) {
+            if let Some(moved) = open.remove_waiting(waiting) {
+                self.tails[moved].set_waiting(waiting);
+            }
+            self.tails[key].set_waiting(Waiting::No);
+            self.tails[key].announce(key, queue);
+        }
     }
 
     /// Opens a log for its first tail, which has to be added next.
-    fn open(&mut self, kernel: &mut K, key: Key, file: K::File) -> io::Result<()> {
+    fn open(&mut self, kernel: &mut K, key: Key, file: Arc<K::File>) -> io::Result<()> {
         match kernel.size(&file) {
             Ok(size) => {
                 self.logs[key].set_open(file, size, self.window_bytes);
@@ -518,11 +942,14 @@ impl<K: Kernel> Logs<K> {
         kernel: &mut K,
         key: Key,
         options: TailOptions,
-        until: Until,
+        kind: Kind,
         token: Token,
         queue: &mut Queue,
     ) -> io::Result<TailId> {
-        let of_job = until != Until::Never;
+        let until = match kind {
+            Kind::OfJob => self.logs[key].final_end().map_or(Until::JobEnd, Until::Offset),
+            Kind::OfFile | Kind::OfName | Kind::Scout => Until::Never,
+        };
         let prepared = self.prepare(kernel, key, options, until, queue);
         let (offset, until, search) = match prepared {
             Ok(prepared) => prepared,
@@ -532,11 +959,18 @@ impl<K: Kernel> Logs<K> {
             }
         };
         let open = self.logs[key].opened();
-        let tail = self.tails.insert(Tail::new(key, open, offset, until, of_job, token));
-        open.add_tail(tail, |tail| self.tails.get(tail).is_some());
+        let tail = self.tails.insert(Tail::new(key, open, offset, until, kind, token));
+        match kind {
+            Kind::OfJob | Kind::OfFile => {
+                open.add_tail(tail, |tail| self.tails.get(tail).is_some());
+            }
+            Kind::OfName | Kind::Scout => open.count_tail(),
+        }
         if let Some(search) = search {
             self.tails[tail].set_searching();
             self.searches.push_back((tail, search));
+        } else if self.tails[tail].has_news(open) && kind == Kind::Scout {
+            // It does not wait, which its owner sees.
         } else if self.tails[tail].has_news(open) {
             // The waiting tails are notified of a failure as well.
             self.tails[tail].announce(tail, queue);
@@ -633,9 +1067,20 @@ impl<K: Kernel> Logs<K> {
     /// Queues events for the waiting tails of a log, if it has any; see [`notify`].
     fn notify_waiting(&mut self, key: Key, queue: &mut Queue) {
         if let Some(open) = self.logs[key].open_mut() {
-            notify(open, &mut self.tails, queue);
+            notify(open, &mut self.tails, queue, &mut self.found);
+        }
+        if !self.found.is_empty() {
+            self.take_found();
         }
     }
+}
+
+/// Whether a failure to look up a name may be over although nothing about the name has changed.
+fn is_worth_another_look(failure: &io::Error) -> bool {
+    !matches!(
+        Errno::from_io_error(failure),
+        None | Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NAMETOOLONG)
+    )
 }
 
 /// An open log, for a search.
@@ -656,7 +1101,14 @@ impl<K: Kernel> SparseFile for Reading<'_, K> {
 
 /// Queues an event for each waiting tail for which there is something, if anything was found since
 /// the last call. Tails that have read everything are notified as one batch, not one by one.
-fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) {
+///
+/// Scouts get no event; those that would get one are added to `found`.
+fn notify<F>(
+    open: &mut OpenLog<F>,
+    tails: &mut Slots<Tail>,
+    queue: &mut Queue,
+    found: &mut Vec<Key>,
+) {
     match open.take_news() {
         News::None => return,
         News::CaughtUp => {
@@ -676,7 +1128,11 @@ fn notify<F>(open: &mut OpenLog<F>, tails: &mut Slots<Tail>, queue: &mut Queue) 
         let news = tail.has_news(open);
         if news {
             tail.set_waiting(Waiting::No);
-            tail.announce(*key, queue);
+            if tail.is_scout() {
+                found.push(*key);
+            } else {
+                tail.announce(*key, queue);
+            }
         } else {
             tail.set_waiting(Waiting::Apart { place: still_waiting });
             still_waiting += 1;

@@ -7,6 +7,9 @@ mod behind;
 mod directory;
 mod error;
 mod file;
+mod file_id;
+mod follower;
+mod following;
 mod kernel;
 mod lines;
 mod log;
@@ -23,19 +26,22 @@ mod scratch;
 mod simulator;
 mod sweep;
 mod tail;
+mod walk;
 mod window;
 
+pub use file_id::{FileId, InvalidFileId};
 pub use options::{Position, TailOptions};
 pub use read::{Chunk, Fill, Read};
 #[cfg(any(fuzzing, test))]
-pub use simulator::{Call, Content, Descriptor, Engine, Interference, Machine, Name, byte};
+pub use simulator::{Call, Content, Descriptor, Engine, Interference, Link, Machine, Name, byte};
 
 pub(crate) use directory::LogDirectory;
 pub(crate) use error::into_error;
 pub(crate) use file::{Identity, LogFile};
-pub(crate) use kernel::Kernel;
+pub(crate) use kernel::{Kernel, Seen};
 pub(crate) use logs::Logs;
 pub(crate) use place::Place;
 pub(crate) use queue::Queue;
 pub(crate) use read::ReadError;
 pub(crate) use sweep::DirectorySweep;
+pub(crate) use walk::Walk;

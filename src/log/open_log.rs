@@ -101,7 +101,7 @@ pub(crate) struct OpenLog<F> {
     ahead: bool,
     /// How many tails the log has.
     tails: usize,
-    /// All of these tails, and less than about as many that were closed.
+    /// These tails, but for those that follow a name, and less than about as many that were closed.
     subscribed: Vec<Key>,
     /// Why growth cannot be noticed any more; the error of every tail that asks for more.
     fault: Option<i32>,
@@ -146,7 +146,7 @@ impl<F> OpenLog<F> {
         }
     }
 
-    pub(crate) fn file(&self) -> &F {
+    pub(crate) fn file(&self) -> &Arc<F> {
         &self.file
     }
 
@@ -167,6 +167,12 @@ impl<F> OpenLog<F> {
         self.tails > 0
     }
 
+    /// Counts a new tail that is not in the list of [`subscribed`](Self::subscribed): one that may
+    /// leave the log, and is not closed with a job.
+    pub(crate) fn count_tail(&mut self) {
+        self.tails += 1;
+    }
+
     /// Counts a new tail; `is_open` says of an earlier one whether it was closed.
     pub(crate) fn add_tail(&mut self, tail: Key, is_open: impl Fn(Key) -> bool) {
         // Closing a tail leaves the list alone. What that costs is paid here, once for as many new
@@ -178,7 +184,7 @@ impl<F> OpenLog<F> {
         self.tails += 1;
     }
 
-    /// The tails of the log, and some that were closed.
+    /// The tails of the log that do not follow a name, and some that were closed.
     pub(crate) fn subscribed(&self) -> &[Key] {
         &self.subscribed
     }

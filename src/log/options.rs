@@ -3,6 +3,7 @@
 //! Plain data; knows nothing of the log behind it.
 
 use crate::id::Stream;
+use crate::log::file_id::FileId;
 
 /// Where a tail begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,16 @@ pub enum Position {
     LastLines(u64),
 }
 
+impl Position {
+    /// The offset, if it is one.
+    pub(crate) fn offset(self) -> Option<u64> {
+        match self {
+            Self::Offset(offset) => Some(offset),
+            Self::Start | Self::End | Self::LastLines(_) => None,
+        }
+    }
+}
+
 /// How to open a tail; a [`Position`] alone will do.
 ///
 /// ```
@@ -42,18 +53,72 @@ pub struct TailOptions {
     pub(crate) position: Position,
     pub(crate) follow: bool,
     pub(crate) stream: Stream,
+    pub(crate) by_name: bool,
+    /// The file in which the position is, if it is not the one that has the name now.
+    pub(crate) resume: Option<FileId>,
 }
 
 impl TailOptions {
     /// Begins at `position` and follows the log as it grows.
     #[must_use]
     pub fn new(position: Position) -> Self {
-        Self { position, follow: true, stream: Stream::Output }
+        Self { position, follow: true, stream: Stream::Output, by_name: false, resume: None }
+    }
+
+    /// Follows a file [by name](Self::by_name) from where an earlier tail has stopped, perhaps in
+    /// another process: `file` is what [`Reactor::file_id`](crate::Reactor::file_id) and `offset`
+    /// what [`Reactor::position`](crate::Reactor::position) have returned last.
+    ///
+    /// If that file has the name, or is the first to get it, the tail goes on in it there. If the
+    /// file has fewer bytes, it was truncated, and is read from its first byte. If another file has
+    /// the name, the tail first returns [`Read::Replaced`](crate::Read::Replaced) with `missed`,
+    /// because what came to the earlier file meanwhile, and other files in between, are not read;
+    /// then it reads that file from its first byte.
+    ///
+    /// ```
+    /// use jobworker::{Position, Reactor, Read, TailOptions, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut options = TailOptions::new(Position::Start);
+    /// let tail = reactor.tail_file("/etc/passwd", options.by_name(), Token(0))?;
+    /// let mut buffer = [0; 5];
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(5));
+    /// let (file, offset) = (reactor.file_id(tail)?.unwrap(), reactor.position(tail)?);
+    /// reactor.close(tail)?;
+    ///
+    /// let options = TailOptions::resume(file, offset);
+    /// let tail = reactor.tail_file("/etc/passwd", options, Token(0))?;
+    /// assert_eq!(reactor.read(tail, &mut buffer[..2])?, Read::Data(2));
+    /// assert_eq!(&buffer[..2], b"x:");
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn resume(file: FileId, offset: u64) -> Self {
+        let mut options = Self::new(Position::Offset(offset));
+        options.by_name().resume = Some(file);
+        options
     }
 
     /// Ends where the log ends when the tail is opened, instead of following it.
     pub fn snapshot(&mut self) -> &mut Self {
         self.follow = false;
+        self
+    }
+
+    /// Follows the name of a file, whatever file has it, instead of the file that has it now: for
+    /// [`Reactor::tail_file`](crate::Reactor::tail_file) on logs that are rotated, like `tail -F`.
+    /// The chapter on [rotation](crate::guide::rotation) says what is guaranteed.
+    ///
+    /// The position is one in the file that has the name when the tail is opened. Each file that
+    /// gets the name later is read from its first byte, after
+    /// [`Read::Replaced`](crate::Read::Replaced). So is the first one if there is none yet, without
+    /// that report.
+    ///
+    /// It has no effect on a snapshot, which reads the file that has the name now, nor on the log
+    /// of a job, which is one file.
+    #[doc(alias = "tail -F")]
+    pub fn by_name(&mut self) -> &mut Self {
+        self.by_name = true;
         self
     }
 

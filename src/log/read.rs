@@ -9,8 +9,8 @@ use std::io;
 ///
 /// # Read on until `UpToDate` or `Ended`
 /// [`Event::Readable`](crate::Event::Readable) is edge-triggered: it comes again only after
-/// `UpToDate` was returned. A loop that stops at `Truncated`, as `while let Read::Data(..)` does,
-/// never gets the bytes that follow. Match on all four variants, or use
+/// `UpToDate` was returned. A loop that stops at `Truncated` or `Replaced`, as `while let
+/// Read::Data(..)` does, never gets the bytes that follow. Match on all five variants, or use
 /// [`next_chunk`](crate::Reactor::next_chunk), whose `while let` loop is right.
 ///
 /// ```
@@ -22,7 +22,8 @@ use std::io;
 ///     loop {
 ///         match reactor.read(tail, &mut buffer)? {
 ///             Read::Data(length) => to.extend_from_slice(&buffer[..length]),
-///             Read::Truncated => eprintln!("the job has truncated its log"),
+///             Read::Truncated => eprintln!("the log was truncated"),
+///             Read::Replaced { missed } => eprintln!("another file; files missed: {missed}"),
 ///             Read::UpToDate => return Ok(true),
 ///             Read::Ended => return Ok(false),
 ///         }
@@ -46,6 +47,15 @@ pub enum Read {
     /// The job truncated its log since the last read, or it was written anew; bytes that this tail
     /// had not read are gone. The tail goes on at the first byte of what the log is now: read on.
     Truncated,
+    /// The name leads to another file now, and the tail has read the one before it: only for a tail
+    /// that follows [by name](crate::TailOptions::by_name). It goes on in the next file, usually at
+    /// its first byte: read on.
+    Replaced {
+        /// Whether there may have been files in between of which the tail reads nothing: they had
+        /// the name for a shorter time than the reactor took to look, or there were too many that
+        /// this tail had not read yet.
+        missed: bool,
+    },
     /// Every byte was read and there will be no more. Each further read returns it again.
     Ended,
 }
@@ -61,6 +71,11 @@ pub enum Fill<'a> {
     UpToDate,
     /// As [`Read::Truncated`].
     Truncated,
+    /// As [`Read::Replaced`].
+    Replaced {
+        /// As there.
+        missed: bool,
+    },
     /// As [`Read::Ended`].
     Ended,
 }
@@ -69,11 +84,21 @@ pub enum Fill<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Chunk<'a> {
-    /// The next bytes of the log; none when the chunk only reports a truncation.
+    /// The next bytes of the log; none when the chunk only reports what follows.
     pub bytes: &'a [u8],
     /// The job truncated its log, or it was written anew, before these bytes: see
     /// [`Read::Truncated`].
     pub truncated: bool,
+    /// The bytes that follow are of another file: see [`Read::Replaced`].
+    pub replaced: bool,
+    /// There may have been files in between of which nothing is read: see [`Read::Replaced`].
+    pub missed: bool,
+}
+
+impl Chunk<'_> {
+    /// Without bytes and without a report.
+    pub(crate) const EMPTY: Self =
+        Self { bytes: &[], truncated: false, replaced: false, missed: false };
 }
 
 /// Why a tail could not be read.

@@ -55,6 +55,11 @@ impl Scratch {
         Ok(Some(length))
     }
 
+    /// Forgets the bytes: their owner goes on in another log, where the same offsets are others.
+    pub(crate) fn forget(&mut self) {
+        self.owner = None;
+    }
+
     /// The bytes from `offset` on, if this is an offset of theirs.
     pub(crate) fn from(&self, offset: u64) -> Option<&[u8]> {
         let skip = usize::try_from(offset.checked_sub(self.start)?).ok()?;

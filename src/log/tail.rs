@@ -80,8 +80,23 @@ pub(crate) enum Filled {
     UpToDate,
     /// As [`Read::Truncated`].
     Truncated,
+    /// As [`Read::Replaced`], with the same `missed`.
+    Replaced(bool),
     /// As [`Read::Ended`].
     Ended,
+}
+
+/// What a tail was opened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A job, with which it is closed.
+    OfJob,
+    /// A file.
+    OfFile,
+    /// A name: it goes on from one file to the next.
+    OfName,
+    /// It only waits, for a tail of a name, until a file has bytes. The host knows nothing of it.
+    Scout,
 }
 
 /// Whether a tail reads.
@@ -105,8 +120,7 @@ pub(crate) struct Tail {
     until: PackedUntil,
     /// The number of truncations that this tail has reported.
     truncations: u32,
-    /// Whether it was opened on a job, and so is closed with it.
-    of_job: bool,
+    kind: Kind,
     /// Whether an event for it is in the queue.
     queued: bool,
     state: State,
@@ -123,7 +137,7 @@ impl Tail {
         log: &OpenLog<F>,
         offset: u64,
         until: Until,
-        of_job: bool,
+        kind: Kind,
         token: Token,
     ) -> Self {
         Self {
@@ -132,7 +146,7 @@ impl Tail {
             offset,
             until: PackedUntil::new(until),
             truncations: log.published().truncations(),
-            of_job,
+            kind,
             queued: false,
             state: State::Reading,
             filled: 0,
@@ -152,7 +166,43 @@ impl Tail {
 
     /// Whether it was opened on a job.
     pub(crate) fn is_of_job(&self) -> bool {
-        self.of_job
+        self.kind == Kind::OfJob
+    }
+
+    /// Whether it follows a name.
+    pub(crate) fn is_of_name(&self) -> bool {
+        self.kind == Kind::OfName
+    }
+
+    /// Whether it only waits for a tail of a name.
+    pub(crate) fn is_scout(&self) -> bool {
+        self.kind == Kind::Scout
+    }
+
+    /// Lets it end at this offset, or nowhere: then it reads on, even if it has ended.
+    pub(crate) fn set_end(&mut self, end: Option<u64>) {
+        self.until = PackedUntil::new(end.map_or(Until::Never, Until::Offset));
+        if end.is_none() {
+            self.set_reading();
+        }
+    }
+
+    /// Lets it read on, if it has ended.
+    pub(crate) fn set_reading(&mut self) {
+        if self.state == State::Ended {
+            self.state = State::Reading;
+        }
+    }
+
+    /// Goes on in another log, to which it has to be added; it must not wait in the old one.
+    pub(crate) fn move_to<F>(&mut self, key: Key, log: &OpenLog<F>, offset: u64, until: Until) {
+        self.log = key;
+        self.offset = offset;
+        self.until = PackedUntil::new(until);
+        self.truncations = log.published().truncations();
+        self.state = State::Reading;
+        self.filled = 0;
+        self.waiting = Waiting::No;
     }
 
     /// Its place is not known yet.
@@ -189,7 +239,9 @@ impl Tail {
     pub(crate) fn wait<F>(&mut self, key: Key, log: &mut OpenLog<F>) {
         if !log.is_waiting(self.waiting) {
             // If it already has an event in the queue, it must not get a second one with the batch.
-            self.waiting = log.add_waiting(key, self.offset, self.queued);
+            // And the batch of a log that it has left may be of the same round as one of this log.
+            let apart = self.queued | matches!(self.kind, Kind::OfName | Kind::Scout);
+            self.waiting = log.add_waiting(key, self.offset, apart);
         }
     }
 

@@ -218,7 +218,7 @@ fn reads_again_by<E>(
 }
 
 /// Some bytes of a log and where they were.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mark {
     bytes: [u8; OVERLAP],
     length: usize,

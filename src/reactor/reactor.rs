@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeWriter};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::job::{
     open_launcher, open_null, test_placement,
 };
 use crate::log::{
-    Chunk, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
+    Chunk, FileId, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
 };
 use crate::reactor::config::Config;
 use crate::reactor::sweeping::Sweeping;
@@ -311,9 +311,12 @@ impl Reactor {
                     self.sweeping.ready(registration, self.launcher.owner(), driver, queue);
                 }
                 Source::Orphan => system.orphan_exited(registration),
-                Source::Log(_) => unreachable!("the file of a log is watched, not registered"),
+                Source::Log(_) | Source::Name(_) | Source::Directory => {
+                    unreachable!("it is watched, not registered")
+                }
             },
             Notice::Changed(Source::Log(log)) => system.logs.changed(log),
+            Notice::Changed(Source::Name(tail)) => system.logs.name_changed(tail),
             Notice::WatchLost(Source::Log(log)) => {
                 system.logs.watch_lost(&mut system.driver, log);
             }
@@ -322,6 +325,11 @@ impl Reactor {
             Notice::Changed(Source::SystemPressure(_) | Source::Sweep | Source::Orphan)
             | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep | Source::Orphan) => {
                 unreachable!("it is registered, not watched")
+            }
+            // Its own attributes; what concerns the names in it is reported of these.
+            Notice::Changed(Source::Directory) => {}
+            Notice::WatchLost(Source::Directory | Source::Name(_)) => {
+                unreachable!("what becomes of a directory is reported of the names in it")
             }
             Notice::Overflow => {
                 system.logs.everything_changed();
@@ -498,8 +506,9 @@ impl Reactor {
     /// Opens a tail on any regular file, which need not be the log of a job. It ends only if it is
     /// a snapshot.
     ///
-    /// The tail stays on the file that was opened, even if that is renamed or removed. Interface
-    /// files of cgroups are refused: they do not grow.
+    /// The tail stays on the file that was opened, even if that is renamed or removed; with
+    /// [`TailOptions::by_name`] it goes on to the files that get the name after it. Interface files
+    /// of cgroups are refused: they do not grow.
     ///
     /// ```
     /// use jobworker::{Position, Reactor, Read, TailOptions, Token};
@@ -515,7 +524,8 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::Tail`]: `Io` when the file cannot be opened or watched, or is not a regular file;
-    /// `WatchLimit` when `fs.inotify.max_user_watches` is reached.
+    /// `WatchLimit` when `fs.inotify.max_user_watches` is reached. By name, a file that does not
+    /// exist is no error.
     pub fn tail_file(
         &mut self,
         path: impl AsRef<Path>,
@@ -523,7 +533,10 @@ impl Reactor {
         token: Token,
     ) -> Result<TailId> {
         self.check_process()?;
-        let path = path.as_ref();
+        let (path, options) = (path.as_ref(), options.into());
+        if options.by_name && options.follow {
+            return self.tail_name(path, options, token);
+        }
         // NONBLOCK, so that opening a pipe does not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file = openat(CWD, path, flags, Mode::empty());
@@ -536,7 +549,18 @@ impl Reactor {
         let file =
             LogFile::new(File::from(file), path.to_owned()).map_err(Error::log("follow", path))?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
-        let opened = logs.open_file(driver, file, options.into(), token, queue);
+        let opened = logs.open_file(driver, file, options, token, queue);
+        let tail = opened.map_err(|cause| into_error("follow", path.to_owned(), cause))?;
+        self.tell_host()?;
+        Ok(tail)
+    }
+
+    /// Opens a tail on whatever file has a name.
+    fn tail_name(&mut self, path: &Path, options: TailOptions, token: Token) -> Result<TailId> {
+        // The host may change its working directory later.
+        let name = std::path::absolute(path).map_err(Error::log("follow", path))?;
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let opened = logs.open_name(driver, name, options, token, queue);
         let tail = opened.map_err(|cause| into_error("follow", path.to_owned(), cause))?;
         self.tell_host()?;
         Ok(tail)
@@ -546,7 +570,8 @@ impl Reactor {
     /// keeps up; `None` when there is nothing more for now, or at the end.
     ///
     /// This is the simplest way to read: a `while let Some(chunk)` loop returns every byte, in
-    /// order, across truncations, which [`Chunk::truncated`] reports. Once it has returned `None`,
+    /// order, across truncations, which [`Chunk::truncated`] reports, and from file to file, which
+    /// [`Chunk::replaced`] reports. Once it has returned `None`,
     /// [`Event::Readable`] comes when there is more. At the end it stays `None`; if the tail was
     /// opened before its job finished, [`Event::Finished`] comes after the last `Readable`. Call
     /// [`read`](Self::read) to tell an end from a pause.
@@ -579,20 +604,22 @@ impl Reactor {
         let filled = filled.map_err(|error| self.read_error(tail, error))?;
         self.consume(tail, usize::MAX)?;
         Ok(match self.system.logs.show(filled) {
-            Fill::Data(bytes) => Some(Chunk { bytes, truncated: false }),
-            Fill::Truncated => Some(Chunk { bytes: &[], truncated: true }),
+            Fill::Data(bytes) => Some(Chunk { bytes, ..Chunk::EMPTY }),
+            Fill::Truncated => Some(Chunk { truncated: true, ..Chunk::EMPTY }),
+            Fill::Replaced { missed } => Some(Chunk { replaced: true, missed, ..Chunk::EMPTY }),
             Fill::UpToDate | Fill::Ended => None,
         })
     }
 
     /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
     ///
-    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`] no event
-    /// announces the bytes that follow.
+    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`] and
+    /// [`Read::Replaced`] no event announces the bytes that follow.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:
-    /// nothing is skipped, and the tail can be read again).
+    /// nothing is skipped, and the tail can be read again). Of a tail that follows a name also `Io`
+    /// when the name leads to something that cannot be read: once, and then the tail reads on.
     pub fn read(&mut self, tail: TailId, buffer: &mut [u8]) -> Result<Read> {
         self.check_process()?;
         let Linux { driver, logs, queue, .. } = &mut self.system;
@@ -656,6 +683,20 @@ impl Reactor {
     pub fn position(&self, tail: TailId) -> Result<u64> {
         let position = self.system.logs.position(tail);
         position.ok_or_else(|| TailError::Unknown(tail).into())
+    }
+
+    /// Which file a tail reads now: with the [`position`](Self::position) in it, a later tail that
+    /// follows [by name](TailOptions::by_name) can [resume](TailOptions::resume) there. `None` when
+    /// the name has led to no file yet.
+    ///
+    /// Makes no system call. Ask for both after the same read: each
+    /// [`Read::Replaced`] changes both.
+    ///
+    /// # Errors
+    /// [`Error::Tail`] (`Unknown`).
+    pub fn file_id(&self, tail: TailId) -> Result<Option<FileId>> {
+        let identity = self.system.logs.identity_of(tail);
+        Ok(identity.ok_or(TailError::Unknown(tail))?.map(FileId))
     }
 
     /// Closes a tail. Its slot is free at once, and it gets no further events.
@@ -941,7 +982,8 @@ impl Reactor {
     fn read_error(&self, tail: TailId, error: ReadError) -> Error {
         match (error, self.system.logs.file_of(tail)) {
             (ReadError::Io(cause), Some(file)) => {
-                into_error("read log", file.path().to_owned(), cause)
+                let name = self.system.logs.name_of(tail).map(PathBuf::as_path);
+                into_error("read log", name.unwrap_or_else(|| file.path()).to_owned(), cause)
             }
             _ => TailError::Unknown(tail).into(),
         }

@@ -178,7 +178,7 @@ impl Reader {
             Read::Data(read) => self.bytes.extend_from_slice(&buffer[..read]),
             Read::UpToDate => self.ready = false,
             Read::Ended => self.end(),
-            Read::Truncated => panic!("nobody has truncated the log"),
+            Read::Truncated | Read::Replaced { .. } => panic!("nobody has truncated the log"),
         }
         self.ready
     }
@@ -197,7 +197,7 @@ impl Reader {
                 self.ready = false;
                 0
             }
-            Fill::Truncated => panic!("nobody has truncated the log"),
+            Fill::Truncated | Fill::Replaced { .. } => panic!("nobody has truncated the log"),
             Fill::Ended => {
                 self.end();
                 0

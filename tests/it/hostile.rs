@@ -296,7 +296,9 @@ impl Arena {
                             *ended = true;
                             return;
                         }
-                        Fill::Truncated => panic!("nobody has truncated this log"),
+                        Fill::Truncated | Fill::Replaced { .. } => {
+                            panic!("nobody has truncated this log")
+                        }
                     }
                 }
             }
@@ -308,7 +310,7 @@ impl Arena {
                     self.discarded += length as u64;
                     self.world.reactor.consume(tail, length).unwrap();
                 }
-                Ok(Fill::Truncated) => {}
+                Ok(Fill::Truncated | Fill::Replaced { .. }) => {}
                 Ok(Fill::UpToDate | Fill::Ended) | Err(_) => return,
             }
         }

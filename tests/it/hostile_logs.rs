@@ -177,7 +177,7 @@ fn torn_reads(world: &mut World, path: &Path, keep: u64, truncations: usize) -> 
                         last = None;
                     }
                     Read::UpToDate => break,
-                    Read::Ended => unreachable!("a file has no end"),
+                    Read::Ended | Read::Replaced { .. } => unreachable!("a file has no end"),
                 }
             }
         }
@@ -233,6 +233,7 @@ fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
                         }
                         Fill::UpToDate => Read::UpToDate,
                         Fill::Truncated => Read::Truncated,
+                        Fill::Replaced { missed } => Read::Replaced { missed },
                         Fill::Ended => Read::Ended,
                     };
                     world.reactor.consume(tail, buffer.len()).unwrap();
@@ -250,7 +251,7 @@ fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
                     Read::UpToDate if bytes.is_empty() => {
                         world.reactor.poll(&mut world.events, None).unwrap();
                     }
-                    Read::UpToDate | Read::Ended => break,
+                    Read::UpToDate | Read::Ended | Read::Replaced { .. } => break,
                 }
                 if bytes.len() == 4000 && truncated == 0 {
                     std::fs::write(&path, content(b'b')).unwrap();

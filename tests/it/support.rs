@@ -50,6 +50,9 @@ pub(crate) struct Transcript {
     pub(crate) bytes: Vec<u8>,
     /// How often it has reported a truncation of the log, and after how many bytes each time.
     pub(crate) truncated_at: Vec<usize>,
+    /// How often it has gone on in another file, after how many bytes each time, and whether files
+    /// may have been missed.
+    pub(crate) replaced_at: Vec<(usize, bool)>,
     /// Whether it has reported the end of the log.
     pub(crate) ended: bool,
     /// How many `Readable` events there were for it.
@@ -341,6 +344,9 @@ impl World {
                     transcript.bytes.extend_from_slice(&buffer[..length]);
                 }
                 Read::Truncated => transcript.truncated_at.push(transcript.bytes.len()),
+                Read::Replaced { missed } => {
+                    transcript.replaced_at.push((transcript.bytes.len(), missed));
+                }
                 Read::Ended => {
                     transcript.ended = true;
                     return;
