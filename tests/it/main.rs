@@ -5,6 +5,7 @@ mod calls;
 mod support;
 
 mod bad_input;
+mod by_name;
 mod command;
 mod command_view;
 mod defects;

@@ -934,6 +934,11 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     assert!(text.contains(paths[2].to_str().unwrap()), "{text}");
     assert!(text.contains("raise the sysctl fs.inotify.max_user_watches"), "{text}");
     assert!(!text.contains("No space"), "it has nothing to do with a disk: {text}");
+    // Nor can the directories on the way to a file.
+    let by_name = *TailOptions::new(Position::Start).by_name();
+    let error = world.reactor.tail_file(&paths[1], by_name, Token(0)).unwrap_err();
+    assert_eq!(error.kind(), jobworker::ErrorKind::LimitReached);
+    assert!(error.to_string().contains("fs.inotify.max_user_watches"), "{error}");
     assert_eq!(world.footprint(), before);
     // A snapshot needs no watch, nor does a second tail on a file that is watched.
     let snapshot = world.tail_file(&paths[2], TailOptions::new(Position::Start).snapshot());
