@@ -2,16 +2,18 @@
 //! can do, against a plain model of what each tail must read.
 //!
 //! Invariant: the model knows files, not the engine. A tail reads a stretch of one generation of
-//! its file, each byte once, and one of a later generation only after `Truncated`. When the world
-//! is quiet, every tail has read everything.
+//! its file, each byte once, and one of a later generation only after `Truncated`. A tail that
+//! follows a name reads files that the name has led to, in their order, another one only after
+//! `Replaced`, and leaves none before it has read what was in it when a later one had its first
+//! byte. When the world is quiet, every tail has read everything.
 
 #![no_main]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use jobworker::simulator::{Content, Engine, Interference, Name, byte};
+use jobworker::simulator::{Content, Engine, Interference, Link, Name, byte};
 use jobworker::{Fill, Position, Read, TailId, TailOptions};
 use libfuzzer_sys::fuzz_target;
 
@@ -20,6 +22,10 @@ const MOST_GENERATIONS: u64 = 10;
 const MOST_TAILS: usize = 24;
 const MOST_OPERATIONS: usize = 400;
 const EIO: i32 = 5;
+/// How many names there are that tails follow.
+const LINKS: usize = 2;
+/// Stands for no file.
+const NOWHERE: usize = usize::MAX;
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Meddling {
@@ -58,6 +64,9 @@ enum Operation {
     Rename { file: u8, name: Naming },
     Create { file: u8 },
     Open { file: u8, from: From, follow: bool, of_job: bool, script: Script },
+    Lead { link: u8, file: Option<u8> },
+    OpenName { link: u8, from: From, script: Script },
+    DeliverLink { link: u8 },
     Read { tail: u8, size: u8, script: Script },
     Fill { tail: u8, script: Script },
     Consume { tail: u8, amount: u8 },
@@ -101,6 +110,17 @@ struct Tail {
     idle: bool,
     ended: bool,
     filled: usize,
+    follows: Option<Follows>,
+}
+
+/// What is known of a tail that follows a name.
+#[derive(Clone, Debug)]
+struct Follows {
+    link: usize,
+    /// The place in the history of the name from which on its next file comes.
+    next: usize,
+    /// Where it has left the files that it has read.
+    left: HashMap<usize, u64>,
 }
 
 struct World {
@@ -110,6 +130,9 @@ struct World {
     /// How the jobs of the files have finished.
     finished: Vec<Option<Finish>>,
     jobs: Vec<Job>,
+    /// For each name and each place in its history, the sizes that all files had at least when the
+    /// file there had bytes for the first time since it had the name.
+    sizes: [Vec<Option<Vec<u64>>>; LINKS],
 }
 
 /// Whether the file is the log of a job. It is that of one job at most.
@@ -141,9 +164,119 @@ fn held(content: &Content, generation: u64) -> u64 {
 impl World {
     fn new(input: &Input) -> Self {
         let files = usize::from(input.files % 3) + 1;
-        let engine = Engine::new(files, 16 + usize::from(input.window % 64));
-        let jobs = vec![Job::NotYet; files];
-        Self { engine, tails: Vec::new(), finished: vec![None; files], jobs }
+        let mut engine = Engine::new(files, 16 + usize::from(input.window % 64));
+        engine.machine().links = (0..LINKS).map(|_| Link::default()).collect();
+        let (jobs, finished) = (vec![Job::NotYet; files], vec![None; files]);
+        let sizes = [const { Vec::new() }; LINKS];
+        Self { engine, tails: Vec::new(), finished, jobs, sizes }
+    }
+
+    /// Notes which files have bytes now and had a name without them before; `before` are the sizes
+    /// of then.
+    fn note_first_bytes(&mut self, before: &[u64]) {
+        let machine = self.engine.machine();
+        for (link, sizes) in machine.links.iter().zip(&mut self.sizes) {
+            sizes.resize(link.history.len(), None);
+            for (file, sizes) in link.history.iter().zip(sizes) {
+                let has_bytes = file.is_some_and(|file| machine.files[file].size > 0);
+                if has_bytes && sizes.is_none() {
+                    *sizes = Some(before.to_vec());
+                }
+            }
+        }
+    }
+
+    fn sizes_now(&mut self) -> Vec<u64> {
+        self.engine.machine().files.iter().map(|content| content.size).collect()
+    }
+
+    fn open_name(&mut self, link: usize, from: &From, script: Script) {
+        if self.tails.len() >= MOST_TAILS {
+            return;
+        }
+        let position = match from {
+            From::Start => Position::Start,
+            From::End => Position::End,
+            From::Offset(offset) => Position::Offset(u64::from(*offset)),
+            From::LastLines(lines) => Position::LastLines(u64::from(*lines % 8)),
+        };
+        let next = self.engine.machine().links[link].history.len();
+        let target = self.engine.machine().links[link].target();
+        let least = target.map_or(0, |file| self.content(file).generation);
+        let failures = self.engine.machine().failures;
+        self.meddle(script);
+        let token = self.tails.len();
+        let mut options = TailOptions::new(position);
+        let Ok(id) = self.engine.open_name(link, *options.by_name(), token) else {
+            assert!(self.engine.machine().failures > failures, "a failure without a reason");
+            return;
+        };
+        assert_eq!(self.engine.file_of(id), target);
+        let offset = self.engine.position(id).expect("it was just opened");
+        let follows = Follows { link, next, left: HashMap::new() };
+        self.tails.push(Some(Tail {
+            id,
+            file: target.unwrap_or(NOWHERE),
+            of_job: false,
+            snapshot: None,
+            start: offset,
+            offset,
+            least,
+            most: u64::MAX,
+            reading: None,
+            truncated: false,
+            idle: true,
+            ended: false,
+            filled: 0,
+            follows: Some(follows),
+        }));
+    }
+
+    /// A tail may be in the first file that its name has led to, without a report.
+    fn follow(&mut self, token: usize) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        if tail.file == NOWHERE && self.engine.file_of(tail.id).is_some() {
+            self.move_on(token, 0);
+        }
+    }
+
+    /// A tail is in the next file of its name, at this offset.
+    fn move_on(&mut self, token: usize, offset: u64) {
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        let file = self.engine.file_of(tail.id).expect("a tail moves to a file");
+        let follows = tail.follows.as_mut().expect("only a tail of a name moves");
+        let history = &self.engine.machine().links[follows.link].history;
+        let place = history.iter().skip(follows.next).position(|other| *other == Some(file));
+        let place = place.unwrap_or_else(|| panic!("{file} is not in {history:?} after that"));
+        follows.next += place + 1;
+        tail.file = file;
+        tail.offset = offset;
+        (tail.least, tail.most, tail.reading) = (0, u64::MAX, None);
+        (tail.truncated, tail.filled, tail.idle) = (false, 0, false);
+    }
+
+    fn replaced(&mut self, token: usize, missed: bool) {
+        let tail = self.tails[token].as_ref().expect("an open tail");
+        let file = self.engine.file_of(tail.id).expect("a tail moves to a file");
+        let start = self.engine.position(tail.id).expect("an open tail");
+        let follows = tail.follows.as_ref().expect("only a tail of a name moves");
+        assert!(tail.file != NOWHERE, "{tail:?} is replaced by {file}");
+        let sizes = self.sizes[follows.link].iter().skip(follows.next).flatten();
+        let least = sizes.map(|sizes| sizes[tail.file]).min();
+        let least = least.unwrap_or_else(|| panic!("no later file has bytes: {tail:?}"));
+        if self.engine.machine().files[tail.file].past.is_empty() {
+            assert!(tail.offset >= least, "{tail:?} has left its file before {least}");
+        }
+        let again = follows.left.get(&file).copied().unwrap_or(0);
+        assert!(missed || start == 0 || start == again, "{tail:?} goes on at {start} of {file}");
+        assert!(
+            missed || start == again || !self.engine.machine().files[file].past.is_empty(),
+            "{tail:?} reads {file} again"
+        );
+        let tail = self.tails[token].as_mut().expect("an open tail");
+        let (left, offset) = (tail.file, tail.offset);
+        tail.follows.as_mut().expect("as above").left.insert(left, offset);
+        self.move_on(token, start);
     }
 
     fn file(&self, file: u8) -> usize {
@@ -188,7 +321,27 @@ impl World {
     }
 
     fn do_one(&mut self, operation: &Operation) {
+        let before = self.sizes_now();
+        self.perform(operation);
+        self.engine.machine().script.clear();
+        self.note_first_bytes(&before);
+    }
+
+    fn perform(&mut self, operation: &Operation) {
         match operation {
+            Operation::Lead { link, file } => {
+                let file = file.map(|file| self.file(file));
+                let link = &mut self.engine.machine().links[usize::from(*link) % LINKS];
+                if link.history.len() < 64 {
+                    link.lead_to(file);
+                }
+            }
+            Operation::OpenName { link, from, script } => {
+                self.open_name(usize::from(*link) % LINKS, from, *script);
+            }
+            Operation::DeliverLink { link } => {
+                self.engine.deliver_link(usize::from(*link) % LINKS);
+            }
             Operation::Append { file, amount } => {
                 let file = self.file(*file);
                 self.content(file).append(u64::from(*amount));
@@ -274,7 +427,6 @@ impl World {
             }
             Operation::Quiet { ignored } => self.quiet(*ignored),
         }
-        self.engine.machine().script.clear();
     }
 
     fn open(&mut self, file: usize, from: &From, follow: bool, of_job: bool, script: Script) {
@@ -357,6 +509,7 @@ impl World {
             idle: true,
             ended: false,
             filled: 0,
+            follows: None,
         }));
     }
 
@@ -456,7 +609,13 @@ impl World {
     fn read(&mut self, token: usize, size: usize) -> bool {
         let id = self.tails[token].as_ref().expect("an open tail").id;
         let mut buffer = vec![0; size];
-        let more = match self.engine.read(id, &mut buffer) {
+        let before = self.sizes_now();
+        let read = self.engine.read(id, &mut buffer);
+        self.note_first_bytes(&before);
+        if !matches!(read, Ok(Read::Replaced { .. })) {
+            self.follow(token);
+        }
+        let more = match read {
             Ok(Read::Data(length)) => {
                 self.check(token, &buffer[..length]);
                 let tail = self.tails[token].as_mut().expect("an open tail");
@@ -467,6 +626,10 @@ impl World {
             }
             Ok(Read::Truncated) => {
                 self.truncated(token);
+                true
+            }
+            Ok(Read::Replaced { missed }) => {
+                self.replaced(token, missed);
                 true
             }
             Ok(Read::Ended) => {
@@ -493,24 +656,39 @@ impl World {
 
     fn fill(&mut self, token: usize) -> bool {
         let id = self.tails[token].as_ref().expect("an open tail").id;
-        let more = match self.engine.fill_buf(id) {
-            Ok(Fill::Data(bytes)) => {
-                let bytes = bytes.to_vec();
+        let before = self.sizes_now();
+        let filled = self.engine.fill_buf(id).map(|fill| match fill {
+            Fill::Data(bytes) => (bytes.to_vec(), Fill::Data(&[])),
+            Fill::UpToDate => (Vec::new(), Fill::UpToDate),
+            Fill::Truncated => (Vec::new(), Fill::Truncated),
+            Fill::Replaced { missed } => (Vec::new(), Fill::Replaced { missed }),
+            Fill::Ended => (Vec::new(), Fill::Ended),
+        });
+        self.note_first_bytes(&before);
+        if !matches!(filled, Ok((_, Fill::Replaced { .. }))) {
+            self.follow(token);
+        }
+        let more = match filled {
+            Ok((bytes, Fill::Data(_))) => {
                 self.check(token, &bytes);
                 let tail = self.tails[token].as_mut().expect("an open tail");
                 tail.filled = bytes.len();
                 tail.idle = false;
                 true
             }
-            Ok(Fill::Truncated) => {
+            Ok((_, Fill::Truncated)) => {
                 self.truncated(token);
                 true
             }
-            Ok(Fill::Ended) => {
+            Ok((_, Fill::Replaced { missed })) => {
+                self.replaced(token, missed);
+                true
+            }
+            Ok((_, Fill::Ended)) => {
                 self.ended(token);
                 false
             }
-            Ok(Fill::UpToDate) => {
+            Ok((_, Fill::UpToDate)) => {
                 self.up_to_date(token);
                 false
             }
@@ -628,6 +806,9 @@ impl World {
             for file in 0..self.finished.len() {
                 busy |= self.engine.deliver(file);
             }
+            for link in 0..LINKS {
+                busy |= self.engine.deliver_link(link);
+            }
             if self.engine.has_work() {
                 busy = true;
                 self.engine.turn(true);
@@ -641,6 +822,19 @@ impl World {
             let Some(tail) = tail else { continue };
             if ignored(token) || tail.ended {
                 continue;
+            }
+            if let Some(follows) = &tail.follows {
+                let machine = self.engine.machine();
+                let target = machine.links[follows.link].target();
+                if tail.file == NOWHERE {
+                    assert_eq!(target, None, "a name that is not followed: {tail:?}");
+                    continue;
+                }
+                if let Some(target) = target {
+                    let left = follows.left.get(&target).copied().unwrap_or(0);
+                    let grown = machine.files[target].size > left;
+                    assert!(!grown || tail.file == target, "{tail:?} is not in {target}");
+                }
             }
             // Copied, because the model is borrowed.
             let (generation, size) = {
@@ -673,24 +867,30 @@ impl World {
         self.check_queue();
         let open = self.tails.iter().flatten().count();
         assert_eq!(self.engine.tails(), open);
+        let by_name = self.tails.iter().flatten().any(|tail| tail.follows.is_some());
         let mut logs = 0;
         for file in 0..self.finished.len() {
             let used = self.tails.iter().flatten().any(|tail| tail.file == file);
             let content = self.content(file);
-            assert_eq!(content.open(), usize::from(used), "descriptors");
-            assert!(used || !content.is_watched(), "a watch that nobody needs");
+            // Tails that follow names hold files that they will read.
+            assert!(by_name || content.open() == usize::from(used), "descriptors");
+            assert!(by_name || used || !content.is_watched(), "a watch that nobody needs");
             logs += usize::from(used || self.jobs[file] == Job::There);
-            self.check_published(file, used);
+            self.check_published(file, (!by_name).then_some(used));
         }
-        assert_eq!(self.engine.logs(), logs);
+        assert!(by_name || self.engine.logs() == logs, "logs");
+        let machine = self.engine.machine();
+        assert!(by_name || machine.nothing.open() == 0, "a descriptor of nothing");
+        let following: usize = machine.links.iter().map(Link::followers).sum();
+        assert!(by_name || following == 0, "a name that nobody follows");
     }
 
     /// What is published to other threads must never exceed what was true.
-    fn check_published(&mut self, file: usize, used: bool) {
+    fn check_published(&mut self, file: usize, used: Option<bool>) {
         if self.jobs[file] != Job::There {
             return;
         }
-        assert_eq!(self.engine.publishes_file(file), used);
+        assert!(used.is_none_or(|used| self.engine.publishes_file(file) == used));
         let (start, end, truncations, final_end) = self.engine.published(file);
         let content = self.content(file);
         let most = content.past.iter().max().copied().unwrap_or(0).max(content.size);
