@@ -19,7 +19,7 @@ use rustix::process::getuid;
 use crate::support::{PATIENCE, Place, World, alone, sh};
 
 /// The user of those jobs that are another user's. Nobody else should have it.
-const STRANGER: u32 = 61_234;
+const STRANGER: u32 = 61_240;
 
 /// What a hostile job does, as a script. `$log` is the path of its log.
 ///

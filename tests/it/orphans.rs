@@ -62,7 +62,8 @@ fn jobs_leave_no_zombie_and_the_children_of_the_host_stay() {
             world.reactor.remove(job).unwrap();
         }
     }
-    assert_eq!(world.footprint(), before);
+    // The last pass may still await the process that was reaped last.
+    world.until("nothing is held", |world| world.footprint() == before);
     running.kill().unwrap();
     assert_eq!(ended.wait().unwrap().code(), Some(7));
     assert_eq!(running.wait().unwrap().code(), None);
