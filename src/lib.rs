@@ -8,6 +8,9 @@
 //! not pass through the host: a job writes to a file at full speed, and a slow reader blocks
 //! neither the job nor other readers.
 //!
+//! A host with threads or a runtime, rather than a loop of its own, uses a [`Worker`]: a reactor on
+//! a thread of its own, with handles to wait on and to read from, see the module [`worker`].
+//!
 //! # A guide in one program
 //! A small supervisor: it runs a command, copies its output as it appears, stops it when it takes
 //! too long, and reports how it ended.
@@ -121,6 +124,7 @@
 //! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
 //! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
 //! | `reactor` | the loop: wait, dispatch, settle, emit; configuration and capabilities |
+//! | `worker` | a reactor on a thread of its own, with handles for every other thread |
 //!
 //! `log` and `job` reach the system through a trait each, `Kernel` and `System`, so that both also
 //! run over simulated systems. `Kernel` is implemented in `driver`, and `System` in `job`.
@@ -147,7 +151,7 @@ pub use crate::driver::Waker;
 pub use crate::error::RecordedError;
 pub use crate::error::{
     Error, ErrorKind, InvalidLimit, JobError, LimitsError, Result, SpawnError, Stage, SystemError,
-    TailError,
+    TailError, WorkerError,
 };
 pub use crate::event::{
     CpuStats, Event, Events, Exit, InvalidPressure, IoStats, MemoryStats, OomCause, Phase,
@@ -158,6 +162,7 @@ pub use crate::job::{BoundedSpawns, Containment};
 pub use crate::log::{Chunk, FileId, Fill, InvalidFileId, Position, Read, TailOptions};
 pub use crate::reactor::{Capabilities, Census, Check, Config, Reactor, Verdict};
 pub use crate::sys::run_launcher;
+pub use crate::worker::Worker;
 /// The crate of the UUIDs that [`JobId`] is made of, in the version that this crate uses.
 pub use uuid;
 
@@ -173,6 +178,7 @@ mod log;
 mod portable;
 mod reactor;
 mod sys;
+pub mod worker;
 
 /// Chapters of the guide.
 pub mod guide {

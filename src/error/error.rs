@@ -14,6 +14,7 @@ use crate::error::recorded::RecordedError;
 use crate::error::spawn::SpawnError;
 use crate::error::system::SystemError;
 use crate::error::tails::TailError;
+use crate::error::worker::WorkerError;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,6 +60,9 @@ pub enum Error {
     #[cfg(feature = "serde")]
     #[error(transparent)]
     Recorded(#[from] RecordedError),
+    /// The thread of a worker is gone, or cannot be waited for.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
 }
 
 impl Error {
@@ -83,6 +87,7 @@ impl Error {
             Self::System(error) => error.kind(),
             #[cfg(feature = "serde")]
             Self::Recorded(error) => error.kind,
+            Self::Worker(error) => error.kind(),
         }
     }
 
@@ -97,6 +102,7 @@ impl Error {
             Self::System(error) => error.cause(),
             #[cfg(feature = "serde")]
             Self::Recorded(error) => return error.raw_os_error,
+            Self::Worker(_) => None,
         };
         cause.and_then(io::Error::raw_os_error)
     }

@@ -1,4 +1,5 @@
-//! The room of errors, by subject: starting a program, limits, tails, jobs, the system.
+//! The room of errors, by subject: starting a program, limits, tails, jobs, the system,
+//! workers.
 //!
 //! Invariant: every error says what was tried, on what, why it failed and, where known, what to do;
 //! its `Display` says all of it, so none has a `source`. Knows nothing of where errors come from.
@@ -12,6 +13,7 @@ mod recorded;
 mod spawn;
 mod system;
 mod tails;
+mod worker;
 
 pub use error::{Error, Result};
 pub use jobs::JobError;
@@ -22,3 +24,4 @@ pub use recorded::RecordedError;
 pub use spawn::{SpawnError, Stage};
 pub use system::SystemError;
 pub use tails::TailError;
+pub use worker::WorkerError;

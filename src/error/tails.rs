@@ -43,6 +43,19 @@ pub enum TailError {
         /// The log.
         path: PathBuf,
     },
+    /// The job has truncated its log, or it was written anew: bytes that were not read are gone.
+    ///
+    /// [`Read`](std::io::Read) and [`BufRead`](std::io::BufRead) of an
+    /// [`Output`](crate::worker::Output) report each truncation once. The next read goes on at the
+    /// first byte of what the log is now.
+    #[error(
+        "the job has truncated its log, and bytes that were not read are gone: read on for what \
+         the log is now"
+    )]
+    Truncated,
+    /// The output was closed by a [`Closer`](crate::worker::Closer).
+    #[error("this output was closed")]
+    Closed,
     /// A call on the log failed.
     #[error("cannot {operation} {}: {cause}{}", path.display(), hint(cause))]
     #[non_exhaustive]
@@ -62,6 +75,7 @@ impl TailError {
             Self::Unknown(_) => ErrorKind::StaleId,
             Self::NoLog { .. } | Self::Replaced { .. } => ErrorKind::NotFound,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
+            Self::Truncated | Self::Closed => ErrorKind::State,
             Self::Io { cause, .. } => ErrorKind::of(cause),
         }
     }

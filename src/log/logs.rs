@@ -304,6 +304,39 @@ impl<K: Kernel> Logs<K> {
         Ok(file)
     }
 
+    /// Opens another tail on the log of a tail, as that would be had it read only up to `offset`,
+    /// where the bytes `last` end: what was truncated since is reported by both.
+    pub(crate) fn branch(
+        &mut self,
+        tail: TailId,
+        (offset, last): (u64, &[u8]),
+        token: Token,
+        queue: &mut Queue,
+    ) -> Option<TailId> {
+        let tail = self.tails.get(tail.0)?;
+        let log = tail.log();
+        let key = self.tails.insert(tail.branch(offset, token));
+        let open = self.logs[log].opened();
+        open.add_tail(key, |tail| self.tails.get(tail).is_some());
+        if let Some(start) = offset.checked_sub(last.len() as u64)
+            && !last.is_empty()
+        {
+            self.behind.has_read(key, last, start);
+        }
+        if self.tails[key].has_news(open) {
+            self.tails[key].announce(key, queue);
+        } else {
+            self.wait(key);
+        }
+        Some(TailId(key))
+    }
+
+    /// Whether a tail has read exactly what is known of its log.
+    pub(crate) fn is_at_end(&self, tail: TailId) -> bool {
+        let open = |tail: &Tail| self.logs[tail.log()].open().map(|open| tail.is_at_end(open));
+        self.tails.get(tail.0).and_then(open).unwrap_or(false)
+    }
+
     /// Copies the next bytes of a tail.
     pub(crate) fn read(
         &mut self,

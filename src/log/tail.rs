@@ -154,6 +154,20 @@ impl Tail {
         }
     }
 
+    /// Another tail of the same log, as this one would be had it read only up to `offset`: it knows
+    /// the same truncations, and has to be added to the log.
+    pub(crate) fn branch(&self, offset: u64, token: Token) -> Self {
+        Self {
+            token,
+            offset,
+            queued: false,
+            state: State::Reading,
+            filled: 0,
+            waiting: Waiting::No,
+            ..*self
+        }
+    }
+
     /// The log that it reads.
     pub(crate) fn log(&self) -> Key {
         self.log
@@ -224,6 +238,13 @@ impl Tail {
     /// Whether its log was truncated, which it has not reported.
     pub(crate) fn is_outdated<F>(&self, log: &OpenLog<F>) -> bool {
         self.truncations != log.published().truncations()
+    }
+
+    /// Whether it reads, and has read exactly what is known of the log.
+    pub(crate) fn is_at_end<F>(&self, log: &OpenLog<F>) -> bool {
+        self.state == State::Reading
+            && !self.is_outdated(log)
+            && self.offset == log.published().end()
     }
 
     /// Where it waits for more.

@@ -4,6 +4,7 @@
 
 mod capabilities;
 mod config;
+mod doors;
 mod nested;
 mod reactor;
 mod resources;

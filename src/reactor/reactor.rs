@@ -448,7 +448,7 @@ impl Reactor {
     }
 
     /// Adopts a job that was started, on any thread.
-    fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
+    pub(crate) fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
         let job = self.jobs.adopt(launched, token, &mut self.system)?;
         self.tell_host()?;
         Ok(job)

@@ -38,3 +38,4 @@ mod stdio;
 mod tails;
 mod threads;
 mod tidy;
+mod worker;

@@ -1,0 +1,425 @@
+//! Owns [`Feed`]: the newest pieces of one log, which the loop publishes once for all readers.
+//!
+//! Invariants: the pieces of one epoch follow each other without a gap, and an epoch ends where the
+//! loop's tail has reported a truncation. Never more than [`RING`] bytes are held, whoever reads
+//! them and however slowly. The loop takes no more from the log than somebody wants. Knows nothing
+//! of the loop, and of how a reader that is behind gets on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, SystemError, TailError};
+use crate::worker::wait::{Ticket, WaitList, Waiter, Woken, lock};
+
+/// How many bytes a feed holds at most.
+pub(super) const RING: usize = 256 * 1024;
+
+/// How many bytes a piece has at most.
+pub(super) const PIECE: usize = 64 * 1024;
+
+/// Where a reader is: in what the log was after this many truncations, at this offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) epoch: u64,
+    pub(super) offset: u64,
+}
+
+/// Bytes of a log, shared by all who read them.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) offset: u64,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+impl Piece {
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+/// How the tail of the loop is doing, from which the pieces come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front {
+    /// It waits: the loop hears of it when there is more.
+    Armed,
+    /// There is more, and nobody has wanted it.
+    Stalled,
+    /// There is more, and the loop was asked for it.
+    Asked,
+}
+
+/// What a reader finds at its place.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A piece that contains the place.
+    Piece(Piece),
+    /// The log was truncated: it goes on at this place.
+    Truncated(Place),
+    /// The place is behind the pieces that are held.
+    Behind,
+    /// Nothing yet.
+    Nothing(Front),
+    /// The log could not be read; the number tells this failure from an earlier one.
+    Failed(u64, Error),
+    /// The log has ended.
+    Ended,
+    /// The loop has ended.
+    Lost,
+}
+
+/// How the loop's tail came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Log,
+    Loop,
+}
+
+/// The newest pieces of one log.
+#[derive(Debug)]
+pub(super) struct Feed {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// In the order of their places.
+    pieces: VecDeque<(u64, Piece)>,
+    held: usize,
+    /// Where the tail of the loop is.
+    place: Place,
+    front: Front,
+    end: Option<End>,
+    /// How often reading has failed, and the last failure unless it was made good.
+    failures: u64,
+    failure: Option<Error>,
+    /// Whether anybody has found nothing since something was published.
+    wanted: bool,
+    waiting: WaitList,
+}
+
+/// What the loop has taken from its tail at once.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// With the number of truncations before each, counted from the begin of the feed.
+    pub(super) pieces: Vec<(u64, Piece)>,
+    /// Where the tail is now.
+    pub(super) place: Place,
+    /// How it stopped.
+    pub(super) stopped: Stopped,
+}
+
+/// Why the loop has taken no more.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// There is no more yet: the tail waits.
+    UpToDate,
+    /// It was enough.
+    Enough,
+    /// The log has ended.
+    Ended,
+    /// Reading has failed.
+    Failed(Error),
+}
+
+impl Feed {
+    /// A feed that begins at this offset, with a tail that waits there.
+    pub(super) fn new(offset: u64) -> Self {
+        Self {
+            state: Mutex::new(State {
+                pieces: VecDeque::new(),
+                held: 0,
+                place: Place { epoch: 0, offset },
+                front: Front::Armed,
+                end: None,
+                failures: 0,
+                failure: None,
+                wanted: false,
+                waiting: WaitList::default(),
+            }),
+        }
+    }
+
+    /// Where the tail of the loop is.
+    pub(super) fn place(&self) -> Place {
+        lock(&self.state).place
+    }
+
+    /// What lies at a place. `failure` is the number of the last failure that the reader has
+    /// reported.
+    pub(super) fn look(&self, place: Place, failure: u64) -> Found {
+        lock(&self.state).look(place, failure)
+    }
+
+    /// As [`look`](Self::look); a reader that finds nothing is woken when there is something. When
+    /// it finds that the loop has to be asked, no other reader finds that.
+    pub(super) fn look_or_wait(
+        &self,
+        place: Place,
+        failure: u64,
+        ticket: &mut Option<Ticket>,
+        waiter: &Arc<Waiter>,
+    ) -> Found {
+        let mut state = lock(&self.state);
+        let found = state.look(place, failure);
+        if let Found::Nothing(front) = found {
+            state.wanted = true;
+            state.waiting.add(ticket, waiter);
+            if front == Front::Stalled {
+                state.front = Front::Asked;
+            }
+        }
+        found
+    }
+
+    /// A reader does not wait any more.
+    pub(super) fn leave(&self, ticket: Option<Ticket>) {
+        lock(&self.state).waiting.remove(ticket);
+    }
+
+    /// The loop hears that there is more. Returns whether anybody wants it; if not, the loop is
+    /// asked once somebody does.
+    pub(super) fn has_more(&self) -> bool {
+        let mut state = lock(&self.state);
+        if !state.wanted {
+            state.front = Front::Stalled;
+        }
+        state.wanted
+    }
+
+    /// Publishes what was taken, and returns those who have to be woken.
+    pub(super) fn publish(&self, taken: Taken) -> Woken {
+        let mut state = lock(&self.state);
+        let news = state.place.epoch != taken.place.epoch
+            || !taken.pieces.is_empty()
+            || !matches!(taken.stopped, Stopped::UpToDate);
+        state.place = taken.place;
+        for (epoch, piece) in taken.pieces {
+            state.push(epoch, piece);
+        }
+        state.front = match taken.stopped {
+            Stopped::UpToDate => Front::Armed,
+            Stopped::Enough | Stopped::Ended | Stopped::Failed(_) => Front::Stalled,
+        };
+        match taken.stopped {
+            Stopped::UpToDate | Stopped::Enough => state.failure = None,
+            Stopped::Ended => state.end = Some(End::Log),
+            Stopped::Failed(error) => {
+                state.failures += 1;
+                state.failure = Some(error);
+            }
+        }
+        if news {
+            state.wanted = false;
+            state.waiting.take()
+        } else {
+            Woken::default()
+        }
+    }
+
+    /// The tail of the loop goes on further ahead, in the same epoch, and waits there: whoever
+    /// wants what lies between is behind.
+    pub(super) fn skip_to(&self, offset: u64) -> Woken {
+        let mut state = lock(&self.state);
+        state.pieces.clear();
+        state.held = 0;
+        state.place.offset = offset;
+        state.front = Front::Armed;
+        state.wanted = false;
+        state.waiting.take()
+    }
+
+    /// The loop has ended.
+    pub(super) fn lose(&self) -> Woken {
+        let mut state = lock(&self.state);
+        state.end.get_or_insert(End::Loop);
+        state.waiting.take()
+    }
+}
+
+impl State {
+    fn look(&self, place: Place, reported: u64) -> Found {
+        let at = |(epoch, piece): &(u64, Piece)| Place { epoch: *epoch, offset: piece.offset };
+        let next = self.pieces.partition_point(|piece| at(piece) <= place);
+        if let Some((epoch, piece)) = next.checked_sub(1).and_then(|last| self.pieces.get(last))
+            && *epoch == place.epoch
+            && place.offset < piece.end()
+        {
+            return Found::Piece(piece.clone());
+        }
+        if place.epoch < self.place.epoch {
+            // What is left of the next epoch, if that is all of it; otherwise of the current one.
+            let kept = self.pieces.iter().map(at).find(|piece| piece.epoch > place.epoch);
+            let epoch = match kept {
+                Some(Place { epoch, offset: 0 }) => epoch,
+                _ => self.place.epoch,
+            };
+            return Found::Truncated(Place { epoch, offset: 0 });
+        }
+        if place.offset < self.place.offset {
+            return match self.end {
+                Some(End::Loop) => Found::Lost,
+                _ => Found::Behind,
+            };
+        }
+        debug_assert_eq!(place, self.place, "nobody is further than the tail of the loop");
+        match (&self.failure, self.end) {
+            (_, Some(End::Log)) => Found::Ended,
+            (_, Some(End::Loop)) => Found::Lost,
+            (Some(error), None) if self.failures > reported => {
+                Found::Failed(self.failures, same(error))
+            }
+            (_, None) => Found::Nothing(self.front),
+        }
+    }
+
+    fn push(&mut self, epoch: u64, piece: Piece) {
+        self.held += piece.bytes.len();
+        self.pieces.push_back((epoch, piece));
+        while self.held > RING
+            && let Some((_, oldest)) = self.pieces.pop_front()
+        {
+            self.held -= oldest.bytes.len();
+        }
+    }
+}
+
+/// The same error once more: each reader gets one, and an [`io::Error`] cannot be cloned.
+fn same(error: &Error) -> Error {
+    let again = |cause: &io::Error| match cause.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(cause.kind(), cause.to_string()),
+    };
+    match error {
+        Error::Tail(TailError::Io { operation, path, cause }) => {
+            TailError::Io { operation, path: path.clone(), cause: again(cause) }.into()
+        }
+        Error::Tail(TailError::WatchLimit { path }) => {
+            TailError::WatchLimit { path: path.clone() }.into()
+        }
+        other => {
+            let cause = io::Error::other(other.to_string());
+            SystemError::Loop { operation: "read a log", cause }.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn piece(offset: u64, length: usize) -> Piece {
+        Piece { offset, bytes: vec![b'x'; length].into() }
+    }
+
+    fn taken(pieces: Vec<(u64, Piece)>, (epoch, offset): (u64, u64), stopped: Stopped) -> Taken {
+        Taken { pieces, place: Place { epoch, offset }, stopped }
+    }
+
+    fn look(feed: &Feed, epoch: u64, offset: u64) -> String {
+        match feed.look(Place { epoch, offset }, 0) {
+            Found::Piece(piece) => format!("{}..{}", piece.offset, piece.end()),
+            Found::Truncated(place) => format!("truncated to {}:{}", place.epoch, place.offset),
+            Found::Nothing(front) => format!("{front:?}"),
+            Found::Failed(number, _) => format!("failure {number}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_its_place_or_that_it_is_behind() {
+        let feed = Feed::new(10);
+        assert_eq!(look(&feed, 0, 10), "Armed");
+        assert_eq!(look(&feed, 0, 9), "Behind");
+        let pieces = vec![(0, piece(10, 5)), (0, piece(15, 1)), (0, piece(16, 4))];
+        feed.publish(taken(pieces, (0, 20), Stopped::Enough)).wake();
+        for (offset, found) in
+            [(9, "Behind"), (10, "10..15"), (14, "10..15"), (15, "15..16"), (19, "16..20")]
+        {
+            assert_eq!(look(&feed, 0, offset), found);
+        }
+        assert_eq!(look(&feed, 0, 20), "Stalled");
+        feed.publish(taken(Vec::new(), (0, 20), Stopped::Ended)).wake();
+        assert_eq!(look(&feed, 0, 20), "Ended");
+        assert_eq!(look(&feed, 0, 10), "10..15");
+    }
+
+    #[test]
+    fn a_truncation_is_found_once_what_was_held_before_it_is_read() {
+        let feed = Feed::new(0);
+        let pieces = vec![(0, piece(0, 5)), (1, piece(0, 3)), (3, piece(0, 2))];
+        feed.publish(taken(pieces, (3, 2), Stopped::UpToDate)).wake();
+        assert_eq!(look(&feed, 0, 4), "0..5");
+        assert_eq!(look(&feed, 0, 5), "truncated to 1:0");
+        assert_eq!(look(&feed, 1, 2), "0..3");
+        // Of the content between there was nothing to read.
+        assert_eq!(look(&feed, 1, 3), "truncated to 3:0");
+        assert_eq!(look(&feed, 3, 2), "Armed");
+        // Without anything of it in the ring.
+        feed.publish(taken(Vec::new(), (4, 0), Stopped::UpToDate)).wake();
+        assert_eq!(look(&feed, 3, 2), "truncated to 4:0");
+        // A piece of a later content that is not its first leads to the current one.
+        feed.skip_to(7).wake();
+        assert_eq!(look(&feed, 1, 3), "truncated to 4:0");
+        assert_eq!(look(&feed, 4, 0), "Behind");
+        assert_eq!(look(&feed, 4, 7), "Armed");
+    }
+
+    #[test]
+    fn no_more_than_the_ring_is_held() {
+        let feed = Feed::new(0);
+        let mut end = 0;
+        for _ in 0..100 {
+            let pieces = vec![(0, piece(end, PIECE))];
+            end += PIECE as u64;
+            feed.publish(taken(pieces, (0, end), Stopped::UpToDate)).wake();
+            let state = lock(&feed.state);
+            assert!(state.held <= RING);
+            assert_eq!(state.held, state.pieces.iter().map(|(_, p)| p.bytes.len()).sum::<usize>());
+        }
+        let held = RING as u64;
+        assert_eq!(look(&feed, 0, end - held - 1), "Behind");
+        assert_eq!(look(&feed, 0, end - held), format!("{}..{}", end - held, end - held + 65536));
+    }
+
+    #[test]
+    fn the_loop_takes_no_more_than_somebody_wants() {
+        let feed = Feed::new(0);
+        assert!(!feed.has_more());
+        let (waiter, mut ticket) = (Arc::new(Waiter::default()), None);
+        let place = Place { epoch: 0, offset: 0 };
+        let mut wait = || match feed.look_or_wait(place, 0, &mut ticket, &waiter) {
+            Found::Nothing(front) => front,
+            other => panic!("{other:?}"),
+        };
+        // The first who finds that asks the loop, and the others wait with it.
+        assert_eq!(wait(), Front::Stalled);
+        assert_eq!(wait(), Front::Asked);
+        assert!(feed.has_more());
+        // Nothing new: they still wait.
+        feed.publish(taken(Vec::new(), (0, 0), Stopped::UpToDate)).wake();
+        assert!(feed.has_more());
+        feed.publish(taken(vec![(0, piece(0, 1))], (0, 1), Stopped::UpToDate)).wake();
+        assert!(!feed.has_more());
+    }
+
+    #[test]
+    fn each_reader_is_given_a_failure_once() {
+        let feed = Feed::new(0);
+        let fail = || Error::log("read log", "/a/log")(io::Error::from_raw_os_error(5));
+        feed.publish(taken(Vec::new(), (0, 0), Stopped::Failed(fail()))).wake();
+        let place = Place { epoch: 0, offset: 0 };
+        for _ in 0..2 {
+            let Found::Failed(1, error) = feed.look(place, 0) else { panic!() };
+            assert_eq!((error.to_string(), error.kind()), (fail().to_string(), ErrorKind::Other));
+        }
+        assert!(matches!(feed.look(place, 1), Found::Nothing(Front::Stalled)));
+        feed.publish(taken(Vec::new(), (0, 0), Stopped::Failed(fail()))).wake();
+        assert!(matches!(feed.look(place, 1), Found::Failed(2, _)));
+        feed.publish(taken(Vec::new(), (0, 0), Stopped::UpToDate)).wake();
+        assert!(matches!(feed.look(place, 1), Found::Nothing(Front::Armed)));
+        feed.lose().wake();
+        assert!(matches!(feed.look(place, 1), Found::Lost));
+    }
+}
