@@ -473,7 +473,7 @@ impl Command {
     /// host, and whatever else the host has open. As with [`stdin_fd`](Self::stdin_fd), all jobs of
     /// this command and its clones share the open file, which is closed when the last of them is
     /// gone. The spawn refuses a number below 3, and fails at [`Stage::Descriptors`] if a number is
-    /// not below the host's `RLIMIT_NOFILE`.
+    /// not at least 8 below the host's `RLIMIT_NOFILE`.
     ///
     /// # Socket activation
     /// A program that understands the protocol of systemd, see sd_listen_fds(3), takes as many
@@ -754,7 +754,7 @@ impl Command {
 }
 
 /// Writes the command line, quoted for a POSIX shell: pasted into `sh`, it runs the same program
-/// with the same arguments.
+/// with the same arguments, unless it is named like a builtin of that shell.
 ///
 /// Control characters, invisible ones and bytes that are not UTF-8 are written by their octal
 /// numbers, as in `"$(printf '\377')"`; a line feed is written as it is, in quotes. Where the

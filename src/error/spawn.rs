@@ -226,8 +226,11 @@ impl Stage {
                 " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
                  it)"
             }
+            (Self::StandardStreams, Errno::FBIG) => {
+                " (the bytes of its input are more than the host's RLIMIT_FSIZE)"
+            }
             (Self::Descriptors, Errno::BADF | Errno::INVAL) => {
-                " (their numbers must be below the host's RLIMIT_NOFILE)"
+                " (their numbers must be at least 8 below the host's RLIMIT_NOFILE)"
             }
             (Self::Groups | Self::GroupId | Self::UserId, Errno::PERM) => {
                 " (the host needs root, or CAP_SETUID and CAP_SETGID)"
@@ -238,9 +241,19 @@ impl Stage {
             (Self::Launcher, Errno::ACCESS) => {
                 " (not executable by the host's user, a directory, or on a noexec mount)"
             }
+            (Self::Launcher, Errno::NOENT) => " (a script cannot be a launcher)",
+            (Self::Launcher, Errno::FBIG) => {
+                " (the command with its environment is longer than the host's RLIMIT_FSIZE)"
+            }
+            (Self::Launcher, Errno::NOMEM | Errno::TOOBIG) => {
+                " (the job's memory.max must leave it a megabyte)"
+            }
             (Self::Launcher, Errno::PERM) => {
                 " (the host's capabilities cannot be kept for it: its secure bits forbid ambient \
                  ones)"
+            }
+            (Self::Groups, Errno::INVAL) => {
+                " (more than 65536 of them, or one is 4294967295, which stands for none)"
             }
             (Self::ResourceLimits, Errno::PERM) => " (raising a hard limit needs CAP_SYS_RESOURCE)",
             (Self::OomScore, Errno::ACCESS | Errno::PERM) => {

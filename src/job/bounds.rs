@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::command::Command;
 use crate::error::{Error, Result, Stage, SystemError};
 use crate::job::bounded_spawns::BoundedSpawns;
@@ -59,7 +61,7 @@ pub(crate) fn open_launcher(
              {LAUNCHER_VERSION}: install the jobworker-launcher of the host's release"
         ))),
         Ok(None) => Err(refuse(
-            "it has not answered as a launcher does: it must be jobworker-launcher, or a program \
+            "it has not answered in time as a launcher does: it must be jobworker-launcher, or a program \
              that calls jobworker::run_launcher first, without a set-user-ID bit and file \
              capabilities"
                 .to_owned(),
@@ -67,6 +69,10 @@ pub(crate) fn open_launcher(
         Err(Failure { stage, errno }) => {
             let cause = io::Error::from_raw_os_error(errno);
             Err(match stage {
+                Stage::Launcher if errno == Errno::NOENT.raw_os_error() => refuse(
+                    "it is a script, or its interpreter is missing: a launcher is a program file"
+                        .to_owned(),
+                ),
                 Stage::Launcher => SystemError::Path {
                     operation: "execute the launcher",
                     path: path.to_owned(),

@@ -4,20 +4,16 @@
 //! Invariant: what is opened here belongs to one spawn, is closed by exec in every other program,
 //! and never makes the host wait for somebody. Knows nothing of how streams are connected.
 
-use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{
-    CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create, openat,
-};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::command::{Command, Stdin};
 use crate::error::{Error, Result, SpawnError, Stage};
-use crate::sys::Descriptor;
+use crate::sys::{Descriptor, memory_file};
 
 /// Standard input, opened.
 #[derive(Debug)]
@@ -40,7 +36,7 @@ impl<'a> Input<'a> {
         Ok(match &command.stdin {
             Stdin::Null => Self::Null,
             Stdin::Fd(fd) => Self::Shared(fd.as_fd()),
-            Stdin::Bytes(bytes) => Self::Opened(memory_file(bytes).map_err(failed)?),
+            Stdin::Bytes(bytes) => Self::Opened(memory_file(c"stdin", bytes).map_err(failed)?),
             Stdin::Piped => {
                 let (read, write) = io::pipe().map_err(failed)?;
                 Self::Piped(read.into(), write)
@@ -120,19 +116,4 @@ impl<'a> Passed<'a> {
         }
         descriptors
     }
-}
-
-/// A file in memory with this content, which nobody can change, at its first byte.
-fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // The sysctl vm.memfd_noexec can demand the flag, which Linux knows since 6.3.
-    let made = match memfd_create(c"stdin", flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => memfd_create(c"stdin", flags),
-        made => made,
-    };
-    let file = File::from(made?);
-    file.write_all_at(bytes, 0)?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
 }

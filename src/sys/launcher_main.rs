@@ -16,8 +16,8 @@ use rustix::fs::fcntl_get_seals;
 use crate::error::Stage;
 use crate::sys::calls;
 use crate::sys::child::{LAUNCHER_ARGUMENTS, become_program};
-use crate::sys::launcher_program::SEALS;
 use crate::sys::letter::{self, Letter, Order, VERSION};
+use crate::sys::memory_file::SEALS;
 use crate::sys::report::{Report, write_version};
 
 /// Becomes the program of a job, if this process was started by a reactor as its

@@ -11,6 +11,7 @@ mod fork_mark;
 mod launcher_main;
 mod launcher_program;
 mod letter;
+mod memory_file;
 mod nurseries;
 mod nursery;
 mod plan;
@@ -26,6 +27,7 @@ pub use launcher_main::run_launcher;
 
 pub(crate) use launcher_program::LauncherProgram;
 pub(crate) use letter::VERSION as LAUNCHER_VERSION;
+pub(crate) use memory_file::memory_file;
 pub(crate) use nurseries::Nurseries;
 pub(crate) use nursery::Placement;
 pub(crate) use plan::{

@@ -241,7 +241,7 @@ impl Nursery {
         capabilities: u64,
         birth: &Birth<'_>,
     ) -> Result<(Process, PipeReader), Failure> {
-        let Delivery { letter, reader, writer } = Delivery::new(letter).map_err(failure)?;
+        let Delivery { letter, reader, writer } = Delivery::new(letter)?;
         let first = CString::new(first_kept(birth).to_string())
             .map_err(|_| at_birth(Errno::INVAL.raw_os_error()))?;
         let next = Next::Launcher {

@@ -278,6 +278,9 @@ fn what_is_no_launcher_is_refused_when_the_reactor_is_made() {
         assert!(matches!(error, Error::System(SystemError::Path { .. })), "{error:?}");
         assert_eq!(error.kind(), kind, "{error}");
     }
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let error = refused(&script);
+    assert!(error.to_string().contains("it is a script"), "{error}");
     // The part of this program that is a launcher answers so under this name.
     let own = std::env::current_exe().unwrap();
     let error = refused(&copy(dir, &own, "launcher-of-another-release"));
@@ -292,6 +295,43 @@ fn a_launcher_that_is_started_by_hand_goes_on_as_the_program_that_it_is() {
     let output = command.arg0("jobworker-launcher").arg("jobworker:launch").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("running 0 tests"), "{output:?}");
+}
+
+#[test]
+fn a_host_at_its_file_size_limit_gets_an_error_that_names_it() {
+    if !alone!() {
+        return;
+    }
+    let mut worlds = both();
+    let limit = getrlimit(Limit::Fsize);
+    let at_most = |current| {
+        setrlimit(Limit::Fsize, Rlimit { current, maximum: limit.maximum }).unwrap();
+    };
+    let (mut input, mut long) = (Command::new("/bin/cat"), Command::new("/bin/true"));
+    input.stdin_bytes([b'x'; 5000]);
+    long.env("A", "x".repeat(5000));
+    for (index, world) in worlds.iter_mut().enumerate() {
+        let before = world.footprint();
+        at_most(Some(4000));
+        let (refused, started) = (world.try_spawn(&input), world.try_spawn(&long));
+        at_most(limit.current);
+        let mut errors = vec![(refused.unwrap_err(), Stage::StandardStreams)];
+        // A copy of the host needs no letter.
+        match started {
+            Ok(job) => {
+                assert_eq!((index, world.finish(job).exit), (0, Exit::Code(0)));
+                world.reactor.remove(job).unwrap();
+            }
+            Err(error) => errors.push((error, Stage::Launcher)),
+        }
+        assert_eq!(errors.len(), index + 1);
+        for (error, expected) in errors {
+            assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
+            let Error::Spawn(SpawnError::Failed { stage, .. }) = error else { panic!("{error:?}") };
+            assert_eq!(stage, expected);
+        }
+        assert_eq!(world.footprint(), before);
+    }
 }
 
 #[test]
