@@ -61,8 +61,8 @@ pub(crate) fn open_launcher(
              {LAUNCHER_VERSION}: install the jobworker-launcher of the host's release"
         ))),
         Ok(None) => Err(refuse(
-            "it has not answered in time as a launcher does: it must be jobworker-launcher, or a program \
-             that calls jobworker::run_launcher first, without a set-user-ID bit and file \
+            "it has not answered in time as a launcher does: it must be jobworker-launcher, or a \
+             program that calls jobworker::run_launcher first, without a set-user-ID bit and file \
              capabilities"
                 .to_owned(),
         )),
