@@ -20,7 +20,7 @@ pub(crate) const MOST_AHEAD: usize = 16;
 const MOST_PAST: usize = 16;
 
 /// Where a file ends for a tail.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct End {
     pub(crate) offset: u64,
     /// The truncations of its log that were known when it was fixed.
@@ -34,12 +34,26 @@ pub(crate) struct End {
 pub(crate) struct Stretch<F> {
     pub(crate) file: Arc<F>,
     pub(crate) identity: Identity,
-    pub(crate) start: u64,
+    /// Where it was left before, with the bytes before that. They have to be looked at again: the
+    /// file may have been written anew.
+    pub(crate) left: Option<(u64, Mark)>,
     pub(crate) end: Option<End>,
     /// There may have been a file before it of which nothing is read.
     pub(crate) missed: bool,
     /// It stands for no file: the name led nowhere when the tail was opened.
     pub(crate) nowhere: bool,
+}
+
+impl<F> Stretch<F> {
+    /// A file without a past.
+    pub(crate) fn new(file: Arc<F>, identity: Identity) -> Self {
+        Self { file, identity, left: None, end: None, missed: false, nowhere: false }
+    }
+
+    /// Where it begins, if the file was not written anew since it was left.
+    pub(crate) fn start(&self) -> u64 {
+        self.left.as_ref().map_or(0, |(offset, _)| *offset)
+    }
 }
 
 /// The files of one tail.
@@ -96,19 +110,13 @@ impl<N, F> Follower<N, F> {
     }
 
     /// The name leads to this file now. Says whether that is news; then [`newest`](Self::newest)
-    /// may be another one. `holds` says whether the file has the bytes before an end still.
+    /// may be another one.
     ///
     /// The newest file must have been checked for bytes just before: one that has none is dropped
     /// when the name leads to an earlier file again.
-    pub(crate) fn sight(
-        &mut self,
-        file: Arc<F>,
-        identity: Identity,
-        missed: bool,
-        holds: impl FnOnce(&F, &End) -> io::Result<bool>,
-    ) -> io::Result<bool> {
+    pub(crate) fn sight(&mut self, file: Arc<F>, identity: Identity, missed: bool) -> bool {
         if self.latest().identity == identity {
-            return Ok(false);
+            return false;
         }
         let files = || std::iter::once(&self.current).chain(&self.ahead);
         let unfinished =
@@ -116,20 +124,18 @@ impl<N, F> Follower<N, F> {
         if let Some(place) = files().position(unfinished) {
             // Nothing was in those that came after it.
             self.ahead.truncate(place);
-            return Ok(true);
+            return true;
         }
         let ends = files().filter_map(|file| Some((file.identity, file.end.as_ref()?)));
         let mut ends = self.past.iter().map(|(identity, end)| (*identity, end)).chain(ends);
-        let start = match ends.rfind(|(other, _)| *other == identity) {
-            Some((_, end)) if holds(&file, end)? => end.offset,
-            _ => 0,
-        };
-        self.ahead.push_back(Stretch { file, identity, start, end: None, missed, nowhere: false });
+        let end = ends.rfind(|(other, _)| *other == identity).map(|(_, end)| end);
+        let left = end.map(|end| (end.offset, end.mark.clone()));
+        self.ahead.push_back(Stretch { left, missed, ..Stretch::new(file, identity) });
         if self.ahead.len() > MOST_AHEAD {
             self.ahead.remove(MOST_AHEAD - 1);
             self.ahead[MOST_AHEAD - 1].missed = true;
         }
-        Ok(true)
+        true
     }
 
     /// The file after the current one.
@@ -167,14 +173,12 @@ mod tests {
     use super::*;
 
     fn stretch(file: usize) -> Stretch<usize> {
-        let identity = Identity::simulated(file);
-        let (file, start, end) = (Arc::new(file), 0, None);
-        Stretch { file, identity, start, end, missed: false, nowhere: false }
+        Stretch::new(Arc::new(file), Identity::simulated(file))
     }
 
-    fn sight(follower: &mut Follower<(), usize>, file: usize, holds: bool) -> bool {
+    fn sight(follower: &mut Follower<(), usize>, file: usize) -> bool {
         let identity = Identity::simulated(file);
-        follower.sight(Arc::new(file), identity, false, |_, _| Ok(holds)).unwrap()
+        follower.sight(Arc::new(file), identity, false)
     }
 
     fn finish(follower: &mut Follower<(), usize>, offset: u64) {
@@ -184,45 +188,43 @@ mod tests {
     }
 
     fn ahead(follower: &Follower<(), usize>) -> Vec<(usize, u64)> {
-        follower.ahead.iter().map(|stretch| (*stretch.file, stretch.start)).collect()
+        follower.ahead.iter().map(|stretch| (*stretch.file, stretch.start())).collect()
     }
 
     #[test]
     fn a_file_without_bytes_is_dropped_when_the_one_before_it_returns() {
         let mut follower = Follower::new((), stretch(0));
-        assert!(!sight(&mut follower, 0, true));
-        assert!(sight(&mut follower, 1, true));
-        assert!(!sight(&mut follower, 1, true));
-        assert!(sight(&mut follower, 2, true));
-        assert!(sight(&mut follower, 1, true));
+        assert!(!sight(&mut follower, 0));
+        assert!(sight(&mut follower, 1));
+        assert!(!sight(&mut follower, 1));
+        assert!(sight(&mut follower, 2));
+        assert!(sight(&mut follower, 1));
         assert_eq!(ahead(&follower), [(1, 0)]);
-        assert!(sight(&mut follower, 0, true));
+        assert!(sight(&mut follower, 0));
         assert_eq!(ahead(&follower), []);
     }
 
     #[test]
-    fn a_file_that_returns_continues_where_it_was_left_unless_it_was_written_anew() {
-        for (holds, start) in [(true, 7), (false, 0)] {
-            let mut follower = Follower::new((), stretch(0));
-            sight(&mut follower, 1, true);
-            finish(&mut follower, 7);
-            sight(&mut follower, 0, holds);
-            assert_eq!(ahead(&follower), [(1, 0), (0, start)]);
-            finish(&mut follower, 9);
-            follower.go_on();
-            follower.go_on();
-            assert_eq!((*follower.current.file, follower.current.start), (0, start));
-            // Read to its end, and gone from the list.
-            sight(&mut follower, 1, holds);
-            assert_eq!(ahead(&follower), [(1, if holds { 9 } else { 0 })]);
-        }
+    fn a_file_that_returns_continues_where_it_was_left() {
+        let mut follower = Follower::new((), stretch(0));
+        sight(&mut follower, 1);
+        finish(&mut follower, 7);
+        sight(&mut follower, 0);
+        assert_eq!(ahead(&follower), [(1, 0), (0, 7)]);
+        finish(&mut follower, 9);
+        assert_eq!(follower.go_on(), Some(false));
+        assert_eq!(follower.go_on(), Some(false));
+        assert_eq!((*follower.current.file, follower.current.start()), (0, 7));
+        // Read to its end, and gone from the list.
+        sight(&mut follower, 1);
+        assert_eq!(ahead(&follower), [(1, 9)]);
     }
 
     #[test]
     fn no_more_files_are_held_than_the_bound_and_the_gap_is_reported() {
         let mut follower = Follower::new((), stretch(0));
         for file in 1..=MOST_AHEAD + 3 {
-            sight(&mut follower, file, true);
+            sight(&mut follower, file);
             finish(&mut follower, 1);
         }
         let files: Vec<usize> = ahead(&follower).into_iter().map(|(file, _)| file).collect();

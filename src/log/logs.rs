@@ -262,7 +262,7 @@ impl<K: Kernel> Logs<K> {
             (Arc::clone(self.logs[log].opened().file()), self.logs[log].identity());
         let tail = self.subscribe(kernel, log, options, Kind::OfName, token, queue)?;
         debug_assert_eq!(tail.0, key, "the name is followed for another tail");
-        let current = Stretch { file, identity, start: 0, end: None, missed: false, nowhere };
+        let current = Stretch { nowhere, ..Stretch::new(file, identity) };
         let mut follower = Follower::new(name, current);
         if let Some((FileId(file), offset)) = resumed {
             follower.resume(file, offset);
@@ -723,10 +723,7 @@ impl<K: Kernel> Logs<K> {
         // All tails share the file that is open, if one is.
         let open = self.by_identity.get(&identity).and_then(|log| self.logs[*log].open());
         let file = open.map_or_else(|| Arc::new(file), |open| Arc::clone(open.file()));
-        let holds = |file: &K::File, end: &End| {
-            end.mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))
-        };
-        if follower.sight(file, identity, missed, holds)? {
+        if follower.sight(file, identity, missed) {
             self.dismiss_scout(kernel, key);
             self.supersede(kernel, key, queue)?;
         }
@@ -741,13 +738,13 @@ impl<K: Kernel> Logs<K> {
     fn supersede(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
         let Some(follower) = self.following.get_mut(key) else { unreachable!("it is followed") };
         let Some(newest) = follower.newest() else { return Ok(()) };
-        let size = kernel.size(&newest.file)?;
-        if size < newest.start {
-            // It was left there before, and truncated since.
-            newest.start = 0;
+        if let Some((offset, mark)) = &newest.left
+            && !is_as_left(kernel, &newest.file, *offset, mark)?
+        {
+            newest.left = None;
         }
-        let (has_bytes, start, file) =
-            (size > newest.start, newest.start, Arc::clone(&newest.file));
+        let (size, start) = (kernel.size(&newest.file)?, newest.start());
+        let (has_bytes, file) = (size > start, Arc::clone(&newest.file));
         let pending: Vec<(usize, Arc<K::File>)> = follower
             .unfinished()
             .enumerate()
@@ -784,22 +781,34 @@ impl<K: Kernel> Logs<K> {
         queue: &mut Queue,
     ) -> io::Result<End> {
         let log = self.by_identity.get(&kernel.identity_of_file(file)).copied();
-        let (mut offset, mut truncations) = (None, 0);
-        if let Some(log) = log {
-            if let Some(open) = self.logs[log].open_mut() {
-                offset = Some(open.size_now(kernel)?);
-                truncations = open.published().truncations();
-            }
-            self.notify_waiting(log, queue);
-        }
-        let offset = match offset {
-            Some(offset) => offset,
-            None => kernel.size(file)?,
+        let Some(log) = log.filter(|log| self.logs[*log].is_open()) else {
+            // Nobody knows its content yet, so that any will do.
+            return loop {
+                let offset = kernel.size(file)?;
+                if let Some(mark) = mark_before(kernel, file, offset)? {
+                    break Ok(End { offset, truncations: 0, mark });
+                }
+            };
         };
-        let (mut bytes, from) = ([0; OVERLAP], offset.saturating_sub(OVERLAP as u64));
-        let length = usize::try_from(offset - from).unwrap_or(OVERLAP);
-        let read = kernel.read_at(file, &mut bytes[..length], from)?;
-        Ok(End { offset, truncations, mark: Mark::of_last(&bytes[..read], from) })
+        let open = self.logs[log].opened();
+        let end = loop {
+            let offset = match open.size_now(kernel) {
+                Ok(offset) => offset,
+                Err(error) => break Err(error),
+            };
+            let truncations = open.published().truncations();
+            // The mark has to be of the content that has this end.
+            let mark = mark_before(kernel, file, offset);
+            match mark.and_then(|mark| open.check(kernel).map(|()| mark)) {
+                Ok(Some(mark)) if truncations == open.published().truncations() => {
+                    break Ok(End { offset, truncations, mark });
+                }
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.notify_waiting(log, queue);
+        end
     }
 
     /// Lets a scout wait until the newest file of a tail has a byte, unless one does already.
@@ -893,21 +902,16 @@ impl<K: Kernel> Logs<K> {
             return Err(failure);
         }
         let Some(next) = follower.next() else { unreachable!("only a superseded file has an end") };
-        let (file, start) = (Arc::clone(&next.file), next.start);
-        let end = next.end.as_ref().map(|end| end.offset);
-        let log = self.open_log_of(kernel, file)?;
-        let mut options = TailOptions::new(Position::Offset(start));
-        if end.is_some() {
-            options.snapshot();
-        }
-        let until = end.map_or(Until::Never, Until::Offset);
-        let (offset, until, _) = match self.prepare(kernel, log, options, until, queue) {
-            Ok(prepared) => prepared,
+        let (file, left, end) = (Arc::clone(&next.file), next.left.clone(), next.end.clone());
+        let log = self.open_log_of(kernel, Arc::clone(&file))?;
+        let (offset, end) = match self.enter(kernel, log, &file, left, end, queue) {
+            Ok(entered) => entered,
             Err(error) => {
                 self.close_unused(kernel, log);
                 return Err(error);
             }
         };
+        let until = end.as_ref().map_or(Until::Never, |end| Until::Offset(end.offset));
         let tail = &mut self.tails[key];
         let (old, waiting) = (tail.log(), tail.waiting());
         let open = self.logs[log].opened();
@@ -918,6 +922,12 @@ impl<K: Kernel> Logs<K> {
         self.scratch.forget();
         let Some(follower) = self.following.get_mut(key) else { unreachable!("it goes on") };
         let report = follower.go_on();
+        let lost = follower
+            .current
+            .end
+            .as_ref()
+            .is_some_and(|before| end.as_ref().is_some_and(|now| now.offset < before.offset));
+        follower.current.end = end;
         if follower.current.end.is_none() && follower.failure.is_some() {
             // It is reported here, where the tail would wait.
             let end = self.logs[log].opened().published().end();
@@ -926,20 +936,56 @@ impl<K: Kernel> Logs<K> {
         if follower.next().is_none() {
             self.dismiss_scout(kernel, key);
         }
-        Ok(report.map_or(Onward::Silent, Onward::Replaced))
+        Ok(match report {
+            None if !lost => Onward::Silent,
+            report => Onward::Replaced(lost || report == Some(true)),
+        })
+    }
+
+    /// Finds out where a tail begins and ends in a file to which it goes on, and which is open: at
+    /// its first byte, unless it was left elsewhere, and where it was found to end when it was
+    /// superseded. Of one that was written anew since then nothing is read.
+    fn enter(
+        &mut self,
+        kernel: &mut K,
+        log: Key,
+        file: &K::File,
+        left: Option<(u64, Mark)>,
+        end: Option<End>,
+        queue: &mut Queue,
+    ) -> io::Result<(u64, Option<End>)> {
+        let mut options = TailOptions::new(Position::Start);
+        if end.is_some() {
+            options.snapshot();
+        }
+        self.prepare(kernel, log, options, Until::Never, queue)?;
+        // The log counts from when it was opened, which may be later than the end was found.
+        let truncations = self.logs[log].opened().published().truncations();
+        let end = match end {
+            Some(end) if is_as_left(kernel, file, end.offset, &end.mark)? => {
+                Some(End { truncations, ..end })
+            }
+            Some(end) => Some(End { truncations, offset: 0, ..end }),
+            None => None,
+        };
+        let offset = match left {
+            Some((offset, mark)) if is_as_left(kernel, file, offset, &mark)? => offset,
+            _ => 0,
+        };
+        Ok((offset, end))
     }
 
     /// A tail begins anew, because its log was truncated. If its file was superseded after that, it
-    /// reads what was in there then.
+    /// reads what was in there then; if before, nothing, and all of it if the name returns to it.
     #[cold]
     fn restarted(&mut self, key: Key) {
-        let Some(end) = self.following.get(key).and_then(|tail| tail.current.end.as_ref()) else {
-            return;
-        };
+        let Some(follower) = self.following.get_mut(key) else { return };
+        let Some(end) = &mut follower.current.end else { return };
         let tail = &mut self.tails[key];
-        if end.truncations == self.logs[tail.log()].opened().published().truncations() {
-            tail.set_end(Some(end.offset));
+        if end.truncations != self.logs[tail.log()].opened().published().truncations() {
+            end.offset = 0;
         }
+        tail.set_end(Some(end.offset));
     }
 
     /// Queues an event for a tail, if it waits.
@@ -1106,6 +1152,25 @@ impl<K: Kernel> Logs<K> {
             self.take_found();
         }
     }
+}
+
+/// Whether a file still has the bytes that were before the offset at which it was left.
+fn is_as_left<K: Kernel>(
+    kernel: &mut K,
+    file: &K::File,
+    offset: u64,
+    mark: &Mark,
+) -> io::Result<bool> {
+    Ok(kernel.size(file)? >= offset
+        && mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))?)
+}
+
+/// The last bytes of a file before this offset; `None` when it has been truncated there.
+fn mark_before<K: Kernel>(kernel: &mut K, file: &K::File, offset: u64) -> io::Result<Option<Mark>> {
+    let (mut bytes, from) = ([0; OVERLAP], offset.saturating_sub(OVERLAP as u64));
+    let bytes = &mut bytes[..usize::try_from(offset - from).unwrap_or(OVERLAP)];
+    let read = kernel.read_at(file, bytes, from)?;
+    Ok((read == bytes.len()).then(|| Mark::of_last(bytes, from)))
 }
 
 /// Whether a failure to look up a name may be over although nothing about the name has changed.

@@ -1586,6 +1586,45 @@ mod tests {
         assert_eq!(up_to_date(&mut engine, tail), data(0, 0..3));
     }
 
+    /// Where the returned file was left was only compared when the name returned to it.
+    #[test]
+    fn a_file_that_returns_is_read_anew_if_it_is_written_anew_before_the_tail_gets_there() {
+        let mut engine = linked(2, Some(0));
+        engine.machine().files[0].append(40);
+        let tail = follow_name(&mut engine, Position::Start);
+        assert_eq!(up_to_date(&mut engine, tail), data(0, 0..40));
+        for file in [1, 0] {
+            engine.machine().links[0].lead_to(Some(file));
+            engine.machine().files[file].append(3);
+            settle(&mut engine);
+        }
+        engine.machine().files[0].rewrite(90);
+        settle(&mut engine);
+        assert_eq!(replaced(&mut engine, tail), (Vec::new(), false));
+        assert_eq!(replaced(&mut engine, tail), (data(0, 0..3), false));
+        assert_eq!(engine.position(tail), Some(0));
+        assert_eq!(up_to_date(&mut engine, tail), data(1, 0..90));
+    }
+
+    /// The number of truncations was taken for that of a log that was opened again.
+    #[test]
+    fn a_superseded_file_that_is_written_anew_before_the_tail_gets_there_is_a_gap() {
+        for size in [10, 200] {
+            let mut engine = linked(3, Some(0));
+            let tail = follow_name(&mut engine, Position::Start);
+            for file in 0..3 {
+                engine.machine().links[0].lead_to(Some(file));
+                engine.machine().files[file].append(100);
+                settle(&mut engine);
+            }
+            engine.machine().files[1].rewrite(size);
+            settle(&mut engine);
+            assert_eq!(replaced(&mut engine, tail), (data(0, 0..100), true));
+            assert_eq!(replaced(&mut engine, tail), (Vec::new(), false));
+            assert_eq!(up_to_date(&mut engine, tail), data(0, 0..100));
+        }
+    }
+
     #[test]
     fn a_name_that_cannot_be_looked_up_is_an_error_once_and_then_the_tail_reads_on() {
         let mut engine = linked(2, Some(0));
