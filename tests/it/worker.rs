@@ -626,8 +626,11 @@ fn a_parent_death_signal_is_tied_to_the_worker_and_not_to_the_caller() {
     let mut command = sh("read _ <\"$gate\"; exit 3");
     command.env("gate", &path).parent_death_signal(Signal::KILL);
     let job = thread::spawn(move || worker.spawn(&command).unwrap()).join().unwrap();
-    Gate(gate).open();
+    // Kept until the job has opened it, or what is written would be lost.
+    let mut gate = Gate(gate);
+    gate.open();
     assert_eq!(job.wait().unwrap().exit, Exit::Code(3));
+    drop(gate);
 }
 
 #[test]
