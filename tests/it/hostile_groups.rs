@@ -416,10 +416,10 @@ fn m6_a_job_can_make_only_so_many_groups_and_stop_leaves_none_of_them() {
 fn m6_the_groups_of_a_job_are_removed_in_turns_before_it_is_finished() {
     let Some(mut world) = World::new() else { return };
     let mut limits = Limits::new();
-    limits.cgroup_max_descendants(1_000);
+    limits.cgroup_max_descendants(150);
     let script = r#"
         own=$CGROUP$(sed -n 's/^0:://p' /proc/self/cgroup)
-        mkdir $(seq -f $own/%g 1000); echo; exec sleep 1000
+        mkdir $(seq -f $own/%g 150); echo; exec sleep 1000
     "#;
     let mut command = sh(script);
     command.env("CGROUP", cgroup_mount().unwrap()).limits(&limits);
@@ -428,7 +428,7 @@ fn m6_the_groups_of_a_job_are_removed_in_turns_before_it_is_finished() {
     world.until("the job has made its groups", |world| world.text(tail) == "\n");
     let group = world.reactor.status(job).unwrap().cgroup.unwrap();
     let mut left = directories(&group).len();
-    assert_eq!(left, 1_000);
+    assert_eq!(left, 150);
     world.reactor.kill(job).unwrap();
     world.until("some are removed", |world| {
         world.turn(Some(Duration::ZERO));
