@@ -825,6 +825,7 @@ fn the_last_handle_ends_the_thread_whatever_it_is() {
             2 => drop((finished, job, worker, output)),
             _ => drop((output, job, worker, finished)),
         }
-        assert_eq!(counts(), before, "{last}");
+        // The kernel lists a thread for a moment after it can be joined.
+        until(&format!("nothing is left of {last}"), || counts() == before);
     }
 }
