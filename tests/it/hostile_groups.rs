@@ -419,7 +419,8 @@ fn m6_the_groups_of_a_job_are_removed_in_turns_before_it_is_finished() {
     limits.cgroup_max_descendants(150);
     let script = r#"
         own=$CGROUP$(sed -n 's/^0:://p' /proc/self/cgroup)
-        mkdir $(seq -f $own/%g 150); echo; exec sleep 1000
+        i=0; while [ $i -lt 150 ]; do i=$((i + 1)); mkdir $own/$i; done
+        echo; exec sleep 1000
     "#;
     let mut command = sh(script);
     command.env("CGROUP", cgroup_mount().unwrap()).limits(&limits);
