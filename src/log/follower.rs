@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::id::Key;
+use crate::log::end::End;
 use crate::log::file::Identity;
-use crate::log::window::Mark;
 
 /// How many files a tail holds open besides the one that it reads. Whoever may write to the
 /// directory could use up the descriptors of the host otherwise.
@@ -19,24 +19,14 @@ pub(crate) const MOST_AHEAD: usize = 16;
 /// How many files that were read to their end are recognised when they come back.
 const MOST_PAST: usize = 16;
 
-/// Where a file ends for a tail.
-#[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) offset: u64,
-    /// The truncations of its log that were known when it was fixed.
-    pub(crate) truncations: u32,
-    /// The last bytes before it.
-    pub(crate) mark: Mark,
-}
-
 /// A file that the name has led to, from one offset to another.
 #[derive(Debug)]
 pub(crate) struct Stretch<F> {
     pub(crate) file: Arc<F>,
     pub(crate) identity: Identity,
-    /// Where it was left before, with the bytes before that. They have to be looked at again: the
-    /// file may have been written anew.
-    pub(crate) left: Option<(u64, Mark)>,
+    /// Where it was left before. That has to be looked at again, because the file may have been
+    /// written anew.
+    pub(crate) left: Option<End>,
     pub(crate) end: Option<End>,
     /// There may have been a file before it of which nothing is read.
     pub(crate) missed: bool,
@@ -52,7 +42,7 @@ impl<F> Stretch<F> {
 
     /// Where it begins, if the file was not written anew since it was left.
     pub(crate) fn start(&self) -> u64 {
-        self.left.as_ref().map_or(0, |(offset, _)| *offset)
+        self.left.as_ref().map_or(0, |left| left.offset)
     }
 }
 
@@ -88,8 +78,7 @@ impl<N, F> Follower<N, F> {
 
     /// Lets the tail, which reads nothing yet, go on in this file at this offset.
     pub(crate) fn resume(&mut self, file: Identity, offset: u64) {
-        let end = End { offset, truncations: 0, mark: Mark::of_last(&[], offset) };
-        self.past.push_back((file, end));
+        self.past.push_back((file, End::at(offset)));
         self.resumed = Some(file);
     }
 
@@ -128,8 +117,7 @@ impl<N, F> Follower<N, F> {
         }
         let ends = files().filter_map(|file| Some((file.identity, file.end.as_ref()?)));
         let mut ends = self.past.iter().map(|(identity, end)| (*identity, end)).chain(ends);
-        let end = ends.rfind(|(other, _)| *other == identity).map(|(_, end)| end);
-        let left = end.map(|end| (end.offset, end.mark.clone()));
+        let left = ends.rfind(|(other, _)| *other == identity).map(|(_, end)| end.clone());
         self.ahead.push_back(Stretch { left, missed, ..Stretch::new(file, identity) });
         if self.ahead.len() > MOST_AHEAD {
             self.ahead.remove(MOST_AHEAD - 1);
@@ -183,7 +171,7 @@ mod tests {
 
     fn finish(follower: &mut Follower<(), usize>, offset: u64) {
         for stretch in follower.unfinished() {
-            stretch.end = Some(End { offset, truncations: 0, mark: Mark::of_last(&[], offset) });
+            stretch.end = Some(End::at(offset));
         }
     }
 

@@ -16,9 +16,10 @@ use rustix::io::Errno;
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::behind::Behind;
+use crate::log::end::End;
 use crate::log::file::Identity;
 use crate::log::file_id::FileId;
-use crate::log::follower::{End, Follower, Stretch};
+use crate::log::follower::{Follower, Stretch};
 use crate::log::following::Following;
 use crate::log::kernel::{Kernel, Seen};
 use crate::log::lines::{Search, SparseFile};
@@ -32,7 +33,7 @@ use crate::log::read::{Fill, Read, ReadError};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
 use crate::log::tail::{Filled, Kind, Tail, Until};
-use crate::log::window::{Mark, OVERLAP};
+use crate::log::window::OVERLAP;
 
 /// With less than the window compares at each read, a tail would not get on.
 const LEAST_WINDOW: usize = OVERLAP;
@@ -738,8 +739,8 @@ impl<K: Kernel> Logs<K> {
     fn supersede(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
         let Some(follower) = self.following.get_mut(key) else { unreachable!("it is followed") };
         let Some(newest) = follower.newest() else { return Ok(()) };
-        if let Some((offset, mark)) = &newest.left
-            && !is_as_left(kernel, &newest.file, *offset, mark)?
+        if let Some(left) = &newest.left
+            && !left.is_in(kernel, &newest.file)?
         {
             newest.left = None;
         }
@@ -782,31 +783,9 @@ impl<K: Kernel> Logs<K> {
     ) -> io::Result<End> {
         let log = self.by_identity.get(&kernel.identity_of_file(file)).copied();
         let Some(log) = log.filter(|log| self.logs[*log].is_open()) else {
-            // Nobody knows its content yet, so that any will do.
-            return loop {
-                let offset = kernel.size(file)?;
-                if let Some(mark) = mark_before(kernel, file, offset)? {
-                    break Ok(End { offset, truncations: 0, mark });
-                }
-            };
+            return End::of_file(kernel, file);
         };
-        let open = self.logs[log].opened();
-        let end = loop {
-            let offset = match open.size_now(kernel) {
-                Ok(offset) => offset,
-                Err(error) => break Err(error),
-            };
-            let truncations = open.published().truncations();
-            // The mark has to be of the content that has this end.
-            let mark = mark_before(kernel, file, offset);
-            match mark.and_then(|mark| open.check(kernel).map(|()| mark)) {
-                Ok(Some(mark)) if truncations == open.published().truncations() => {
-                    break Ok(End { offset, truncations, mark });
-                }
-                Ok(_) => {}
-                Err(error) => break Err(error),
-            }
-        };
+        let end = End::of_log(kernel, self.logs[log].opened(), file);
         self.notify_waiting(log, queue);
         end
     }
@@ -950,8 +929,8 @@ impl<K: Kernel> Logs<K> {
         kernel: &mut K,
         log: Key,
         file: &K::File,
-        left: Option<(u64, Mark)>,
-        end: Option<End>,
+        left: Option<End>,
+        mut end: Option<End>,
         queue: &mut Queue,
     ) -> io::Result<(u64, Option<End>)> {
         let mut options = TailOptions::new(Position::Start);
@@ -961,15 +940,14 @@ impl<K: Kernel> Logs<K> {
         self.prepare(kernel, log, options, Until::Never, queue)?;
         // The log counts from when it was opened, which may be later than the end was found.
         let truncations = self.logs[log].opened().published().truncations();
-        let end = match end {
-            Some(end) if is_as_left(kernel, file, end.offset, &end.mark)? => {
-                Some(End { truncations, ..end })
+        if let Some(end) = &mut end {
+            if !end.is_in(kernel, file)? {
+                end.offset = 0;
             }
-            Some(end) => Some(End { truncations, offset: 0, ..end }),
-            None => None,
-        };
+            end.truncations = truncations;
+        }
         let offset = match left {
-            Some((offset, mark)) if is_as_left(kernel, file, offset, &mark)? => offset,
+            Some(left) if left.is_in(kernel, file)? => left.offset,
             _ => 0,
         };
         Ok((offset, end))
@@ -1152,25 +1130,6 @@ impl<K: Kernel> Logs<K> {
             self.take_found();
         }
     }
-}
-
-/// Whether a file still has the bytes that were before the offset at which it was left.
-fn is_as_left<K: Kernel>(
-    kernel: &mut K,
-    file: &K::File,
-    offset: u64,
-    mark: &Mark,
-) -> io::Result<bool> {
-    Ok(kernel.size(file)? >= offset
-        && mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))?)
-}
-
-/// The last bytes of a file before this offset; `None` when it has been truncated there.
-fn mark_before<K: Kernel>(kernel: &mut K, file: &K::File, offset: u64) -> io::Result<Option<Mark>> {
-    let (mut bytes, from) = ([0; OVERLAP], offset.saturating_sub(OVERLAP as u64));
-    let bytes = &mut bytes[..usize::try_from(offset - from).unwrap_or(OVERLAP)];
-    let read = kernel.read_at(file, bytes, from)?;
-    Ok((read == bytes.len()).then(|| Mark::of_last(bytes, from)))
 }
 
 /// Whether a failure to look up a name may be over although nothing about the name has changed.

@@ -5,6 +5,7 @@
 
 mod behind;
 mod directory;
+mod end;
 mod error;
 mod file;
 mod file_id;
