@@ -15,7 +15,7 @@ use jobworker::{
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::calls::io_priority;
-use crate::support::{World, alone, end_group, pidfd, sh};
+use crate::support::{World, alone, assert_arguments_arrive, end_group, pidfd, sh};
 
 /// Runs a program, which must succeed, and returns its output.
 #[track_caller]
@@ -60,14 +60,7 @@ fn arguments_of_any_bytes_arrive_as_they_are() {
         b"-n",
         &every_byte,
     ];
-    let mut command = Command::new("/usr/bin/printf");
-    command.arg("<%s>").args(arguments.map(OsStr::from_bytes));
-    let job = world.spawn(&command);
-    let tail = world.tail(job, Position::Start);
-    world.finish(job);
-    let expected: Vec<u8> =
-        arguments.iter().flat_map(|argument| [b"<", *argument, b">"].concat()).collect();
-    assert_eq!(world.transcripts[&tail].bytes, expected);
+    assert_arguments_arrive(&mut world, &arguments);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::calls::{close_standard_streams, hold_lease};
-use crate::support::{PATIENCE, Place, World, alone, launcher, sh, skip_outside_vm};
+use crate::support::{
+    PATIENCE, Place, World, alone, alone_with_capabilities, launcher, sh, skip_outside_vm,
+};
 
 /// A user who owns nothing on this machine.
 const SPARE_UID: u32 = 61_234;
@@ -69,23 +71,7 @@ fn field(status: &str, name: &str) -> String {
 
 #[test]
 fn h6_a_job_of_another_user_has_neither_the_groups_nor_the_capabilities_of_its_host() {
-    let user = rustix::process::geteuid();
-    if !user.is_root() && user.as_raw() != SPARE_UID - 1 {
-        eprintln!("skipped: only root can give capabilities to another user");
-        return;
-    }
-    if !fs::exists("/usr/bin/setpriv").unwrap() {
-        return skip_outside_vm("setpriv is needed");
-    }
-    // A host with ambient capabilities that is not root.
-    if !alone!(
-        "setpriv",
-        "--reuid=61233",
-        "--regid=61233",
-        "--groups=4,61233",
-        "--inh-caps=+setuid,+setgid",
-        "--ambient-caps=+setuid,+setgid"
-    ) {
+    if !alone_with_capabilities!("+setuid,+setgid") {
         return;
     }
     for with_launcher in [false, true] {

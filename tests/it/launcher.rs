@@ -14,7 +14,9 @@ use jobworker::{
 };
 use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{Place, World, alone, launcher, sh, skip_outside_vm};
+use crate::support::{
+    Place, World, alone, alone_with_capabilities, assert_arguments_arrive, launcher, sh,
+};
 
 /// Two worlds in which every spawn is bounded: on a copy of the host, and through a launcher.
 fn both() -> [World; 2] {
@@ -157,14 +159,7 @@ fn arguments_and_environment_of_any_bytes_and_length_arrive_as_they_are() {
     let every_byte: Vec<u8> = (1..=255).collect();
     let long = vec![b'y'; 100 * 1024];
     let arguments: [&[u8]; 6] = [b"", b" two  words ", b"\xff\xfe", b"", &every_byte, &long];
-    let mut command = Command::new("/usr/bin/printf");
-    command.arg("<%s>").args(arguments.map(OsStr::from_bytes));
-    let job = world.spawn(&command);
-    let tail = world.tail(job, Position::Start);
-    world.finish(job);
-    let expected: Vec<u8> =
-        arguments.iter().flat_map(|argument| [b"<", *argument, b">"].concat()).collect();
-    assert_eq!(world.transcripts[&tail].bytes, expected);
+    assert_arguments_arrive(&mut world, &arguments);
 
     let mut command = Command::new("/usr/bin/env");
     command.arg("-0");
@@ -197,14 +192,18 @@ fn copy(dir: &Path, program: &Path, name: &str) -> PathBuf {
     path
 }
 
+/// A world in which every spawn goes through the program at a path.
+fn through(path: &Path, place: Place) -> World {
+    let mut config = place.config();
+    config.containment(Containment::ProcessGroup).bounded_spawns(BoundedSpawns::All);
+    World::around(Reactor::with_config(config.launcher(path)).unwrap(), place)
+}
+
 #[test]
 fn the_launcher_is_the_file_that_was_found_whatever_becomes_of_its_path() {
     let place = Place::new();
     let path = copy(place.dir.path(), &launcher(), "launcher");
-    let mut config = place.config();
-    config.containment(Containment::ProcessGroup).bounded_spawns(BoundedSpawns::All);
-    let reactor = Reactor::with_config(config.launcher(&path)).unwrap();
-    let mut world = World::around(reactor, place);
+    let mut world = through(&path, place);
     let other = copy(world.place.dir.path(), Path::new("/bin/false"), "other");
     for replace in [true, false] {
         if replace {
@@ -224,10 +223,7 @@ fn a_launcher_that_is_written_over_is_an_error_with_its_stage() {
     }
     let place = Place::new();
     let path = copy(place.dir.path(), &launcher(), "launcher");
-    let mut config = place.config();
-    config.containment(Containment::ProcessGroup).bounded_spawns(BoundedSpawns::All);
-    let reactor = Reactor::with_config(config.launcher(&path)).unwrap();
-    let mut world = World::around(reactor, place);
+    let mut world = through(&path, place);
     let before = world.footprint();
     // A program that ends without a word, and none at all.
     for (content, errno) in [
@@ -377,23 +373,8 @@ fn at_its_descriptor_limit_the_host_gets_an_error_and_nothing_is_left() {
 
 #[test]
 fn a_host_that_is_not_root_keeps_its_capabilities_for_the_launcher_and_gives_none_to_the_job() {
-    let user = rustix::process::geteuid();
-    if !user.is_root() && user.as_raw() != 61_233 {
-        eprintln!("skipped: only root can give capabilities to another user");
-        return;
-    }
-    if !fs::exists("/usr/bin/setpriv").unwrap() {
-        return skip_outside_vm("setpriv is needed");
-    }
-    // Ambient ones, so that this process has them; a job without ids gets the same.
-    if !alone!(
-        "setpriv",
-        "--reuid=61233",
-        "--regid=61233",
-        "--groups=4,61233",
-        "--inh-caps=+setuid,+setgid,+sys_nice",
-        "--ambient-caps=+setuid,+setgid,+sys_nice"
-    ) {
+    // A job without ids gets the same.
+    if !alone_with_capabilities!("+setuid,+setgid,+sys_nice") {
         return;
     }
     // From here on they are permitted and effective alone, and no job inherits them.

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -435,6 +436,18 @@ pub(crate) fn sweep(reactor: &mut Reactor) -> Arc<Swept> {
     }
 }
 
+/// Has a job print its arguments, and compares them.
+#[track_caller]
+pub(crate) fn assert_arguments_arrive(world: &mut World, arguments: &[&[u8]]) {
+    let mut command = Command::new("/usr/bin/printf");
+    command.arg("<%s>").args(arguments.iter().copied().map(OsStr::from_bytes));
+    let job = world.spawn(&command);
+    let tail = world.tail(job, Position::Start);
+    world.finish(job);
+    let expected = arguments.iter().map(|argument| [b"<", *argument, b">"].concat());
+    assert_eq!(world.transcripts[&tail].bytes, expected.collect::<Vec<_>>().concat());
+}
+
 /// Runs the calling test again in a process of its own, and returns `true` there: resources such as
 /// descriptors can only be counted where no other test runs.
 ///
@@ -448,6 +461,40 @@ macro_rules! alone {
     }};
 }
 pub(crate) use alone;
+
+/// As [`alone`], for a host that is not root and has these capabilities as ambient ones; `false`
+/// also where there can be none.
+macro_rules! alone_with_capabilities {
+    ($capabilities:literal) => {{
+        fn here() {}
+        let here = std::any::type_name_of_val(&here);
+        $crate::support::run_with_capabilities(here, $capabilities)
+    }};
+}
+pub(crate) use alone_with_capabilities;
+
+/// See [`alone_with_capabilities`].
+pub(crate) fn run_with_capabilities(here: &str, capabilities: &str) -> bool {
+    const USER: u32 = 61_233;
+    let user = rustix::process::geteuid();
+    if !user.is_root() && user.as_raw() != USER {
+        eprintln!("skipped: only root can give capabilities to another user");
+        return false;
+    }
+    if !fs::exists("/usr/bin/setpriv").unwrap() {
+        skip_outside_vm("setpriv is needed");
+        return false;
+    }
+    let through = [
+        "setpriv".to_owned(),
+        format!("--reuid={USER}"),
+        format!("--regid={USER}"),
+        format!("--groups=4,{USER}"),
+        format!("--inh-caps={capabilities}"),
+        format!("--ambient-caps={capabilities}"),
+    ];
+    run_alone(here, &through.each_ref().map(String::as_str))
+}
 
 /// See [`alone`]; `here` is the path of a function inside the test.
 pub(crate) fn run_alone(here: &str, through: &[&str]) -> bool {
