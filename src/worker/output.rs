@@ -449,9 +449,13 @@ impl Drop for Output {
     }
 }
 
-/// Blocks until there is something to read. Zero is the end of the log.
+/// Blocks until there is something to read, unless the buffer has no room. Zero is the end of the
+/// log otherwise.
 impl io::Read for Output {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
         let left = io::BufRead::fill_buf(self)?;
         let length = left.len().min(buffer.len());
         buffer[..length].copy_from_slice(&left[..length]);

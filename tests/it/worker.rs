@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -396,6 +396,19 @@ fn a_handle_does_to_its_job_what_the_reactor_would() {
 }
 
 #[test]
+fn a_read_into_a_buffer_without_room_does_not_wait() {
+    let Some(threads) = Threads::new() else { return };
+    let (job, _gate) = threads.gated("go");
+    let mut output = job.output(Position::Start).unwrap();
+    let (closer, (sender, receiver)) = (output.closer(), mpsc::channel());
+    let reader = thread::spawn(move || sender.send(io::Read::read(&mut output, &mut []).ok()));
+    let read = receiver.recv_timeout(PATIENCE);
+    closer.close();
+    assert_eq!(read, Ok(Some(0)));
+    reader.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_closed_output_ends_the_read_that_blocks() {
     let Some(threads) = Threads::new() else { return };
     let (job, _gate) = threads.gated("echo one; go");
@@ -572,7 +585,7 @@ fn a_panic_on_the_thread_reaches_everybody_who_waits() {
 /// A waker that blocks would wait for itself.
 #[test]
 fn a_call_on_the_thread_of_the_worker_fails_instead_of_blocking() {
-    struct Blocks(Job, std::sync::mpsc::Sender<[bool; 3]>);
+    struct Blocks(Job, mpsc::Sender<[bool; 3]>);
     impl Wake for Blocks {
         fn wake(self: Arc<Self>) {
             let own = |error| matches!(error, Some(Error::Worker(WorkerError::OwnThread)));
@@ -583,7 +596,7 @@ fn a_call_on_the_thread_of_the_worker_fails_instead_of_blocking() {
     }
     let Some(threads) = Threads::new() else { return };
     let (job, mut gate) = threads.gated("go");
-    let (sender, results) = std::sync::mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let waker = Waker::from(Arc::new(Blocks(job.clone(), sender)));
     let mut finished = job.finished();
     assert!(pin!(&mut finished).poll(&mut Context::from_waker(&waker)).is_pending());
