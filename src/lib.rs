@@ -166,6 +166,11 @@ pub use crate::worker::Worker;
 /// The crate of the UUIDs that [`JobId`] is made of, in the version that this crate uses.
 pub use uuid;
 
+/// The programs of the README, for the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod cgroup;
 mod command;
 mod driver;
