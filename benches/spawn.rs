@@ -9,6 +9,8 @@
 #![allow(unsafe_code)]
 
 mod common;
+#[path = "common/touched.rs"]
+mod touched;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -21,8 +23,8 @@ use jobworker::{ByteSize, Command, Config, Event, Events, Exit, Limits, Reactor,
 use linux_raw_sys::general as raw;
 use rustix::event::epoll;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
+use touched::Touched;
 
 const PROGRAM: &CStr = c"/bin/true";
 
@@ -202,43 +204,6 @@ fn with_std() -> f64 {
     let time = microseconds(start);
     assert!(status.success());
     time
-}
-
-/// Memory of the host in pages of the smallest size, each touched.
-struct Touched {
-    base: *mut u8,
-    length: usize,
-}
-
-impl Touched {
-    fn new(length: usize) -> Self {
-        if length == 0 {
-            return Self { base: std::ptr::null_mut(), length };
-        }
-        // SAFETY: a new anonymous mapping touches no memory in use; it is only written to within
-        // its length.
-        unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let base = mmap_anonymous(std::ptr::null_mut(), length, protection, MapFlags::PRIVATE)
-                .unwrap();
-            // With large pages, there would be few page tables for a fork to copy.
-            let _ = madvise(base, length, Advice::LinuxNoHugepage);
-            let base = base.cast::<u8>();
-            for offset in (0..length).step_by(4096) {
-                base.add(offset).write_volatile(1);
-            }
-            Self { base, length }
-        }
-    }
-}
-
-impl Drop for Touched {
-    fn drop(&mut self) {
-        if self.length > 0 {
-            // SAFETY: mapped in `new` with this length, and nobody else knows of it.
-            unsafe { munmap(self.base.cast(), self.length) }.unwrap();
-        }
-    }
 }
 
 unsafe extern "C" {

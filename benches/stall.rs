@@ -133,7 +133,7 @@ impl Host {
             for _ in 0..2 {
                 let length = match self.reactor.fill_buf(tail) {
                     Ok(Fill::Data(bytes)) => bytes.len(),
-                    Ok(Fill::Truncated | Fill::Replaced { .. }) => 0,
+                    Ok(Fill::Truncated | Fill::Skipped { .. } | Fill::Replaced { .. }) => 0,
                     _ => break,
                 };
                 self.reactor.consume(tail, length).unwrap();

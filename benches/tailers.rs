@@ -13,19 +13,16 @@ mod common;
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use common::{
-    LINE, Table, in_role, median, median_ratio, monotonic, quantile, quick, sleeps, thread_cpu,
-    verdict,
+    BareLoop, LAST, LINE, Table, in_role, line, median, median_ratio, monotonic, quantile, quick,
+    sleeps, stamp, thread_cpu, verdict,
 };
-use jobworker::{Event, Events, Fill, Position, Reactor, Read, Token};
-use rustix::event::epoll;
-use rustix::fs::inotify;
+use jobworker::{Config, Event, Events, Fill, Position, Reactor, Read, Token};
 
 /// The numbers of tails.
 const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
@@ -33,16 +30,18 @@ const SIZES: [usize; 4] = [1, 100, 1_000, 10_000];
 /// The largest accepted ratio of a single tail's latency to that of the bare loop.
 const LATENCY_TARGET: f64 = 1.2;
 
+/// The same of a reactor that looks for events instead of sleeping.
+const BUSY_TARGET: f64 = 0.4;
+
 /// The largest accepted cost in nanoseconds per tail and line, from a thousand tails on.
 const COST_TARGET: f64 = 60.0;
-
-/// The time in the last line, which ends the bare loop.
-const LAST: u64 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Read,
     FillBuf,
+    /// As `Read`, of a reactor that looks for events instead of sleeping.
+    Busy,
 }
 
 /// The results of one turn, with times in nanoseconds.
@@ -84,6 +83,7 @@ fn main() -> ExitCode {
     for tails in SIZES {
         cases.extend([By::Read, By::FillBuf].map(|by| (tails, by, Vec::new())));
     }
+    cases.push((1, By::Busy, Vec::new()));
     for number in common::turns(turns) {
         for (tails, by, results) in &mut cases {
             // The silence is the same however the lines before it were read.
@@ -120,13 +120,21 @@ fn main() -> ExitCode {
         let added = (cost * *tails as f64 - median(&alone)) / (*tails - 1) as f64;
         let idle: u64 = turns.iter().map(|turn| turn.idle).sum();
         table.row(vec![
-            format!("{tails}, by {}", if *by == By::Read { "read" } else { "fill_buf" }),
+            match by {
+                By::Read => format!("{tails}, by read"),
+                By::FillBuf => format!("{tails}, by fill_buf"),
+                By::Busy => format!("{tails}, busy_poll"),
+            },
             format!("{:.1}", median(&p50)),
             format!("{:.1}", median(&over(&|turn| quantile(&turn.latencies, 0.99) / 1e3))),
             format!("{:.1}", median(&floor_p50)),
             format!("{:.1}", median(&over(&|turn| quantile(&turn.floor_latencies, 0.99) / 1e3))),
             format!("{ratio:.2}"),
-            if *tails == 1 { verdict(ratio, LATENCY_TARGET) } else { String::new() },
+            match by {
+                By::Busy => verdict(ratio, BUSY_TARGET),
+                By::Read | By::FillBuf if *tails == 1 => verdict(ratio, LATENCY_TARGET),
+                By::Read | By::FillBuf => String::new(),
+            },
             format!("{cost:.0}"),
             format!("{:.0}", median(&over(&|turn| turn.floor_cost))),
             if *tails >= 1000 { verdict(cost, COST_TARGET) } else { String::new() },
@@ -154,18 +162,6 @@ fn main() -> ExitCode {
         median(&hot.iter().map(|turn| turn.cost).collect::<Vec<f64>>()),
     );
     ExitCode::SUCCESS
-}
-
-/// A line with this time in it.
-fn line(stamp: u64) -> [u8; LINE] {
-    let mut line = [b'.'; LINE];
-    line[..20].copy_from_slice(format!("{stamp:020}").as_bytes());
-    line[LINE - 1] = b'\n';
-    line
-}
-
-fn stamp(line: &[u8]) -> u64 {
-    line[..20].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
 /// The job: writes lines alternately to the log and to the other file, with pauses, and then
@@ -230,7 +226,12 @@ fn follow(
     lines: usize,
     silence: u64,
 ) -> Result<Turn, String> {
-    let mut reactor = Reactor::new().unwrap();
+    let mut config = Config::new();
+    if by == By::Busy {
+        // Longer than any pause of the job.
+        config.busy_poll(Duration::from_millis(10));
+    }
+    let mut reactor = Reactor::with_config(&config).unwrap();
     let mut events = Events::with_capacity(1024);
     let job = reactor.spawn(command, Token(0)).unwrap();
     for token in 0..tails {
@@ -254,7 +255,7 @@ fn follow(
             };
             loop {
                 let length = match by {
-                    By::Read => match reactor.read(*tail, &mut buffer).unwrap() {
+                    By::Read | By::Busy => match reactor.read(*tail, &mut buffer).unwrap() {
                         Read::Data(length) => {
                             readers.take(token.0, &buffer[..length])?;
                             length
@@ -338,24 +339,13 @@ impl Readers {
 /// Follows a file by hand on a thread of its own until its last line. Returns the latency of each
 /// line, and the CPU time for all of them.
 fn bare_loop(path: &Path) -> JoinHandle<(Vec<f64>, Duration)> {
-    let file = File::open(path).unwrap();
-    let watch =
-        inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+    let mut follower = BareLoop::new(path);
     std::thread::spawn(move || {
-        let (mut hints, mut buffer, mut offset) = ([0u8; 4096], [0u8; 64 * 1024], 0);
-        let (mut ready, mut latencies) = (Vec::with_capacity(8), Vec::new());
+        let mut latencies = Vec::new();
         loop {
-            common::wait(&epoll, &mut ready);
-            let _ = rustix::io::read(&watch, &mut hints).unwrap();
-            let length = file.read_at(&mut buffer, offset).unwrap();
+            let lines = follower.next();
             let now = monotonic();
-            // A write that crosses a page boundary may be seen in two pieces; the rest of such a
-            // line comes with the next event.
-            offset += (length - length % LINE) as u64;
-            for line in buffer[..length].chunks_exact(LINE) {
+            for line in lines.chunks_exact(LINE) {
                 match stamp(line) {
                     LAST => return (latencies, thread_cpu()),
                     stamp => latencies.push((now - stamp) as f64),

@@ -6,43 +6,56 @@
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use indicatif::{
-    HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike,
-};
 use jobworker::{
-    Event, Events, Exit, JobId, Position, Pressure, Reactor, Stall, Stallable, Stalled, Stats,
-    TailOptions, Token,
+    Event, Events, Exit, JobId, Phase, Position, Reactor, Stall, Stats, TailOptions, Token,
 };
-use signal_hook::consts::SIGPIPE;
+use signal_hook::consts::{SIGPIPE, SIGTERM, SIGTSTP, SIGWINCH};
 
-use crate::common::{Host, Stdout, failed, say};
+use crate::common::keyboard::Keys;
+use crate::common::{Host, Stdout, failed, say, warn, words};
+use crate::figures::{Figures, RESOURCES, of_the_system};
 use crate::job::JobFlags;
+use crate::screen::{Picture, Screen};
 
 mod common;
+#[path = "pressure/figures.rs"]
+mod figures;
 #[path = "common/job.rs"]
 mod job;
 #[path = "common/limits.rs"]
 mod limits;
+#[path = "pressure/screen.rs"]
+mod screen;
+#[path = "common/seconds.rs"]
+mod seconds;
 
 /// Runs CMD as a job in its own cgroup, and shows what it is stalled for and what it uses.
 ///
 /// For the CPU, memory and io: the share of the last 10 seconds in which some of the job's
 /// processes, or all of them (full), were stalled, and by how much the stalled time has grown since
-/// the last time. In a terminal there is a live display, with the last lines of what CMD prints;
-/// elsewhere a line every second. All that CMD prints goes to its log: see --keep-log. It stops by
-/// itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop every process of the job, and
-/// a second SIGINT kills them at once.
+/// the last time. In a terminal there is a live display, with the past as a graph and the last
+/// lines of what CMD prints, and keys freeze, stop and kill the job; elsewhere a line every second.
+/// Without a cgroup the stalls are those of the whole system. All that CMD prints goes to its log:
+/// see --keep-log. It stops by itself when the job ends; SIGINT (Ctrl-C), SIGTERM or SIGHUP stop
+/// every process of the job, and a second SIGINT kills them at once. Ctrl-Z freezes them, and fg
+/// thaws them.
+///
+/// CMD has the environment, the working directory and the standard input of this process, unless
+/// that is a terminal: then its standard input is /dev/null.
 ///
 /// The exit status is that of CMD, 128+N when signal N ended it, 125 when the job could not be set
 /// up, 126 when CMD cannot be run, 127 when it is not found, and 141 when nobody reads standard
 /// output any more.
 #[derive(Parser)]
-#[command(name = "pressure", override_usage = "pressure [OPTIONS] CMD [ARGS]...")]
+#[command(
+    name = "pressure",
+    override_usage = "pressure [OPTIONS] CMD [ARGS]...",
+    max_term_width = 100
+)]
 struct Options {
     /// Report when the job was stalled for this long within a window of 500ms to 10s; without
     /// CAP_SYS_RESOURCE the window has to be a multiple of 2s.
@@ -52,10 +65,11 @@ struct Options {
     job: JobFlags,
 }
 
-const RESOURCES: [Stallable; 3] = [Stallable::Cpu, Stallable::Memory, Stallable::Io];
-
 /// How many of the last lines of the job's output are shown.
 const LINES: usize = 3;
+
+/// What the keys do, on a screen of any width.
+const KEYS: &str = "f freeze  s stop  k kill  ^Z suspend";
 
 fn stall(text: &str) -> Result<Stall, String> {
     let (stalled, window) =
@@ -87,33 +101,65 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut host = Host::new(&options.job.config())?;
-    let job = host.reactor.spawn(options.job.command().accounting(true), Token(0))?;
-    let log = host.reactor.status(job)?.output;
-    let mut display = Display::new()?;
+    let mut host = Host::new(&options.job.place)?;
+    let mut command = options.job.command()?;
+    let job = host.spawn(command.accounting(true))?;
+    let first = host.reactor.status(job)?;
+    let has_cgroup = first.cgroup.is_some();
+    let mut display = Display::new(options, &command.to_string(), has_cgroup);
+    drop(command);
+    display.has_keys = display.screen.is_some() && host.take_keyboard(Keys::Single)?;
     for resource in RESOURCES {
+        let watched = if has_cgroup {
+            host.reactor.watch_pressure(job, resource, options.stall)
+        } else {
+            host.reactor.watch_system_pressure(resource, options.stall, Token(0))
+        };
         // The figures are worth showing without the events. If one resource is refused, so are the
         // others.
-        if let Err(error) = host.reactor.watch_pressure(job, resource, options.stall) {
-            display.print_line(&format!("no events of pressure: {error}"), &mut host.stdout);
+        if let Err(error) = watched {
+            let why = format!("no events of pressure: {}", words::of(&error));
+            display.print_line(&why, &mut host.stdout);
             break;
         }
     }
 
     let mut events = Events::with_capacity(16);
     let (mut report, mut broken_pipe) = (None, false);
-    let mut due = Instant::now() + display.interval();
+    // The first figures need some time to be about.
+    let mut due = Instant::now() + display.interval() / 2;
     while report.is_none() || !(host.given_up || host.stdout.is_empty()) {
         host.due = report.is_none().then_some(due);
         for signal in host.turn(&mut events, false)? {
             broken_pipe |= signal == SIGPIPE;
+            if signal == SIGTSTP {
+                // What the shell prints begins below the picture, and the next one below that.
+                display.leave(&mut host.stdout);
+                host.flush()?;
+            }
             host.obey(signal, job)?;
+            if [SIGTSTP, SIGWINCH].contains(&signal) {
+                due = Instant::now();
+            }
+        }
+        for key in std::mem::take(&mut host.typed) {
+            match key {
+                b'f' => {
+                    host.frozen = !host.frozen;
+                    host.freeze(job, host.frozen)?;
+                }
+                b's' => host.obey(SIGTERM, job)?,
+                b'k' => host.reactor.kill(job)?,
+                _ => continue,
+            }
+            due = Instant::now();
         }
         for event in &events {
             match event {
-                Event::Pressure { resource, .. } => {
+                Event::Pressure { resource, .. } | Event::SystemPressure { resource, .. } => {
+                    let whose = if has_cgroup { "" } else { "the system is " };
                     display.print_line(
-                        &format!("stalled for {resource} as --stall says"),
+                        &format!("{whose}stalled for {resource} as --stall says"),
                         &mut host.stdout,
                     );
                 }
@@ -133,27 +179,30 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if last || report.is_none() && next {
             due = Instant::now() + display.interval();
             let output = last_lines(&mut host.reactor, job)?;
-            display.show(host.reactor.stats(job)?, &output, &mut host.stdout);
-            if last && display.screen.is_some() {
-                // What the shell, or this program, prints next begins below the picture.
-                host.stdout.print(b"\n");
+            display.has_keys &= !last;
+            let stats = if has_cgroup { host.reactor.stats(job)? } else { of_the_system() };
+            let state = state(&host, job, display.started)?;
+            display.show(stats, state, &output, &mut host.stdout);
+            if last {
+                display.leave(&mut host.stdout);
             }
         }
     }
+    host.give_keyboard_back()?;
 
     let mut exit = Exit::Unknown;
     if let Some(report) = report {
         exit = report.exit;
         for line in last_lines(&mut host.reactor, job)?.iter().filter(|_| display.screen.is_none())
         {
-            say(format_args!("pressure: output: {line}"));
+            warn(format_args!("output: {line}"));
         }
         for problem in &report.problems {
-            say(format_args!("pressure: {problem}"));
+            warn(words::of(problem));
         }
         say(format_args!("Job {job} ended after {:.3} s: {exit}", report.wall.as_secs_f64()));
     }
-    if let Some(path) = log.filter(|_| options.job.keep_log) {
+    if let Some(path) = first.output.filter(|_| options.job.keep_log) {
         say(format_args!("Log {}", path.display()));
     }
     host.reactor.remove(job)?;
@@ -173,25 +222,58 @@ fn last_lines(reactor: &mut Reactor, job: JobId) -> anyhow::Result<Vec<String>> 
     }
     reactor.close(tail)?;
     let text = String::from_utf8_lossy(&bytes);
-    let clean =
-        |line: &str| line.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let lines: Vec<&str> = text.lines().collect();
-    Ok(lines[lines.len().saturating_sub(LINES)..].iter().map(|line| clean(line)).collect())
+    Ok(lines[lines.len().saturating_sub(LINES)..].iter().map(|line| printable(line)).collect())
+}
+
+/// A text without control characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+/// What the job does, and for how long.
+fn state(host: &Host, job: JobId, started: Instant) -> anyhow::Result<String> {
+    let status = host.reactor.status(job)?;
+    let what = match (status.phase, status.exit) {
+        (Phase::Finished, Some(exit)) => exit.to_string(),
+        (Phase::Stopping, _) => "stopping".to_owned(),
+        (Phase::Exited, _) => "exited".to_owned(),
+        _ if host.frozen => "frozen".to_owned(),
+        _ => "running".to_owned(),
+    };
+    Ok(format!("{what} {:.1} s", started.elapsed().as_secs_f64()))
 }
 
 /// The figures of a job, on a screen or in lines.
 struct Display {
     screen: Option<Screen>,
+    command: String,
+    /// The limits as they were given, and in words, with the time.
+    given: Vec<(String, String)>,
+    limits: String,
+    has_keys: bool,
     started: Instant,
     /// When the last picture was taken, and what it showed.
     before: (Instant, Stats),
 }
 
 impl Display {
-    fn new() -> anyhow::Result<Self> {
+    fn new(options: &Options, command: &str, has_cgroup: bool) -> Self {
         let now = Instant::now();
-        let screen = if io::stdout().is_terminal() { Some(Screen::new()?) } else { None };
-        Ok(Self { screen, started: now, before: (now, Stats::default()) })
+        let given = options.job.limits.given.clone();
+        let mut limits: Vec<String> =
+            given.iter().map(|(file, value)| format!("{file} {value}")).collect();
+        limits.extend(options.job.timeout.map(|time| format!("time {} s", time.as_secs_f64())));
+        let limits = if limits.is_empty() { "no limits".to_owned() } else { limits.join(", ") };
+        Self {
+            screen: io::stdout().is_terminal().then(Screen::new),
+            command: printable(command),
+            given,
+            limits,
+            has_keys: false,
+            started: now,
+            before: (now, if has_cgroup { Stats::default() } else { of_the_system() }),
+        }
     }
 
     fn interval(&self) -> Duration {
@@ -199,241 +281,64 @@ impl Display {
     }
 
     /// Reports an event, above what the screen shows.
-    fn print_line(&self, what: &str, stdout: &mut Stdout) {
+    fn print_line(&mut self, what: &str, stdout: &mut Stdout) {
         let line = format!("{:8.1} s  {what}", self.started.elapsed().as_secs_f64());
-        match &self.screen {
+        match &mut self.screen {
             Some(screen) => screen.print_line(&line, stdout),
             None => stdout.print(format!("{line}\n").as_bytes()),
         }
     }
 
+    /// Leaves the screen as it is.
+    fn leave(&mut self, stdout: &mut Stdout) {
+        if let Some(screen) = &mut self.screen {
+            screen.leave(stdout);
+        }
+    }
+
     /// Shows the current figures.
-    fn show(&mut self, stats: Stats, output: &[String], stdout: &mut Stdout) {
+    fn show(&mut self, stats: Stats, state: String, output: &[String], stdout: &mut Stdout) {
         let now = Instant::now();
         let (then, before) = std::mem::replace(&mut self.before, (now, stats));
-        let stats = &self.before.1;
-        let usage = usage(stats, &before, now - then);
-        let stalls = RESOURCES
-            .map(|resource| stalls(pressure(stats, resource), pressure(&before, resource)));
-        if let Some(screen) = &self.screen {
-            screen.show(&stalls, &usage, output, stdout);
-            return;
-        }
-        let mut line = format!("{:8.1} s", now.duration_since(self.started).as_secs_f64());
-        for (resource, stalls) in RESOURCES.iter().zip(&stalls) {
-            for (kind, (_, figures)) in
-                KINDS.iter().zip(stalls).filter_map(|(kind, stall)| Some((kind, stall.as_ref()?)))
-            {
-                line += &format!("  {resource} {kind} {figures}");
-            }
-        }
-        stdout.print(format!("{line}  {usage}\n").as_bytes());
-    }
-}
-
-const KINDS: [&str; 2] = ["some", "full"];
-
-fn pressure(stats: &Stats, resource: Stallable) -> Option<Pressure> {
-    match resource {
-        Stallable::Cpu => stats.cpu_pressure,
-        Stallable::Memory => stats.memory_pressure,
-        _ => stats.io_pressure,
-    }
-}
-
-/// For `some` and `full`: the percentage of the last ten seconds, and a text with that and the
-/// growth since `before`.
-fn stalls(now: Option<Pressure>, before: Option<Pressure>) -> [Option<(f32, String)>; 2] {
-    let before = before.unwrap_or_default();
-    let figures = |now: Stalled, before: Stalled| {
-        let growth = now.total.saturating_sub(before.total).as_secs_f64();
-        (now.avg10, format!("{:6.2} % +{growth:.3} s", now.avg10))
-    };
-    let some = now.map(|now| figures(now.some, before.some));
-    let full = now.and_then(|now| Some(figures(now.full?, before.full.unwrap_or_default())));
-    [some, full]
-}
-
-/// What the job uses, and which parts of that are unavailable.
-fn usage(stats: &Stats, before: &Stats, time: Duration) -> String {
-    let seconds = time.as_secs_f64().max(0.001);
-    let mut missing = Vec::new();
-    let mut text = String::new();
-    match (&stats.cpu, before.cpu.unwrap_or_default()) {
-        (Some(now), before) => {
-            let used = (now.user + now.system).saturating_sub(before.user + before.system);
-            text += &format!("cpu {:.0} %", used.as_secs_f64() / seconds * 100.0);
-        }
-        (None, _) => missing.push("cpu"),
-    }
-    match &stats.memory {
-        Some(memory) => {
-            text += &format!("  memory {}", HumanBytes(memory.current));
-            if let Some(peak) = memory.peak {
-                text += &format!(" (peak {})", HumanBytes(peak));
-            }
-        }
-        None => missing.push("memory"),
-    }
-    match &stats.io {
-        Some(_) => {
-            let bytes = |stats: &Stats| -> u64 {
-                stats
-                    .io
-                    .iter()
-                    .flatten()
-                    .map(|device| device.read_bytes + device.written_bytes)
-                    .sum()
+        let figures = Figures::new(&self.before.1, &before, now - then, &self.given);
+        if let Some(screen) = &mut self.screen {
+            let picture = Picture {
+                command: &self.command,
+                state,
+                limits: &self.limits,
+                figures: &figures,
+                output,
+                keys: if self.has_keys { KEYS } else { "" },
             };
-            let rate = bytes(stats).saturating_sub(bytes(before)) as f64 / seconds;
-            text += &format!("  io {}/s", HumanBytes(rate as u64));
+            screen.show(&picture, stdout);
+        } else {
+            let time = now.duration_since(self.started).as_secs_f64();
+            stdout.print(format!("{time:8.1} s{}\n", in_a_line(&figures)).as_bytes());
         }
-        None => missing.push("io"),
     }
-    match &stats.pids {
-        Some(pids) => text += &format!("  processes {}", pids.current),
-        None => missing.push("pids"),
-    }
-    let stalled =
-        RESOURCES.into_iter().filter(|resource| pressure(stats, *resource).is_some()).count();
-    if stalled < RESOURCES.len() {
-        text += "  (no pressure: boot with psi=1)";
-    }
-    if !missing.is_empty() {
-        text += &format!("  (without controller: {})", missing.join(", "));
-    }
-    text
 }
 
-/// A live display. The library draws it into a buffer, and the loop writes that as the terminal
-/// takes it.
-struct Screen {
-    lines: MultiProgress,
-    drawn: Terminal,
-    stalls: [[ProgressBar; 2]; 3],
-    usage: ProgressBar,
-    output: [ProgressBar; LINES],
-}
-
-impl Screen {
-    fn new() -> anyhow::Result<Self> {
-        let drawn = Terminal::default();
-        let lines =
-            MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(drawn.clone())));
-        let bar = ProgressStyle::with_template("{prefix:<11} [{bar:30}] {wide_msg}")?
-            .progress_chars("##-");
-        let text = ProgressStyle::with_template("{prefix:<11} {wide_msg}")?;
-        let line = |style: &ProgressStyle, prefix: String| {
-            lines.add(ProgressBar::new(10_000).with_style(style.clone()).with_prefix(prefix))
-        };
-        let stalls =
-            RESOURCES.map(|resource| KINDS.map(|kind| line(&bar, format!("{resource} {kind}"))));
-        let usage = line(&text, "use".to_owned());
-        let output = std::array::from_fn(|index| {
-            line(&text, if index == 0 { "output" } else { "" }.to_owned())
-        });
-        Ok(Self { lines, drawn, stalls, usage, output })
-    }
-
-    fn print_line(&self, line: &str, stdout: &mut Stdout) {
-        // It fails only if the buffer does.
-        let _ = self.lines.println(line);
-        stdout.print(&self.drawn.take());
-    }
-
-    fn show(
-        &self,
-        stalls: &[[Option<(f32, String)>; 2]; 3],
-        usage: &str,
-        output: &[String],
-        stdout: &mut Stdout,
-    ) {
-        for (bar, stall) in self.stalls.iter().flatten().zip(stalls.iter().flatten()) {
-            match stall {
-                Some((percent, figures)) => {
-                    bar.set_position((percent * 100.0) as u64);
-                    change(bar, figures);
-                }
-                None => change(bar, "not known"),
+/// The figures without a screen.
+fn in_a_line(figures: &Figures) -> String {
+    let mut line = String::new();
+    for (resource, row) in RESOURCES.iter().zip(&figures.rows) {
+        for (kind, stalls) in [("some", &row.some), ("full", &row.full)] {
+            if let Some(stalls) = stalls {
+                let growth = stalls.growth.as_secs_f64();
+                line += &format!("  {resource} {kind} {:6.2} % +{growth:.3} s", stalls.percent);
             }
         }
-        change(&self.usage, usage);
-        for (index, bar) in self.output.iter().enumerate() {
-            change(bar, output.get(index).map_or("", String::as_str));
+    }
+    for (resource, row) in RESOURCES.iter().zip(&figures.rows) {
+        if let Some(used) = &row.used {
+            line += &format!("  {resource} {}{}", used.short, used.more.concat());
         }
-        stdout.print(&self.drawn.take());
     }
-}
-
-/// Setting a message draws everything again, so only a new one is set.
-fn change(bar: &ProgressBar, message: &str) {
-    if bar.message() != message {
-        bar.set_message(message.to_owned());
+    if let Some(processes) = &figures.processes {
+        line += &format!("  processes {processes}");
     }
-}
-
-/// What is drawn but not printed yet, with the escape sequences of ECMA-48.
-#[derive(Clone, Debug, Default)]
-struct Terminal(Arc<Mutex<Vec<u8>>>);
-
-impl Terminal {
-    fn put(&self, text: &str) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(text.as_bytes());
-        Ok(())
+    for remark in &figures.remarks {
+        line += &format!("  ({remark})");
     }
-
-    fn move_cursor(&self, count: usize, direction: char) -> io::Result<()> {
-        // A count of zero would mean one.
-        if count == 0 { Ok(()) } else { self.put(&format!("\x1b[{count}{direction}")) }
-    }
-
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl TermLike for Terminal {
-    fn width(&self) -> u16 {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
-        // A serial line does not know the size of the terminal at its other end.
-        if size == 0 { 80 } else { size }
-    }
-
-    fn height(&self) -> u16 {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_row);
-        if size == 0 { 24 } else { size }
-    }
-
-    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
-        self.move_cursor(count, 'A')
-    }
-
-    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
-        self.move_cursor(count, 'B')
-    }
-
-    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
-        self.move_cursor(count, 'C')
-    }
-
-    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
-        self.move_cursor(count, 'D')
-    }
-
-    fn write_line(&self, text: &str) -> io::Result<()> {
-        self.put(text)?;
-        self.put("\n")
-    }
-
-    fn write_str(&self, text: &str) -> io::Result<()> {
-        self.put(text)
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        self.put("\r\x1b[2K")
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
+    line
 }

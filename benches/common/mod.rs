@@ -1,5 +1,5 @@
-//! What the benchmarks share: clocks, medians, the lines that the writers write, and the table at
-//! the end.
+//! What the benchmarks share: clocks, medians, the lines that the writers write, a bare loop that
+//! follows a file, and the table at the end.
 //!
 //! Invariant: what is compared is measured alternately within one run, because the machine is never
 //! quiet, so the ratios in a table mean more than the times. A benchmark fails only for wrong
@@ -7,19 +7,39 @@
 // Each benchmark is a program of its own and uses its part of this.
 #![allow(dead_code)]
 
-use std::fs;
+use std::fs::{self, File};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jobworker::Command;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
+use rustix::fs::inotify;
 use rustix::io::retry_on_intr;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How many bytes a line has, including its newline.
 pub(crate) const LINE: usize = 100;
+
+/// The time in the last line that is written, which ends a bare loop.
+pub(crate) const LAST: u64 = 0;
+
+/// A line with this time in it.
+pub(crate) fn line(stamp: u64) -> [u8; LINE] {
+    let mut line = [b'.'; LINE];
+    line[..20].copy_from_slice(format!("{stamp:020}").as_bytes());
+    line[LINE - 1] = b'\n';
+    line
+}
+
+/// The time in a line.
+pub(crate) fn stamp(line: &[u8]) -> u64 {
+    line[..20].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+}
 
 /// Whether the benchmark is to take only a few seconds, to check that it runs.
 pub(crate) fn quick() -> bool {
@@ -30,6 +50,17 @@ pub(crate) fn quick() -> bool {
 pub(crate) fn turns(wanted: usize) -> impl Iterator<Item = usize> {
     let start = Instant::now();
     (0..wanted).take_while(move |turn| *turn < 3 || start.elapsed() < Duration::from_secs(45))
+}
+
+/// The end of a benchmark: a difference from what had to come is printed, and is status 1.
+pub(crate) fn finish(measured: Result<(), String>) -> ExitCode {
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(difference) => {
+            eprintln!("{difference}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The role of this process, if it was started as a part of a benchmark.
@@ -78,6 +109,42 @@ pub(crate) fn sleeps() -> u64 {
 pub(crate) fn wait(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>) {
     ready.clear();
     retry_on_intr(|| epoll::wait(epoll, spare_capacity(ready), None)).expect("epoll_wait");
+}
+
+/// Follows a file by hand, with the fewest system calls that can do it: epoll_wait, read of an
+/// inotify, pread.
+pub(crate) struct BareLoop {
+    file: File,
+    watch: OwnedFd,
+    epoll: OwnedFd,
+    buffer: Vec<u8>,
+    offset: u64,
+}
+
+impl BareLoop {
+    /// Follows a file from its beginning.
+    pub(crate) fn new(path: &Path) -> Self {
+        let file = File::open(path).unwrap();
+        let watch =
+            inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, path, inotify::WatchFlags::MODIFY).unwrap();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&epoll, &watch, epoll::EventData::new_u64(0), epoll::EventFlags::IN).unwrap();
+        Self { file, watch, epoll, buffer: vec![0; 64 * 1024], offset: 0 }
+    }
+
+    /// Waits until the file has grown, and returns its new lines. A write that crosses a page
+    /// boundary may be seen in two pieces; the rest of such a line comes with the next event.
+    pub(crate) fn next(&mut self) -> &[u8] {
+        let mut ready = [MaybeUninit::uninit(); 1];
+        let waited = retry_on_intr(|| epoll::wait(&self.epoll, &mut ready, None).map(|_| ()));
+        waited.expect("epoll_wait");
+        let _ = rustix::io::read(&self.watch, &mut [0u8; 4096]).unwrap();
+        let length = self.file.read_at(&mut self.buffer, self.offset).unwrap();
+        let length = length - length % LINE;
+        self.offset += length as u64;
+        &self.buffer[..length]
+    }
 }
 
 /// Where cgroup2 is mounted.

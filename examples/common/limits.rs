@@ -12,8 +12,15 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use jobworker::{Device, LimitFile, Limits};
 
+use crate::common::words;
+
 /// The limits that the flags have asked for.
-pub(crate) struct LimitFlags(pub(crate) Limits);
+pub(crate) struct LimitFlags {
+    pub(crate) limits: Limits,
+    /// Their files, with the values as they were given.
+    #[allow(dead_code, reason = "each example is a crate, and only one shows them")]
+    pub(crate) given: Vec<(String, String)>,
+}
 
 /// The flag of a limit: the name of its file with dashes, up to the part that differs between
 /// machines.
@@ -69,7 +76,7 @@ impl Args for LimitFlags {
 
 impl FromArgMatches for LimitFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut flags = Self(Limits::new());
+        let mut flags = Self { limits: Limits::new(), given: Vec::new() };
         flags.update_from_arg_matches(matches)?;
         Ok(flags)
     }
@@ -79,16 +86,21 @@ impl FromArgMatches for LimitFlags {
             let flag = flag(file);
             if file.is_flag() {
                 if matches.get_flag(&flag) {
-                    named(&flag, "1", set(&mut self.0, file, "1"))?;
+                    named(&flag, "1", set(&mut self.limits, file, "1"))?;
+                    self.given.push((file.name().to_owned(), "on".to_owned()));
                 }
                 continue;
             }
             for value in matches.get_many::<String>(&flag).into_iter().flatten() {
-                named(&flag, value, set(&mut self.0, file, value))?;
+                named(&flag, value, set(&mut self.limits, file, value))?;
+                self.given.push((file.name().to_owned(), value.clone()));
             }
         }
         for value in matches.get_many::<String>(RAW).into_iter().flatten() {
-            named(RAW, value, set_raw(&mut self.0, value))?;
+            named(RAW, value, set_raw(&mut self.limits, value))?;
+            if let Some((file, value)) = value.split_once('=') {
+                self.given.push((file.to_owned(), value.to_owned()));
+            }
         }
         Ok(())
     }
@@ -97,7 +109,8 @@ impl FromArgMatches for LimitFlags {
 /// Adds the flag and its value to an error.
 fn named(flag: &str, value: &str, result: anyhow::Result<()>) -> Result<(), clap::Error> {
     result.map_err(|error| {
-        let text = format!("invalid value '{value}' for '--{flag}': {error:#}");
+        let why = words::translated(&format!("{error:#}"));
+        let text = format!("invalid value '{value}' for '--{flag}': {why}");
         clap::Error::raw(ErrorKind::ValueValidation, text)
     })
 }

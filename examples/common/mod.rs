@@ -1,5 +1,5 @@
-//! What the examples share: an event loop in which the reactor is one source beside signals and
-//! standard output.
+//! What the examples share: an event loop in which the reactor is one source beside signals,
+//! standard output and what the user types.
 //!
 //! Invariant: the only place where the one thread waits is [`Host::turn`]. Standard output is
 //! written only as far as it takes bytes without blocking, so a slow reader of it delays neither a
@@ -8,24 +8,35 @@
 use std::collections::VecDeque;
 use std::ffi::{OsString, c_int};
 use std::fmt::Display;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
-use jobworker::{Command, Config, Error, Events, JobId, Phase, Reactor, SpawnError, Stage};
+use jobworker::{
+    Command, Error, Events, JobError, JobId, Phase, Reactor, Signal, SpawnError, Stage,
+    TerminalInput,
+};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTSTP, SIGWINCH};
+use signal_hook::low_level::emulate_default_handler;
 use signal_hook_mio::v1_0::Signals;
+
+use self::keyboard::{Keyboard, Keys};
+use self::place::PlaceFlags;
+
+pub(crate) mod keyboard;
+pub(crate) mod place;
+pub(crate) mod signals;
+pub(crate) mod words;
 
 /// A pipe that is ready for writing takes at least this many bytes without blocking (PIPE_BUF,
 /// pipe(7)).
-const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 
 /// How many bytes may wait for standard output before no more are read from the log.
 const ROOM: usize = 64 * 1024;
@@ -40,31 +51,29 @@ pub(crate) struct Host {
     pub(crate) due: Option<Instant>,
     /// Whether the rest of the job's output is no longer wanted.
     pub(crate) given_up: bool,
+    /// What the user has typed and nobody has taken yet. No more is read meanwhile.
+    pub(crate) typed: Vec<u8>,
+    /// What there is to say about the place of the jobs.
+    note: Option<&'static str>,
+    keyboard: Option<Keyboard>,
     signals: Signals,
     stopping: bool,
+    /// Whether the user has frozen the job.
+    pub(crate) frozen: bool,
     poll: Poll,
     ready: mio::Events,
 }
 
-/// Whether this process was started with a signal ignored.
-fn is_ignored(signal: c_int) -> anyhow::Result<bool> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .context("no SigIgn in /proc/self/status")?;
-    Ok(u64::from_str_radix(mask.trim(), 16)? >> (signal - 1) & 1 == 1)
-}
-
 impl Host {
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+    /// A host that makes its jobs where the flags say.
+    pub(crate) fn new(place: &PlaceFlags) -> anyhow::Result<Self> {
         // Handled before anything is created, so that no signal can leave anything behind.
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        // A program that was started by nohup is to go on after a hangup.
-        if !is_ignored(SIGHUP)? {
-            signals.add_signal(SIGHUP)?;
-        }
-        let mut reactor = Reactor::with_config(config)?;
+        let mut handled = signals::to_handle()?;
+        handled.extend(signals::to_suspend()?);
+        handled.push(SIGWINCH);
+        let mut signals = Signals::new(handled)?;
+        let mut reactor = Reactor::with_config(&place.config_or_group())?;
+        let note = place.note(reactor.containment());
         let poll = Poll::new()?;
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         poll.registry().register(&mut reactor, Token(1), Interest::READABLE)?;
@@ -75,19 +84,33 @@ impl Host {
             wake_ups: 0,
             due: None,
             given_up: false,
+            typed: Vec::new(),
+            note,
+            keyboard: None,
             signals,
             stopping: false,
+            frozen: false,
             poll,
             ready,
         })
     }
 
+    /// Starts a job, and says so if it is not in a cgroup though the flags are not against it.
+    pub(crate) fn spawn(&mut self, command: &Command) -> jobworker::Result<JobId> {
+        let job = self.reactor.spawn(command, jobworker::Token(0))?;
+        if let Some(note) = self.note.take() {
+            warn(note);
+        }
+        Ok(job)
+    }
+
     /// Runs one turn: writes what standard output takes, waits until something has happened, and
     /// reports what.
     ///
-    /// Fills `events` and returns the signals that arrived. A broken pipe as standard output is
-    /// reported as the SIGPIPE that any other filter would get. With `busy` it does not wait,
-    /// unless it has to wait for standard output.
+    /// Fills `events` and returns the signals that arrived: for [`obey`](Self::obey), or SIGWINCH
+    /// when the size of the terminal has changed. A broken pipe as standard output is reported as
+    /// the SIGPIPE that any other filter would get. With `busy` it does not wait, unless it has to
+    /// wait for standard output.
     pub(crate) fn turn(&mut self, events: &mut Events, busy: bool) -> anyhow::Result<Vec<c_int>> {
         let mut signals = Vec::new();
         let unwritten = !self.stdout.is_empty();
@@ -108,18 +131,28 @@ impl Host {
             other => other?,
         }
         self.wake_ups += u64::from(!busy);
-        // With three sources, it is not worth checking which of them are ready.
+        // With a few sources, it is not worth checking which of them are ready.
         self.reactor.poll(events, Some(Duration::ZERO))?;
+        if let Some(keyboard) = self.keyboard.as_mut().filter(|_| self.typed.is_empty()) {
+            self.typed = keyboard.typed()?;
+        }
         signals.extend(self.signals.pending());
         Ok(signals)
     }
 
-    /// Does what a signal asks for: the first one stops the job, and a further SIGINT kills it.
-    /// When the job is finished, and only the rest of its output takes a while, a second signal
-    /// gives that up.
-    pub(crate) fn obey(&mut self, signal: c_int, job: JobId) -> jobworker::Result<()> {
+    /// Does what a signal asks for: the first one that asks for the end stops the job, and a
+    /// further SIGINT kills it. When the job is finished, and only the rest of its output takes a
+    /// while, a second signal gives that up. SIGTSTP (Ctrl-Z) suspends this process, with the job.
+    pub(crate) fn obey(&mut self, signal: c_int, job: JobId) -> anyhow::Result<()> {
+        match signal {
+            SIGWINCH => return Ok(()),
+            SIGTSTP => return self.suspend(job),
+            _ => {}
+        }
         if !std::mem::replace(&mut self.stopping, true) {
-            return self.reactor.stop(job);
+            // A frozen job is thawed by that.
+            self.frozen = false;
+            return Ok(self.reactor.stop(job)?);
         }
         match self.reactor.status(job)?.phase {
             Phase::Finished => self.given_up = true,
@@ -127,6 +160,77 @@ impl Host {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Freezes the job or lets it go on. A job without a cgroup gets the signals for that, as far
+    /// as its process group goes. Nothing happens to one that is over.
+    pub(crate) fn freeze(&mut self, job: JobId, frozen: bool) -> jobworker::Result<()> {
+        let asked = if frozen { self.reactor.freeze(job) } else { self.reactor.thaw(job) };
+        let asked = match asked {
+            Err(Error::Job(JobError::NotInCgroup(_))) => {
+                self.reactor.signal(job, if frozen { Signal::STOP } else { Signal::CONT })
+            }
+            other => other,
+        };
+        match asked {
+            Err(error) if error.kind() == jobworker::ErrorKind::State => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Freezes the job and stops this process, as any other program in a terminal is stopped, until
+    /// the shell lets it go on (`fg`). A job that the user has frozen before stays so.
+    pub(crate) fn suspend(&mut self, job: JobId) -> anyhow::Result<()> {
+        self.freeze(job, true)?;
+        if let Some(keyboard) = &self.keyboard {
+            keyboard.give_back()?;
+        }
+        emulate_default_handler(SIGTSTP)?;
+        if let Some(keyboard) = &self.keyboard {
+            keyboard.take()?;
+        }
+        Ok(self.freeze(job, self.frozen)?)
+    }
+}
+
+/// What only some of the examples need.
+#[allow(dead_code, reason = "each example is a crate, and not all of them read keys")]
+impl Host {
+    /// Takes what the user types from now on, if standard input is a terminal. Returns whether it
+    /// is.
+    pub(crate) fn take_keyboard(&mut self, keys: Keys) -> anyhow::Result<bool> {
+        let Some(keyboard) = Keyboard::open(keys)? else { return Ok(false) };
+        let number = keyboard.number();
+        self.poll.registry().register(&mut SourceFd(&number), Token(3), Interest::READABLE)?;
+        self.keyboard = Some(keyboard);
+        Ok(true)
+    }
+
+    /// Leaves the terminal as it was found.
+    pub(crate) fn give_keyboard_back(&mut self) -> anyhow::Result<()> {
+        if let Some(keyboard) = self.keyboard.take() {
+            self.poll.registry().deregister(&mut SourceFd(&keyboard.number()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what standard output takes at once.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        match self.stdout.flush(self.poll.registry()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other.context("cannot write to standard output"),
+        }
+    }
+
+    /// Lets the loop wake whenever the job's terminal takes more.
+    pub(crate) fn wait_for_room(&self, input: &TerminalInput) -> anyhow::Result<()> {
+        let number = input.as_fd().as_raw_fd();
+        Ok(self.poll.registry().register(&mut SourceFd(&number), Token(4), Interest::WRITABLE)?)
+    }
+
+    /// Ends that, before the descriptor is closed: the reactor has others for the same terminal.
+    pub(crate) fn forget_room(&self, input: &TerminalInput) -> anyhow::Result<()> {
+        Ok(self.poll.registry().deregister(&mut SourceFd(&input.as_fd().as_raw_fd()))?)
     }
 }
 
@@ -209,15 +313,19 @@ pub(crate) fn parse<Options: Parser>() -> Result<Options, ExitCode> {
     })
 }
 
-/// A command that gets what a shell would give it: the environment and the working directory of
-/// this process.
-pub(crate) fn command(words: &[OsString]) -> Command {
+/// A command that gets what a shell would give it: the environment, the working directory and the
+/// standard input of this process. A terminal as standard input is not passed on, for a job is in
+/// a process group of its own, which may not read it.
+pub(crate) fn command(words: &[OsString]) -> anyhow::Result<Command> {
     let (program, args) = words
         .split_first()
         .map_or((Default::default(), words), |(first, rest)| (first.clone(), rest));
     let mut command = Command::new(program);
     command.args(args).inherit_env();
-    command
+    if !io::stdin().is_terminal() {
+        command.stdin_fd(io::stdin().as_fd().try_clone_to_owned()?);
+    }
+    Ok(command)
 }
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic when nobody reads that any
@@ -226,15 +334,27 @@ pub(crate) fn say(line: impl Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
+/// Prints a sentence after the name of this program, in lines as long as the terminal's if standard
+/// error is one.
+pub(crate) fn warn(text: impl Display) {
+    let text = format!("{}: {text}", env!("CARGO_BIN_NAME"));
+    if !io::stderr().is_terminal() {
+        return say(text);
+    }
+    let (_, columns) = keyboard::size(io::stderr());
+    let options = textwrap::Options::new(usize::from(columns).clamp(20, 100))
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    say(textwrap::fill(&text, options));
+}
+
 /// Prints an error and returns the exit status for it, by the convention of env(1), nohup(1) and
 /// timeout(1).
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    let name = env!("CARGO_BIN_NAME");
     let known = error.downcast_ref::<Error>();
     match known {
         // It names its causes itself.
-        Some(error) => say(format_args!("{name}: {error}")),
-        None => say(format_args!("{name}: {error:#}")),
+        Some(error) => warn(words::of(error)),
+        None => warn(format_args!("{error:#}")),
     }
     ExitCode::from(match known {
         Some(Error::Spawn(SpawnError::Failed { stage: Stage::Exec, cause, .. }))

@@ -175,6 +175,7 @@ fn pressures(stats: &Stats) -> impl Iterator<Item = (Stallable, Pressure)> {
 fn by(cause: StopCause) -> &'static str {
     match cause {
         StopCause::TimeLimit => "time_limit",
+        StopCause::LogLimit => "log_limit",
         StopCause::Kill => "kill",
         StopCause::Drop => "drop",
         // Nothing else stops a job so far.

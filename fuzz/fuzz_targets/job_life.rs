@@ -1,10 +1,14 @@
 //! Drives jobs over a simulated system through arbitrary sequences of what host, jobs, kernel and
 //! failures can do, and checks what is reported against a plain model.
 //!
+//! The host dies at any moment, in the middle of its calls included, and the next one takes over
+//! the jobs that survive it.
+//!
 //! The simulator itself checks what holds for every job: Exited once, Finished once and last, never
 //! while populated, nothing held afterwards. The model knows why a job ends, when its deadlines
 //! are, and what must be reported about freezes and about running out of memory. It also checks
-//! that no wake-up is lost.
+//! that no wake-up is lost, and that no host loses a job of an earlier one, or what was asked of
+//! it.
 
 #![no_main]
 
@@ -12,7 +16,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use jobworker::simulator::{Held, JobEngine, Meddling, Plan};
-use jobworker::{EndPolicy, Event, OomCause, Phase, Signal, Stallable, StopCause};
+use jobworker::{EndPolicy, Event, Exit, OomCause, Phase, Signal, Stallable, StopCause};
 use libfuzzer_sys::fuzz_target;
 
 const MOST_OPERATIONS: usize = 200;
@@ -44,6 +48,7 @@ enum Operation {
     Fork { process: u8, count: u8, stubborn: bool },
     Exit { process: u8, code: u8, late: bool },
     Escape(u8),
+    Print { process: u8, bytes: u8 },
     // The kernel.
     Die { process: u8, late: bool },
     Leave(u8),
@@ -52,8 +57,10 @@ enum Operation {
     Stall(u8),
     ReportReady(u8),
     Deliver(u8),
+    Copy,
     DeliverLate(u8),
     Overflow,
+    Reap(u8),
     Settle,
     Advance(u8),
     AdvanceToDeadline,
@@ -65,9 +72,12 @@ enum Operation {
     WatchPressure { job: u8, resource: u8 },
     UnwatchPressure { job: u8, resource: u8 },
     Remove(u8),
+    HostDies { exec: bool },
+    Recover,
     // Something happens within a call.
     Fail { after: u8, error: u8 },
     Meddle { after: u8, exits: bool },
+    HostDiesWithin { after: u8 },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -80,7 +90,9 @@ struct Start {
     accounting: bool,
     logs: u8,
     stubborn: bool,
+    terminal: bool,
     exited: bool,
+    survives: bool,
 }
 
 /// What the host knows of a job.
@@ -88,6 +100,10 @@ struct Job {
     plan: Plan,
     /// It was adopted and not removed.
     known: bool,
+    /// It was adopted by an earlier host that has not removed it.
+    is_to_be_found: bool,
+    /// An earlier host has finished it.
+    was_finished: bool,
     exited: bool,
     finished: bool,
     stopped_by: Option<StopCause>,
@@ -132,10 +148,63 @@ impl World {
         self.engine.system().failures
     }
 
+    /// Whether the host has died in the middle of what it does.
+    fn is_dead(&mut self) -> bool {
+        self.engine.system().is_dead()
+    }
+
+    /// Another host takes the place of one that has died, in the middle of a call or between two.
+    fn die(&mut self, exec: bool) {
+        let complete = !self.is_dead() && self.failures() == 0;
+        for (index, job) in self.jobs.iter().enumerate() {
+            if complete && job.plan.survives && job.is_live() {
+                let stop = self.engine.stop_of(index);
+                assert_eq!(stop.map(|(cause, _)| cause), job.stopped_by, "what was asked is kept");
+            }
+        }
+        self.engine.die(exec);
+        for job in &mut self.jobs {
+            job.is_to_be_found = job.plan.survives && (job.known || job.is_to_be_found);
+            job.known = false;
+        }
+        self.recover();
+    }
+
+    /// Takes over what earlier hosts have left. Returns whether there was anything.
+    fn recover(&mut self) -> bool {
+        let failures = self.failures();
+        let found = self.engine.recover();
+        for index in &found {
+            let stop = self.engine.stop_of(*index);
+            let (kernel, job) = (self.engine.kernel(), &mut self.jobs[*index]);
+            let (oom_kills, own) = kernel.oom(*index);
+            assert!(!job.known, "a job was found twice");
+            *job = Job {
+                plan: job.plan,
+                known: true,
+                is_to_be_found: false,
+                was_finished: kernel.was_finished(*index),
+                exited: false,
+                finished: false,
+                stopped_by: stop.map(|(cause, _)| cause),
+                time_limit: job.time_limit,
+                stopping: stop.map(|(_, until)| until),
+                freeze: None,
+                last_freeze: None,
+                oom_kills,
+                oom_reported: 0,
+                oom_own: own > 0,
+            };
+        }
+        let failed = self.failures() > failures || self.is_dead();
+        assert!(failed || !self.jobs.iter().any(|job| job.is_to_be_found), "a job was lost");
+        !found.is_empty()
+    }
+
     /// Whether a kill of the whole job was requested, or will be. It has no deadline any more.
     fn is_killed(&mut self, job: usize) -> bool {
         let cleared = self.jobs[job].exited && self.jobs[job].plan.end == EndPolicy::KillRest;
-        cleared || self.engine.system().kills(job) > 0
+        cleared || self.engine.kernel().kills(job) > 0
     }
 
     fn spawn(&mut self, start: &Start) {
@@ -153,13 +222,18 @@ impl World {
             accounting: start.accounting,
             logs: usize::from(start.logs % 3),
             stubborn: start.stubborn,
+            terminal: start.terminal,
+            survives: start.survives && start.cgroup % 4 > 0 && !start.terminal,
         };
         let (token, failures) = (self.jobs.len(), self.failures());
         let spawned = self.engine.spawn(plan, token, start.exited);
-        assert!(spawned.is_ok() || self.failures() > failures, "{spawned:?}");
+        let excused = self.failures() > failures || self.is_dead();
+        assert!(spawned.is_ok() || excused, "{spawned:?}");
         self.jobs.push(Job {
             plan,
             known: spawned.is_ok(),
+            is_to_be_found: false,
+            was_finished: false,
             exited: false,
             finished: false,
             stopped_by: None,
@@ -174,7 +248,7 @@ impl World {
     }
 
     fn process(&mut self, process: u8) -> Option<usize> {
-        let processes = self.engine.system().processes();
+        let processes = self.engine.kernel().processes();
         (processes > 0).then(|| usize::from(process) % processes)
     }
 
@@ -191,6 +265,7 @@ impl World {
         assert!(
             unknown
                 || self.failures() > failures
+                || self.is_dead()
                 || error.kind() == jobworker::ErrorKind::State
                 || (error.kind() == jobworker::ErrorKind::Unsupported
                     && !self.jobs[job].plan.cgroup),
@@ -244,7 +319,8 @@ impl World {
         }
         self.engine.advance(time);
         for job in over {
-            assert!(self.engine.system().kills(job) > 0, "a grace period without an end");
+            let dead = self.is_dead();
+            assert!(dead || self.engine.kernel().kills(job) > 0, "a grace period without an end");
         }
     }
 
@@ -254,39 +330,47 @@ impl World {
             Operation::Fork { process, count, stubborn } => {
                 for _ in 0..=count % 70 {
                     if let Some(process) = self.process(process)
-                        && self.engine.system().processes() < MOST_PROCESSES
+                        && self.engine.kernel().processes() < MOST_PROCESSES
                     {
-                        self.engine.system().fork(process, stubborn);
+                        self.engine.kernel().fork(process, stubborn);
                     }
                 }
             }
             Operation::Exit { process, code, late } => {
                 if let Some(process) = self.process(process) {
-                    self.engine.system().exit(process, code, late);
+                    self.engine.kernel().exit(process, code, late);
                 }
             }
             Operation::Escape(process) => {
                 if let Some(process) = self.process(process) {
-                    self.engine.system().escape(process);
+                    self.engine.kernel().escape(process);
                 }
+            }
+            Operation::Print { process, bytes } => {
+                if let Some(process) = self.process(process) {
+                    self.engine.kernel().print(process, bytes.into());
+                }
+            }
+            Operation::Copy => {
+                self.engine.copy_output();
             }
             Operation::Die { process, late } => {
                 if let Some(process) = self.process(process) {
-                    self.engine.system().die(process, late);
+                    self.engine.kernel().die(process, late);
                 }
             }
             Operation::Leave(process) => {
                 if let Some(process) = self.process(process) {
-                    self.engine.system().leave(process);
+                    self.engine.kernel().leave(process);
                 }
             }
             Operation::OutOfMemory { process, cause } => {
                 let Some(process) = self.process(process) else { return };
                 let causes = [OomCause::Job, OomCause::Ancestor, OomCause::System];
                 let cause = causes[usize::from(cause % 3)];
-                if self.engine.system().out_of_memory(process, cause) {
-                    let system = self.engine.system();
-                    let job = (0..system.jobs()).find(|job| system.is_of(process, *job));
+                if self.engine.kernel().out_of_memory(process, cause) {
+                    let kernel = self.engine.kernel();
+                    let job = (0..kernel.jobs()).find(|job| kernel.is_of(process, *job));
                     let job = &mut self.jobs[job.expect("the process of a job")];
                     if job.is_live() {
                         job.oom_kills += 1;
@@ -294,18 +378,28 @@ impl World {
                     }
                 }
             }
+            Operation::Reap(job) => {
+                if let Some(job) = self.job(job) {
+                    self.engine.kernel().reap(job);
+                }
+            }
+            Operation::HostDies { exec } => self.die(exec),
+            Operation::Recover => {
+                self.recover();
+            }
+            Operation::HostDiesWithin { after } => self.meddle(after, Meddling::HostDies),
             Operation::FinishFreeze(job) => {
                 if let Some(job) = self.job(job) {
-                    self.engine.system().finish_freeze(job);
+                    self.engine.kernel().finish_freeze(job);
                 }
             }
             Operation::Stall(job) => {
                 if let Some(job) = self.job(job) {
-                    self.engine.system().stall(job);
+                    self.engine.kernel().stall(job);
                 }
             }
             Operation::ReportReady(which) => {
-                self.engine.system().report_ready(which.into());
+                self.engine.kernel().report_ready(which.into());
             }
             Operation::Deliver(which) => {
                 self.engine.deliver(which.into());
@@ -358,17 +452,18 @@ impl World {
                 let stopped = self.engine.stop(job, within);
                 let expected = within == Some(Duration::ZERO)
                     || (grace.is_zero() && self.jobs[job].stopping == Some(Some(self.now)));
+                let expected = expected && !self.is_dead();
                 if expected && self.jobs[job].is_live() && !self.jobs[job].exited {
-                    assert!(self.engine.system().kills(job) > 0, "no grace and no kill");
+                    assert!(self.engine.kernel().kills(job) > 0, "no grace and no kill");
                 }
                 stopped
             }
             Operation::Kill(_) => {
                 self.request(job, StopCause::Kill, None, false);
-                let kills = self.engine.system().kills(job);
+                let kills = self.engine.kernel().kills(job);
                 let killed = self.engine.kill(job);
-                if self.jobs[job].is_live() {
-                    assert!(self.engine.system().kills(job) > kills, "a kill without effect");
+                if self.jobs[job].is_live() && !self.is_dead() {
+                    assert!(self.engine.kernel().kills(job) > kills, "a kill without effect");
                 }
                 killed
             }
@@ -415,10 +510,14 @@ impl World {
                     assert!(job.is_live() && job.exited);
                     job.finished = true;
                     assert_eq!(report.stopped_by, job.stopped_by);
+                    if job.was_finished {
+                        continue;
+                    }
                     assert_eq!(report.oom.is_some(), job.oom_reported > 0);
                     let complete = job.oom_reported == job.oom_kills;
                     assert!(complete || failures > 0, "processes were killed without a report");
-                    assert!(report.problems.is_empty() || failures > 0, "{report:?}");
+                    let excused = failures > 0 || report.exit == Exit::Unknown;
+                    assert!(report.problems.is_empty() || excused, "{report:?}");
                 }
                 Event::Oom { token, kills, cause, .. } => {
                     let job = &mut self.jobs[token.0];
@@ -451,7 +550,7 @@ impl World {
                 Job { finished: true, .. } => Some(Phase::Finished),
                 Job { exited: true, .. } => Some(Phase::Exited),
                 Job { stopping: Some(_), .. } => Some(Phase::Stopping),
-                _ if self.engine.system().kills(job) > 0 => Some(Phase::Stopping),
+                _ if self.engine.kernel().kills(job) > 0 => Some(Phase::Stopping),
                 _ => Some(Phase::Running),
             };
             assert_eq!(self.engine.phase(job), expected);
@@ -462,12 +561,14 @@ impl World {
             }
         }
         let next = next.map(|at| at.saturating_sub(self.now));
-        // A job that cannot see its processes looks again, which is no deadline of the model.
-        if !self.engine.looks_again() {
+        // A job that cannot see its processes looks again, and one whose output cannot be copied
+        // tries again, which are no deadlines of the model.
+        if !self.engine.looks_again() && !self.engine.copies_again() {
             assert_eq!(self.engine.next_deadline(), next, "the next deadline");
         }
-        let live = self.jobs.iter().filter(|job| job.is_live()).count();
-        assert_eq!(self.engine.attached(), live);
+        // Those that are to be ended with the host.
+        let attached = |job: &&Job| job.is_live() && !job.plan.survives;
+        assert_eq!(self.engine.attached(), self.jobs.iter().filter(attached).count());
     }
 
     /// Lets the kernel do and report all that is pending, and checks that nothing is lost.
@@ -478,11 +579,15 @@ impl World {
         self.check();
         let failures = self.failures();
         for (index, job) in self.jobs.iter().enumerate().filter(|(_, job)| job.is_live()) {
-            let system = self.engine.system();
-            let runs = system.is_populated(index) || system.awaits_living(index);
+            let kernel = self.engine.kernel();
+            let runs = kernel.is_populated(index) || kernel.awaits_living(index);
             assert!(runs, "job {index} has ended without a report");
+            assert!(
+                kernel.unread(index) == 0 || failures > 0,
+                "output of job {index} was forgotten"
+            );
             if failures == 0 {
-                assert_eq!(system.kills(index), 0, "job {index} was killed and has not ended");
+                assert_eq!(kernel.kills(index), 0, "job {index} was killed and has not ended");
                 let told = job.freeze.is_none() || job.freeze == job.last_freeze;
                 assert!(told, "a freeze was done without a report");
             }
@@ -492,18 +597,29 @@ impl World {
     /// Kills and removes everything, and checks that nothing is left.
     fn end(mut self) {
         self.quiet();
-        for job in 0..self.jobs.len() {
-            self.ask(&Operation::Kill(u8::try_from(job).expect("few jobs")));
+        loop {
+            // What could not be recorded at a removal, the next recovery finds again.
+            let more = self.recover();
+            self.collect();
+            for job in 0..self.jobs.len() {
+                self.ask(&Operation::Kill(u8::try_from(job).expect("few jobs")));
+            }
+            self.engine.settle();
+            self.collect();
+            for job in 0..self.jobs.len() {
+                assert!(!self.jobs[job].is_live(), "job {job} was killed and has not ended");
+                self.ask(&Operation::Remove(u8::try_from(job).expect("few jobs")));
+            }
+            self.check();
+            if !more {
+                break;
+            }
         }
-        self.engine.settle();
-        self.collect();
-        for job in 0..self.jobs.len() {
-            assert!(!self.jobs[job].is_live(), "job {job} was killed and has not ended");
-            self.ask(&Operation::Remove(u8::try_from(job).expect("few jobs")));
-        }
-        self.check();
         assert_eq!(self.engine.pending(), 0, "a notice is left");
-        assert_eq!(self.engine.system().held(), Held::default());
+        assert_eq!(self.engine.kernel().held(), Held::default());
+        for job in 0..self.jobs.len() {
+            assert!(!self.engine.kernel().has_logs(job), "the log of job {job} is left");
+        }
     }
 }
 
@@ -511,6 +627,9 @@ fuzz_target!(|input: Input| {
     let mut world = World::new(input.tells_exit);
     for operation in &input.operations {
         world.do_one(operation);
+        while world.is_dead() {
+            world.die(false);
+        }
         world.collect();
         world.check();
     }

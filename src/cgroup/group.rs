@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, accessat, mkdirat, openat};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, XattrFlags, accessat, fgetxattr, fsetxattr, mkdirat,
+    openat,
+};
 use rustix::io::{Errno, pread, read, write};
 use rustix::process::Pid;
 
@@ -25,9 +28,18 @@ use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::walk::entries;
 use crate::command::{LimitFile, Limits, Setting};
-use crate::error::{Error, LimitsError, Result};
+use crate::error::{Error, LimitsError, Result, WRITE_RECORD};
 use crate::event::{Stall, Stallable};
 use crate::sys::has_exited;
+
+/// The extended attribute of a group that has the record of its job. Those of `user.*` are there
+/// since Linux 5.7; who may write to the directory may write them.
+const RECORD: &str = "user.jobworker";
+
+/// Writes the record of a job on the directory of its group, in place of the one that is there.
+pub(crate) fn write_record(dir: &OwnedFd, record: &[u8]) -> rustix::io::Result<()> {
+    fsetxattr(dir, RECORD, record, XattrFlags::empty())
+}
 
 /// A cgroup that was made for one job.
 #[derive(Debug)]
@@ -67,6 +79,41 @@ impl Group {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(self.tree.dir(), &self.name, flags, Mode::empty())
             .map_err(|errno| Error::path("open cgroup", self.path())(errno))
+    }
+
+    /// Writes the record of a job on its group, in place of the one that is there.
+    pub(crate) fn write_record(&self, record: &[u8]) -> Result<()> {
+        self.with_dir(|dir| write_record(dir, record))
+            .map_err(Error::path(WRITE_RECORD, self.path()))
+    }
+
+    /// The record on the group, or `None` when it has none.
+    pub(crate) fn read_record(&self) -> Result<Option<Vec<u8>>> {
+        // As large as the kernel lets an attribute be.
+        let mut content = vec![0; 1 << 16];
+        match self.with_dir(|dir| fgetxattr(dir, RECORD, &mut content)) {
+            Ok(length) => {
+                content.truncate(length);
+                Ok(Some(content))
+            }
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NODATA) => Ok(None),
+            Err(error) => {
+                Err(Error::path("read the record of a job on cgroup", self.path())(error))
+            }
+        }
+    }
+
+    /// Whether there is such a group.
+    pub(crate) fn exists(&self) -> bool {
+        accessat(self.tree.dir(), &self.name, Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    fn with_dir<T>(&self, mut act: impl FnMut(&OwnedFd) -> rustix::io::Result<T>) -> io::Result<T> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut opener = self.tree.opener();
+        let dir =
+            opener.open(|| openat(self.tree.dir(), self.name.as_str(), flags, Mode::empty()))?;
+        Ok(act(&dir)?)
     }
 
     /// Opens an interface file for a single use.

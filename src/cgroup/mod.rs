@@ -5,6 +5,7 @@
 
 mod content;
 mod group;
+mod host_name;
 mod members;
 mod name;
 mod origin;
@@ -17,7 +18,8 @@ mod tree;
 mod trigger;
 mod walk;
 
-pub(crate) use group::Group;
+pub(crate) use group::{Group, write_record};
+pub(crate) use host_name::HostName;
 pub(crate) use members::Pass;
 #[cfg(any(fuzzing, test))]
 pub(crate) use name::Name;

@@ -17,9 +17,16 @@ use crate::cgroup::walk::{Position, Walk};
 pub(crate) struct Removal {
     /// Where the walk through the groups below was left, once there were any.
     position: Option<Position>,
+    /// Whether the group itself is to stay.
+    keeps: bool,
 }
 
 impl Removal {
+    /// Of what is below a group, but not of the group itself.
+    pub(crate) fn of_what_is_below() -> Self {
+        Self { position: None, keeps: true }
+    }
+
     /// Removes the group `name` in `parent` and what is below it, at most so many groups in this
     /// call; `false` when there are more. Must be called only when they have no processes.
     pub(super) fn go_on(
@@ -31,6 +38,7 @@ impl Removal {
     ) -> io::Result<bool> {
         let begun = match &mut self.position {
             Some(position) => opener.open(|| Walk::resume(parent, position)),
+            None if self.keeps => opener.open(|| Walk::begin(parent, name)),
             None => match remove_dir(parent, name) {
                 // Not a loop on EBUSY: with no process left, it means that the job has made groups
                 // of its own below.
@@ -54,7 +62,9 @@ impl Removal {
             removed += 1;
         }
         drop(walk);
-        remove_dir(parent, name)?;
+        if !self.keeps {
+            remove_dir(parent, name)?;
+        }
         Ok(true)
     }
 }

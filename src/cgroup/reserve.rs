@@ -1,7 +1,8 @@
 //! Owns [`Reserve`]: descriptors that are held so that a host at its limit can still end its jobs.
 //!
-//! Invariant: the descriptors are given up only while an [`Opener`] needs them, by one at a time,
-//! and are taken again when it is dropped. Knows nothing of what is opened.
+//! Invariant: the descriptors are given up only while an [`Opener`] needs them, and are taken again
+//! when it is dropped. Another thread that opens something may be faster than the opener, so they
+//! are given up one by one. Knows nothing of what is opened.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -44,7 +45,7 @@ fn fill(held: &mut Vec<OwnedFd>, source: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) struct Opener<'a> {
     /// The reserve, if it may be used, and what to fill it with.
     reserve: Option<(&'a Reserve, BorrowedFd<'a>)>,
-    /// The reserve, emptied, while it is in use.
+    /// What is left of the reserve, while it is in use.
     lent: Option<MutexGuard<'a, Vec<OwnedFd>>>,
 }
 
@@ -64,22 +65,23 @@ impl<'a> Opener<'a> {
         &mut self,
         mut open: impl FnMut() -> Result<T, E>,
     ) -> io::Result<T> {
-        match (open().map_err(Into::into), self.reserve) {
-            (Err(error), Some((reserve, _))) if self.lent.is_none() && is_exhausted(&error) => {
-                let mut held = reserve.lock();
-                held.clear();
-                self.lent = Some(held);
-                open().map_err(Into::into)
+        let mut opened = open().map_err(Into::into);
+        let Some((reserve, _)) = self.reserve else { return opened };
+        while opened.as_ref().is_err_and(is_exhausted) {
+            let held = self.lent.get_or_insert_with(|| reserve.lock());
+            if held.pop().is_none() {
+                break;
             }
-            (opened, _) => opened,
+            opened = open().map_err(Into::into);
         }
+        opened
     }
 }
 
 impl Drop for Opener<'_> {
     fn drop(&mut self) {
         if let (Some(mut held), Some((_, source))) = (self.lent.take(), self.reserve) {
-            // What another thread has taken meanwhile is missing until the next job is started.
+            // What another thread has taken meanwhile is missing until the next time.
             let _ = fill(&mut held, source);
         }
     }

@@ -17,6 +17,7 @@ use crate::command::limits::Limits;
 use crate::command::quote::Quoted;
 use crate::command::signal::Signal;
 use crate::command::stdio::{Output, Stdin};
+use crate::command::units::ByteSize;
 use crate::command::view::CommandView;
 
 /// Where a program name without a slash is searched for if the job's environment has no `PATH`.
@@ -30,8 +31,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// # Defaults
 /// The environment is **empty**, standard input is `/dev/null`, standard output and standard error
 /// share one log, and the working directory is the host's. The job leads a session of its own, so
-/// it has no controlling terminal, and has no limits and no time limit. Its stop signal is SIGTERM,
-/// with a grace period of ten seconds, and it ends with its main process.
+/// it has no controlling terminal unless its output is [one](Output::Terminal), and has no limits
+/// and no time limit. Its stop signal is SIGTERM, with a grace period of ten seconds, and it ends
+/// with its main process.
 ///
 /// In the child every signal has its default disposition, no signal is blocked, and no file
 /// descriptors are open except 0, 1, 2 and those of [`pass_fd`](Self::pass_fd).
@@ -102,6 +104,8 @@ pub struct Command {
     #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub(crate) descriptors: BTreeMap<RawFd, Arc<OwnedFd>>,
     pub(crate) keep_log: bool,
+    pub(crate) log_keep: Option<ByteSize>,
+    pub(crate) log_limit: Option<(ByteSize, OverLimit)>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) groups: Option<Vec<u32>>,
@@ -120,6 +124,9 @@ pub struct Command {
     pub(crate) process_group: ProcessGroup,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) detached: bool,
+    pub(crate) survives: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
+    pub(crate) label: Arc<[u8]>,
     pub(crate) end_policy: EndPolicy,
     pub(crate) stop_signal: Signal,
     pub(crate) grace: Duration,
@@ -135,8 +142,9 @@ pub struct Command {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ProcessGroup {
-    /// A new session led by the job, and so a new process group. It has no controlling terminal:
-    /// opening `/dev/tty` fails with `ENXIO`.
+    /// A new session led by the job, and so a new process group. It has no controlling terminal,
+    /// and opening `/dev/tty` fails with `ENXIO`, unless the job's output is a terminal of its own
+    /// ([`Output::Terminal`]).
     #[default]
     Session,
     /// A new process group led by the job, in the host's session.
@@ -180,6 +188,22 @@ pub enum EndPolicy {
     /// afterwards is in the file, but is not part of this job's output. A
     /// [`stop`](crate::Reactor::stop) or a time limit stops those processes as well.
     LeaveRest,
+}
+
+/// What happens to a job whose log becomes longer than its
+/// [`log_limit`](Command::log_limit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// It is stopped, with its grace period, as by [`Reactor::stop`](crate::Reactor::stop).
+    Stop,
+    /// It is killed.
+    Kill,
+    /// It goes on, and what it prints beyond the limit is given back to the file system as it
+    /// comes. Its tails wait at the limit, and end there.
+    Discard,
 }
 
 /// A resource whose use the kernel limits per process; see getrlimit(2).
@@ -270,6 +294,8 @@ impl Command {
             output: Output::Combined,
             descriptors: BTreeMap::new(),
             keep_log: false,
+            log_keep: None,
+            log_limit: None,
             uid: None,
             gid: None,
             groups: None,
@@ -287,6 +313,8 @@ impl Command {
             process_group: ProcessGroup::Session,
             parent_death_signal: None,
             detached: false,
+            survives: false,
+            label: Arc::default(),
             end_policy: EndPolicy::KillRest,
             stop_signal: Signal::TERM,
             grace: Duration::from_secs(10),
@@ -508,6 +536,73 @@ impl Command {
         self
     }
 
+    /// Keeps the newest bytes of each log of the job, so many at least, and gives older ones back
+    /// to the file system, however long the job prints. Less than 64 KiB counts as 64 KiB.
+    ///
+    /// Offsets do not change: the log begins later. A tail that has not read what is gone returns
+    /// [`Read::Skipped`](crate::Read::Skipped) with the exact number of bytes;
+    /// [`Position::Start`](crate::Position::Start) is the first byte that was kept, which need not
+    /// begin a line. The chapter on [retention](crate::guide::retention) says how much more than
+    /// this a log can take for a moment, and on which file systems it works. Other programs read
+    /// what is gone as NULs, also in a log that is [kept](Self::keep_log) after the job.
+    ///
+    /// It takes one descriptor and one inotify watch for each log, even if nobody reads it, and
+    /// nothing while the job prints nothing. It has no effect on a job without a log.
+    ///
+    /// ```
+    /// use jobworker::{ByteSize, Command, Position, Reactor, Read, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut command = Command::new("seq");
+    /// command.arg("100000").log_keep(ByteSize::from_kib(64));
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// let report = reactor.wait(job)?;
+    /// let begin = report.output_bytes - 65536;
+    /// let tail = reactor.tail(job, Position::Offset(0), Token(2))?;
+    /// let mut buffer = [0; 4096];
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Skipped { bytes: begin });
+    /// assert_eq!(reactor.read(tail, &mut buffer)?, Read::Data(4096));
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SystemError::CannotPunch`](crate::SystemError::CannotPunch) at the spawn, if the file
+    /// system of the logs cannot give back parts of a file.
+    #[doc(alias("fallocate", "FALLOC_FL_PUNCH_HOLE"))]
+    pub fn log_keep(&mut self, bytes: ByteSize) -> &mut Self {
+        self.log_keep = Some(bytes);
+        self
+    }
+
+    /// Sets how long each log of the job may become, and what happens if one becomes longer:
+    /// [`Event::LogLimit`](crate::Event::LogLimit) comes once for each log, the report says so, and
+    /// the job is stopped or killed, or prints on for nobody.
+    ///
+    /// The length is that of what was printed, whatever is [kept](Self::log_keep) of it; a job that
+    /// truncates its log begins again. A job is noticed while it writes, without being slowed down:
+    /// the log can become longer by what it prints in 10 ms before that. The chapter on
+    /// [retention](crate::guide::retention) says what this costs.
+    ///
+    /// ```
+    /// use jobworker::{ByteSize, Command, OverLimit, Reactor, StopCause, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut command = Command::new("yes");
+    /// command.log_limit(ByteSize::from_kib(64), OverLimit::Kill);
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// let report = reactor.wait(job)?;
+    /// assert_eq!(report.stopped_by, Some(StopCause::LogLimit));
+    /// assert!(report.log_limit_exceeded && report.output_bytes > 65536);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// With [`OverLimit::Discard`] as for [`log_keep`](Self::log_keep).
+    pub fn log_limit(&mut self, bytes: ByteSize, then: OverLimit) -> &mut Self {
+        self.log_limit = Some((bytes, then));
+        self
+    }
+
     /// Runs the job as this user: real, effective and saved user id.
     ///
     /// The [`gid`](Self::gid) must be set as well: without it, the job would stay in the host's
@@ -702,9 +797,35 @@ impl Command {
     /// Keeps the job running, with its cgroup and its log, when the reactor is dropped.
     ///
     /// It remains a child of the host's process. If that continues without the reactor, it has to
-    /// reap the job itself.
+    /// reap the job itself. A job whose output is a [terminal](Output::Terminal) cannot be
+    /// detached.
     pub fn detached(&mut self, on: bool) -> &mut Self {
         self.detached = on;
+        self
+    }
+
+    /// Lets the job survive its host, in whatever way that ends: it is neither killed nor swept,
+    /// and the next host of the same [name](crate::Config::name) takes it over with
+    /// [`recover`](crate::Reactor::recover), until one has [removed](crate::Reactor::remove) it.
+    ///
+    /// Its record lies on its cgroup, and its output in its log. It costs a few writes of an
+    /// extended attribute, some 10 µs each: two at the spawn, one at the exit, one at the end.
+    ///
+    /// Whether it is [detached](Self::detached) as well makes no difference.
+    ///
+    /// The host needs a [name](crate::Config::name) and cgroups, and the job an
+    /// [`Output`](crate::Output) other than a terminal, which would end with the host. A standard
+    /// input that is [piped](Stdin::Piped) ends with the host. See the chapter
+    /// [`survival`](crate::guide::survival) of the guide.
+    pub fn survives(&mut self, on: bool) -> &mut Self {
+        self.survives = on;
+        self
+    }
+
+    /// Sets bytes of the host's own that are part of the record of a job that
+    /// [survives](Self::survives): what the next host needs to know of it. At most 16 KiB.
+    pub fn label(&mut self, label: impl Into<Vec<u8>>) -> &mut Self {
+        self.label = label.into().into();
         self
     }
 
@@ -783,6 +904,8 @@ impl fmt::Debug for Command {
             output,
             descriptors,
             keep_log,
+            log_keep,
+            log_limit,
             uid,
             gid,
             groups,
@@ -800,6 +923,8 @@ impl fmt::Debug for Command {
             process_group,
             parent_death_signal,
             detached,
+            survives,
+            label,
             end_policy,
             stop_signal,
             grace,
@@ -819,6 +944,8 @@ impl fmt::Debug for Command {
             .field("output", output)
             .field("descriptors", descriptors)
             .field("keep_log", keep_log)
+            .field("log_keep", log_keep)
+            .field("log_limit", log_limit)
             .field("uid", uid)
             .field("gid", gid)
             .field("groups", groups)
@@ -836,6 +963,8 @@ impl fmt::Debug for Command {
             .field("process_group", process_group)
             .field("parent_death_signal", parent_death_signal)
             .field("detached", detached)
+            .field("survives", survives)
+            .field("label", label)
             .field("end_policy", end_policy)
             .field("stop_signal", stop_signal)
             .field("grace", grace)

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::command::capability::Capability;
-use crate::command::command::{Command, EndPolicy, ProcessGroup, Resource, Scheduler};
+use crate::command::command::{Command, EndPolicy, OverLimit, ProcessGroup, Resource, Scheduler};
 use crate::command::io_priority::IoPriority;
 use crate::command::limits::Limits;
 use crate::command::signal::Signal;
 use crate::command::stdio::{Output, Stdin};
+use crate::command::units::ByteSize;
 
 /// What a [`Command`] was set to, as [`Command::view`] gives it: for a host that shows, checks or
 /// records what it runs.
@@ -105,6 +106,18 @@ impl<'a> CommandView<'a> {
     #[must_use]
     pub fn keep_log(self) -> bool {
         self.command.keep_log
+    }
+
+    /// How many of the newest bytes of each log are kept.
+    #[must_use]
+    pub fn log_keep(self) -> Option<ByteSize> {
+        self.command.log_keep
+    }
+
+    /// How long each log may become, and what happens if it becomes longer.
+    #[must_use]
+    pub fn log_limit(self) -> Option<(ByteSize, OverLimit)> {
+        self.command.log_limit
     }
 
     /// The user id.
@@ -210,6 +223,18 @@ impl<'a> CommandView<'a> {
     #[must_use]
     pub fn detached(self) -> bool {
         self.command.detached
+    }
+
+    /// Whether the job survives its host.
+    #[must_use]
+    pub fn survives(self) -> bool {
+        self.command.survives
+    }
+
+    /// The bytes of the host's own.
+    #[must_use]
+    pub fn label(self) -> &'a [u8] {
+        &self.command.label
     }
 
     /// When the job ends.

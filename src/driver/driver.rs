@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::driver::eventfd::Eventfd;
 use crate::driver::inotify::{Watches, Watching};
 use crate::driver::source::{Notice, Registration, Source};
 use crate::driver::timer::Timer;
@@ -69,10 +70,13 @@ pub(crate) struct Driver {
     nested: AtomicBool,
     /// The descriptor was made readable for such work and not polled since.
     nudged: bool,
+    /// How long a wait looks again and again before it sleeps.
+    busy: Duration,
 }
 
 impl Driver {
-    pub(crate) fn new() -> Result<Self> {
+    /// A driver whose waits look for so long again and again before they sleep.
+    pub(crate) fn new(busy: Duration) -> Result<Self> {
         let poll = Poll::new().map_err(Error::event_loop("create an epoll"))?;
         let register = |fd: RawFd, token| {
             let registered =
@@ -83,8 +87,8 @@ impl Driver {
         register(watches.as_raw_fd(), INOTIFY)?;
         let timer = Timer::new()?;
         register(timer.as_raw_fd(), TIMER)?;
-        let waker = mio::Waker::new(poll.registry(), WAKER)
-            .map_err(Error::event_loop("create an eventfd"))?;
+        let waker =
+            Eventfd::new(poll.registry(), WAKER).map_err(Error::event_loop("create an eventfd"))?;
         Ok(Self {
             poll,
             ready: Events::with_capacity(CAPACITY),
@@ -95,6 +99,7 @@ impl Driver {
             waker: Waker::new(waker),
             nested: AtomicBool::new(false),
             nudged: false,
+            busy,
         })
     }
 
@@ -180,6 +185,8 @@ impl Driver {
     /// Waits for the kernel; `deadline` is when something is to be done in any case.
     pub(crate) fn wait(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<()> {
         self.nudged = false;
+        let wait = if self.busy.is_zero() { Some(wait) } else { self.look(wait, deadline)? };
+        let Some(wait) = wait else { return Ok(()) };
         let timeout = match wait {
             Wait::Not => Some(Duration::ZERO),
             Wait::Milliseconds(timeout) => {
@@ -192,6 +199,29 @@ impl Driver {
             }
         };
         self.poll_epoll(timeout)
+    }
+
+    /// Looks again and again until something has happened, and returns the wait that is left;
+    /// `None` when there is none, because something has happened or it is time.
+    fn look(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<Option<Wait>> {
+        let start = Instant::now();
+        let until = match wait {
+            Wait::Not => return Ok(Some(wait)),
+            Wait::Milliseconds(timeout) => start.checked_add(timeout),
+            Wait::Until(until) => until,
+        };
+        let end = deadline.into_iter().chain(until).min();
+        loop {
+            self.poll_epoll(Some(Duration::ZERO))?;
+            let now = Instant::now();
+            if !self.ready.is_empty() || end.is_some_and(|end| end <= now) {
+                return Ok(None);
+            }
+            if now.duration_since(start) >= self.busy {
+                return Ok(Some(Wait::Until(until)));
+            }
+            std::hint::spin_loop();
+        }
     }
 
     fn poll_epoll(&mut self, timeout: Option<Duration>) -> Result<()> {

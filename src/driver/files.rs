@@ -14,7 +14,7 @@ use crate::driver::driver::Driver;
 use crate::driver::inotify::Watching;
 use crate::driver::source::Source;
 use crate::id::Key;
-use crate::log::{Identity, Kernel, LogFile, Place, Seen};
+use crate::log::{Identity, Kernel, LogFile, Measured, Place, Seen};
 
 impl Kernel for Driver {
     type Place = Place;
@@ -24,6 +24,10 @@ impl Kernel for Driver {
 
     fn open(&mut self, place: &Place) -> io::Result<LogFile> {
         place.open()
+    }
+
+    fn open_for_writing(&mut self, place: &Place) -> io::Result<LogFile> {
+        place.open_for_writing()
     }
 
     fn len(&mut self, place: &Place) -> io::Result<u64> {
@@ -48,6 +52,14 @@ impl Kernel for Driver {
 
     fn size(&mut self, file: &LogFile) -> io::Result<u64> {
         file.size()
+    }
+
+    fn measure(&mut self, file: &LogFile) -> io::Result<Measured> {
+        file.measure()
+    }
+
+    fn punch(&mut self, file: &LogFile, from: u64, to: u64) -> io::Result<()> {
+        file.punch(from, to)
     }
 
     fn data_from(&mut self, file: &LogFile, offset: u64) -> io::Result<u64> {

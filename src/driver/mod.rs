@@ -5,6 +5,7 @@
 
 mod directories;
 mod driver;
+mod eventfd;
 mod files;
 mod inotify;
 mod source;
@@ -12,6 +13,9 @@ mod timer;
 mod waker;
 
 pub use waker::Waker;
+
+#[cfg(all(test, jobworker_loom))]
+pub(crate) use eventfd::Eventfd;
 
 pub(crate) use driver::{Driver, Readiness, Wait};
 pub(crate) use inotify::Watching;

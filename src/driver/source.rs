@@ -37,6 +37,8 @@ pub(crate) enum JobSource {
     GroupEvents,
     /// The file memory.events of its cgroup.
     MemoryEvents,
+    /// The host's end of its terminal.
+    Terminal,
     /// Its pressure trigger for this resource.
     Pressure(Stallable),
 }

@@ -5,9 +5,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::driver::eventfd::Eventfd;
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Wakes a reactor from any thread: its poll returns with [`Event::Woken`](crate::Event::Woken).
 ///
@@ -31,13 +32,13 @@ pub struct Waker {
 
 #[derive(Debug)]
 struct Shared {
-    eventfd: mio::Waker,
+    eventfd: Eventfd,
     /// The reactor was woken and has not returned the event yet.
     woken: AtomicBool,
 }
 
 impl Waker {
-    pub(crate) fn new(eventfd: mio::Waker) -> Self {
+    pub(crate) fn new(eventfd: Eventfd) -> Self {
         Self { shared: Arc::new(Shared { eventfd, woken: AtomicBool::new(false) }) }
     }
 

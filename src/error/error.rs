@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use crate::error::jobs::JobError;
 use crate::error::kind::ErrorKind;
 use crate::error::limits::{InvalidLimit, LimitsError};
-#[cfg(feature = "serde")]
 use crate::error::recorded::RecordedError;
 use crate::error::spawn::SpawnError;
 use crate::error::system::SystemError;
@@ -56,8 +55,8 @@ pub enum Error {
     /// The system refused something that the reactor needs.
     #[error(transparent)]
     System(#[from] SystemError),
-    /// An error that was serialized, with the feature `serde`, and deserialized again.
-    #[cfg(feature = "serde")]
+    /// An error that was written down, in a report that outlives its host or, with the feature
+    /// `serde`, by the host, and read back.
     #[error(transparent)]
     Recorded(#[from] RecordedError),
     /// The thread of a worker is gone, or cannot be waited for.
@@ -85,7 +84,6 @@ impl Error {
             Self::Tail(error) => error.kind(),
             Self::Job(error) => error.kind(),
             Self::System(error) => error.kind(),
-            #[cfg(feature = "serde")]
             Self::Recorded(error) => error.kind,
             Self::Worker(error) => error.kind(),
         }
@@ -100,7 +98,6 @@ impl Error {
             Self::Tail(error) => error.cause(),
             Self::Job(error) => error.cause(),
             Self::System(error) => error.cause(),
-            #[cfg(feature = "serde")]
             Self::Recorded(error) => return error.raw_os_error,
             Self::Worker(_) => None,
         };

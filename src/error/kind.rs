@@ -96,6 +96,9 @@ pub(super) fn hint(cause: &io::Error) -> &'static str {
         Some(Errno::MFILE) => " (raise RLIMIT_NOFILE, or remove finished jobs)",
         Some(Errno::NFILE) => " (raise the sysctl fs.file-max)",
         Some(Errno::NOSPC) => " (the file system is full: free bytes or inodes there)",
+        Some(Errno::NOMEM) => " (free memory, or raise RLIMIT_AS or the cgroup's memory limit)",
+        Some(Errno::AGAIN) => " (raise RLIMIT_NPROC or the cgroup's pids.max, or try again later)",
+        Some(Errno::FBIG) => " (raise the host's RLIMIT_FSIZE)",
         Some(Errno::ROFS) => " (the file system is mounted read-only)",
         _ => "",
     }

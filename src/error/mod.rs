@@ -8,7 +8,6 @@ mod error;
 mod jobs;
 mod kind;
 mod limits;
-#[cfg(feature = "serde")]
 mod recorded;
 mod spawn;
 mod system;
@@ -19,9 +18,9 @@ pub use error::{Error, Result};
 pub use jobs::JobError;
 pub use kind::ErrorKind;
 pub use limits::{InvalidLimit, LimitsError};
-#[cfg(feature = "serde")]
 pub use recorded::RecordedError;
 pub use spawn::{SpawnError, Stage};
 pub use system::SystemError;
+pub(crate) use system::WRITE_RECORD;
 pub use tails::TailError;
 pub use worker::WorkerError;

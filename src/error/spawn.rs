@@ -77,6 +77,16 @@ pub enum SpawnError {
         /// What is wrong with the command.
         reason: &'static str,
     },
+    /// The job could not outlive the host as [`Command::survives`](crate::Command::survives) wants;
+    /// found before anything was created.
+    #[error("cannot start {program:?} so that it survives the host: {reason}")]
+    #[non_exhaustive]
+    CannotSurvive {
+        /// The program as it was given.
+        program: OsString,
+        /// What is missing, or stands against it.
+        reason: &'static str,
+    },
     /// A job cannot be started in a frozen cgroup: it would freeze before its program runs, and the
     /// host with it.
     #[error("cannot start a job in {}: the cgroup is frozen; thaw it first", path.display())]
@@ -93,7 +103,7 @@ impl SpawnError {
             Self::Failed { stage, cause, .. } | Self::Placement { stage, cause, .. } => {
                 stage.kind(cause)
             }
-            Self::InvalidCommand { .. } => ErrorKind::InvalidInput,
+            Self::InvalidCommand { .. } | Self::CannotSurvive { .. } => ErrorKind::InvalidInput,
             Self::Frozen { .. } => ErrorKind::State,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
         }
@@ -102,7 +112,10 @@ impl SpawnError {
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
             Self::Failed { cause, .. } | Self::Placement { cause, .. } => Some(cause),
-            Self::InvalidCommand { .. } | Self::Frozen { .. } | Self::TimedOut { .. } => None,
+            Self::InvalidCommand { .. }
+            | Self::CannotSurvive { .. }
+            | Self::Frozen { .. }
+            | Self::TimedOut { .. } => None,
         }
     }
 }
@@ -116,6 +129,8 @@ pub enum Stage {
     Clone = 1,
     /// A new session or process group.
     ProcessGroup,
+    /// The terminal, and that it controls the session.
+    Terminal,
     /// Default signal dispositions and an empty signal mask.
     Signals,
     /// Standard input, output and error.
@@ -164,9 +179,10 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Clone,
         Self::ProcessGroup,
+        Self::Terminal,
         Self::Signals,
         Self::StandardStreams,
         Self::Descriptors,
@@ -225,6 +241,12 @@ impl Stage {
             (Self::Clone, Errno::NOSYS | Errno::PERM | Errno::TOOBIG | Errno::INVAL) => {
                 " (clone3 with CLONE_INTO_CGROUP needs Linux 5.7, and a seccomp filter that allows \
                  it)"
+            }
+            (Self::Terminal, Errno::NOSPC) => {
+                " (the sysctl kernel.pty.max, or the option max= of the mounted devpts, is reached)"
+            }
+            (Self::Terminal, Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::IO) => {
+                " (a devpts must be mounted at /dev/pts, with its ptmx at /dev/ptmx)"
             }
             (Self::StandardStreams, Errno::FBIG) => {
                 " (the bytes of its input are more than the host's RLIMIT_FSIZE)"
@@ -299,6 +321,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Clone => "clone3",
             Self::ProcessGroup => "entering its session or process group",
+            Self::Terminal => "making its terminal",
             Self::Signals => "resetting signals",
             Self::StandardStreams => "connecting standard input, output and error",
             Self::Descriptors => "passing descriptors on",

@@ -6,7 +6,23 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use crate::error::kind::{ErrorKind, hint};
+
+/// What is tried when the record of a job is written, which no disk is needed for.
+pub(crate) const WRITE_RECORD: &str = "write the record of a job on cgroup";
+
+/// What to do about an errno of a call on a path.
+fn path_hint(operation: &str, cause: &io::Error) -> &'static str {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOSPC) if operation == WRITE_RECORD => {
+            " (a process of the host's user has used up the 128 KiB or 128 attributes that the \
+             kernel allows a cgroup: run the job as another user, or remove them with setfattr -x)"
+        }
+        _ => hint(cause),
+    }
+}
 
 /// The system refused something that the reactor needs.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +48,29 @@ pub enum SystemError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The directory of a history is not a private directory of this user.
+    #[error("cannot use {} as history directory: {reason}", path.display())]
+    #[non_exhaustive]
+    HistoryDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The file system of the logs cannot give back parts of a file, which a log of limited length
+    /// needs: [`Command::log_keep`](crate::Command::log_keep).
+    #[error(
+        "cannot give back the oldest bytes of log {}: {cause}{}; name a directory on ext4, XFS, \
+         Btrfs or tmpfs with Config::log_dir, or keep whole logs",
+        path.display(), hint(cause)
+    )]
+    #[non_exhaustive]
+    CannotPunch {
+        /// The log.
+        path: PathBuf,
+        /// The cause.
+        cause: io::Error,
+    },
     /// The [launcher](crate::Config::launcher) cannot be used.
     #[error("cannot use {} as launcher: {reason}", path.display())]
     #[non_exhaustive]
@@ -39,6 +78,49 @@ pub enum SystemError {
         /// The program that was named.
         path: PathBuf,
         /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The [name](crate::Config::name) cannot be one.
+    #[error("cannot name a host {name:?}: {reason}")]
+    #[non_exhaustive]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Another host has the [name](crate::Config::name).
+    ///
+    /// A process that a host has forked keeps its lock until it executes another program: after
+    /// the death of a host in the middle of a spawn, for a moment.
+    #[error(
+        "the name {name:?} is taken: a living host holds the lock on {}, or a process that it has \
+         forked; end it, or choose another name",
+        path.display()
+    )]
+    #[non_exhaustive]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The cgroup that the host has locked.
+        path: PathBuf,
+    },
+    /// A host without a name has no jobs to recover.
+    #[error(
+        "cannot recover jobs: {reason}; name the host with Config::name, and let it have cgroups"
+    )]
+    #[non_exhaustive]
+    NoName {
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The record of a job, on its cgroup or in a history, cannot be used.
+    #[error("cannot use the record {}: {reason}", path.display())]
+    #[non_exhaustive]
+    Record {
+        /// The cgroup, or the file.
+        path: PathBuf,
+        /// What is wrong with it.
         reason: String,
     },
     /// A file of a cgroup cannot be watched because the user has no inotify watches left.
@@ -54,7 +136,7 @@ pub enum SystemError {
     },
     /// A call on a path failed: of the cgroup tree, the log directory, the launcher or the
     /// job's standard input.
-    #[error("cannot {operation} {}: {cause}{}", path.display(), hint(cause))]
+    #[error("cannot {operation} {}: {cause}{}", path.display(), path_hint(operation, cause))]
     #[non_exhaustive]
     Path {
         /// What was tried, as a verb.
@@ -89,19 +171,36 @@ impl SystemError {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::NoCgroup { .. } => ErrorKind::Unsupported,
-            Self::LogDirectory { .. } | Self::Launcher { .. } => ErrorKind::InvalidInput,
+            Self::LogDirectory { .. }
+            | Self::HistoryDirectory { .. }
+            | Self::Launcher { .. }
+            | Self::Name { .. }
+            | Self::NoName { .. } => ErrorKind::InvalidInput,
+            Self::NameTaken { .. } => ErrorKind::State,
+            Self::Record { .. } => ErrorKind::Other,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
             Self::Forked { .. } => ErrorKind::State,
+            Self::CannotPunch { cause, .. } => match Errno::from_io_error(cause) {
+                Some(Errno::OPNOTSUPP | Errno::NOSYS) => ErrorKind::Unsupported,
+                _ => ErrorKind::of(cause),
+            },
             Self::Path { cause, .. } | Self::Loop { cause, .. } => ErrorKind::of(cause),
         }
     }
 
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
-            Self::Path { cause, .. } | Self::Loop { cause, .. } => Some(cause),
+            Self::CannotPunch { cause, .. }
+            | Self::Path { cause, .. }
+            | Self::Loop { cause, .. } => Some(cause),
             Self::NoCgroup { .. }
             | Self::LogDirectory { .. }
+            | Self::HistoryDirectory { .. }
             | Self::Launcher { .. }
+            | Self::Name { .. }
+            | Self::NameTaken { .. }
+            | Self::NoName { .. }
+            | Self::Record { .. }
             | Self::WatchLimit { .. }
             | Self::Forked { .. } => None,
         }

@@ -53,6 +53,17 @@ pub enum TailError {
          the log is now"
     )]
     Truncated,
+    /// The next bytes of a log that is kept short were not kept.
+    ///
+    /// [`Read`](std::io::Read) and [`BufRead`](std::io::BufRead) of an
+    /// [`Output`](crate::worker::Output) report each such gap once. The next read goes on at the
+    /// first byte that was kept.
+    #[error("the next {bytes} bytes of the log were not kept: read on for those that were")]
+    #[non_exhaustive]
+    Skipped {
+        /// How many bytes are gone.
+        bytes: u64,
+    },
     /// The output was closed by a [`Closer`](crate::worker::Closer).
     #[error("this output was closed")]
     Closed,
@@ -75,7 +86,7 @@ impl TailError {
             Self::Unknown(_) => ErrorKind::StaleId,
             Self::NoLog { .. } | Self::Replaced { .. } => ErrorKind::NotFound,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
-            Self::Truncated | Self::Closed => ErrorKind::State,
+            Self::Truncated | Self::Skipped { .. } | Self::Closed => ErrorKind::State,
             Self::Io { cause, .. } => ErrorKind::of(cause),
         }
     }

@@ -10,7 +10,7 @@ use crate::event::exit::Exit;
 use crate::event::pressure::Stallable;
 use crate::event::report::{OomCause, Report};
 use crate::event::swept::Swept;
-use crate::id::{JobId, TailId, Token};
+use crate::id::{JobId, Stream, TailId, Token};
 
 /// What happened, as returned by [`Reactor::poll`](crate::Reactor::poll).
 ///
@@ -21,15 +21,15 @@ use crate::id::{JobId, TailId, Token};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A tail has something to read: bytes, the end, a truncation of the log, or that another file
-    /// has taken its name.
+    /// A tail has something to read: bytes, the end, a truncation of the log, a gap because bytes
+    /// were not kept, or that another file has taken its name.
     ///
     /// Read on until there is nothing more: while
     /// [`Reactor::next_chunk`](crate::Reactor::next_chunk) gives chunks, or until
     /// [`Reactor::read`](crate::Reactor::read) returns [`Read::UpToDate`](crate::Read::UpToDate)
-    /// or `Ended`, and past `Truncated` and `Replaced`. It is edge-triggered: it comes when a tail
-    /// is opened on a log that already has bytes, and then only after `UpToDate` was returned, once
-    /// there is more.
+    /// or `Ended`, and past `Truncated`, `Skipped` and `Replaced`. It is edge-triggered: it comes
+    /// when a tail is opened on a log that already has bytes, and then only after `UpToDate` was
+    /// returned, once there is more.
     Readable {
         /// The tail.
         tail: TailId,
@@ -85,6 +85,27 @@ pub enum Event {
         /// Whose memory limit was exceeded.
         cause: OomCause,
     },
+    /// A log of a job has become longer than its [`log_limit`](crate::Command::log_limit); once for
+    /// each log, and before `Finished`.
+    LogLimit {
+        /// The job.
+        job: JobId,
+        /// The token the job was spawned with.
+        token: Token,
+        /// Which log.
+        stream: Stream,
+    },
+    /// The file system of the logs is full, or has room again.
+    ///
+    /// While it is full, jobs that print get `ENOSPC`, and what they print is missing from their
+    /// logs; those that print on a [terminal](crate::Output::Terminal) wait. The report of each job
+    /// that has run meanwhile has a [`JobError::LogCut`](crate::JobError::LogCut) among its
+    /// problems. The kernel does not tell when a write of another process fails: the chapter on
+    /// [retention](crate::guide::retention) says when it is noticed.
+    LogSpace {
+        /// Whether it is full.
+        full: bool,
+    },
     /// Every process of a job is frozen; see [`Reactor::freeze`](crate::Reactor::freeze).
     Frozen {
         /// The job.
@@ -133,9 +154,11 @@ impl Event {
             | Self::Finished { job, .. }
             | Self::Pressure { job, .. }
             | Self::Oom { job, .. }
+            | Self::LogLimit { job, .. }
             | Self::Frozen { job, .. }
             | Self::Thawed { job, .. } => Some(*job),
             Self::Readable { .. }
+            | Self::LogSpace { .. }
             | Self::SystemPressure { .. }
             | Self::Swept { .. }
             | Self::Woken => None,
@@ -143,7 +166,7 @@ impl Event {
     }
 
     /// The token that the host gave for what it is about, or `None` for
-    /// [`Woken`](Self::Woken).
+    /// [`LogSpace`](Self::LogSpace) and [`Woken`](Self::Woken).
     #[must_use]
     pub fn token(&self) -> Option<Token> {
         match self {
@@ -153,10 +176,11 @@ impl Event {
             | Self::Pressure { token, .. }
             | Self::SystemPressure { token, .. }
             | Self::Oom { token, .. }
+            | Self::LogLimit { token, .. }
             | Self::Frozen { token, .. }
             | Self::Thawed { token, .. }
             | Self::Swept { token, .. } => Some(*token),
-            Self::Woken => None,
+            Self::LogSpace { .. } | Self::Woken => None,
         }
     }
 

@@ -32,7 +32,9 @@ pub enum Exit {
         core_dumped: bool,
     },
     /// It has exited, but its status was lost to other code in the host, which ignores SIGCHLD or
-    /// waits for any child. Since Linux 6.15 the status is known in that case, too.
+    /// waits for any child. Since Linux 6.15 the status is known in that case, too. Of a job that
+    /// was taken over from another host, [`JobError::ExitUnknown`](crate::JobError::ExitUnknown) in
+    /// the report says why.
     Unknown,
 }
 

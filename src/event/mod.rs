@@ -6,6 +6,7 @@
 mod event;
 mod exit;
 mod pressure;
+mod recovered;
 mod report;
 mod stats;
 mod swept;
@@ -13,6 +14,7 @@ mod swept;
 pub use event::{Event, Events};
 pub use exit::{Exit, Usage};
 pub use pressure::{InvalidPressure, Pressure, Stall, Stallable, Stalled};
+pub use recovered::{Found, Recovered};
 pub use report::{OomCause, Phase, Report, Status, StopCause};
 pub use stats::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 pub use swept::Swept;

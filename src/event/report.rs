@@ -3,6 +3,7 @@
 //! Plain data; knows nothing of how it is collected.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,7 +25,11 @@ pub enum StopCause {
     Kill,
     /// The command's [`time_limit`](crate::Command::time_limit).
     TimeLimit,
-    /// The reactor was dropped.
+    /// The command's [`log_limit`](crate::Command::log_limit).
+    LogLimit,
+    /// The reactor was dropped; or its host has died, and the next one has ended what was left of
+    /// a job that it has found [`Interrupted`](crate::Found::Interrupted) or
+    /// [`Damaged`](crate::Found::Damaged).
     Drop,
 }
 
@@ -43,6 +48,24 @@ pub enum OomCause {
 }
 
 /// How a job ended and what it used, reported with [`Event::Finished`](crate::Event::Finished).
+///
+/// ```
+/// use jobworker::{Command, Reactor, Signal, Token};
+///
+/// let mut reactor = Reactor::new()?;
+/// let mut command = Command::new("sh");
+/// let job = reactor.spawn(command.args(["-c", "echo out; kill -KILL $$"]), Token(0))?;
+/// let report = reactor.wait(job)?;
+///
+/// println!("{} after {:?}, {:?} of it busy", report.exit, report.wall, report.usage.user);
+/// assert_eq!(report.exit.signal(), Some(Signal::KILL));
+/// // It was not the host that ended it.
+/// assert_eq!(report.stopped_by, None);
+/// assert_eq!(report.output_bytes, 4);
+/// // Nothing went wrong while it was cleaned up.
+/// assert!(report.problems.is_empty());
+/// # Ok::<(), jobworker::Error>(())
+/// ```
 #[derive(Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -69,6 +92,15 @@ pub struct Report {
     pub output_bytes: u64,
     /// Size in bytes of the log of standard error, if that is separate.
     pub error_bytes: u64,
+    /// Whether a log was longer than its [`log_limit`](crate::Command::log_limit).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub log_limit_exceeded: bool,
+    /// How many bytes behind `output_bytes` were [discarded](crate::OverLimit::Discard).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub output_discarded: u64,
+    /// How many bytes behind `error_bytes` were discarded.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub error_discarded: u64,
     /// The job's cgroup, if it was left behind because processes are still running in it
     /// ([`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest)) or because it could not be removed.
     #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
@@ -94,7 +126,19 @@ pub enum Phase {
     Finished,
 }
 
-/// What is known of a job now.
+/// What is known of a job now, by [`Reactor::status`](crate::Reactor::status).
+///
+/// ```
+/// use jobworker::{Command, Phase, Reactor, Token};
+///
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(Command::new("sleep").arg("1000"), Token(0))?;
+/// let status = reactor.status(job)?;
+/// assert_eq!((status.phase, status.exit), (Phase::Running, None));
+/// println!("process {} in {:?} for {:?}", status.pid, status.cgroup, status.elapsed);
+/// println!("its output is in {:?}", status.output);
+/// # Ok::<(), jobworker::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -123,6 +167,15 @@ pub struct Status {
     /// The log of standard error, if that is separate.
     #[cfg_attr(feature = "serde", serde(with = "crate::portable"))]
     pub error: Option<PathBuf>,
+    /// The offsets between which the log of both streams, or of standard output, lies, as of the
+    /// last look at it: from the first byte that was [kept](crate::Command::log_keep) to the end.
+    /// `None` if there is no such log, or nobody looks at it: the job runs, the log has no tails,
+    /// and all of it is kept.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub output_range: Option<Range<u64>>,
+    /// The same of the log of standard error, if that is separate.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub error_range: Option<Range<u64>>,
     /// The final report, once the job is finished.
     pub report: Option<Arc<Report>>,
 }
@@ -154,6 +207,28 @@ mod tests {
     use super::*;
     use crate::command::Signal;
 
+    impl Report {
+        /// One that has nothing but an exit.
+        pub(crate) fn of(exit: Exit) -> Self {
+            Self {
+                exit,
+                wall: Duration::ZERO,
+                usage: Usage::default(),
+                stopped_by: None,
+                killed: false,
+                oom: None,
+                stats: None,
+                output_bytes: 0,
+                error_bytes: 0,
+                log_limit_exceeded: false,
+                output_discarded: 0,
+                error_discarded: 0,
+                cgroup_left: None,
+                problems: Vec::new(),
+            }
+        }
+    }
+
     #[test]
     fn a_status_is_one_line_that_says_no_more_than_is_known() {
         let mut status = Status {
@@ -167,6 +242,8 @@ mod tests {
             cgroup: None,
             output: None,
             error: None,
+            output_range: None,
+            error_range: None,
             report: None,
         };
         let line = |status: &Status| {

@@ -14,6 +14,25 @@ use crate::event::pressure::Pressure;
 ///
 /// Each part needs its controller, except for the CPU time, which is always available, and the
 /// pressure, which needs PSI.
+///
+/// ```
+/// use jobworker::{Command, Reactor, Token};
+///
+/// let mut reactor = Reactor::new()?;
+/// let job = reactor.spawn(Command::new("sleep").arg("1000").accounting(true), Token(0))?;
+/// let stats = reactor.stats(job)?;
+/// if let Some(cpu) = stats.cpu {
+///     println!("{:?} of CPU time", cpu.user + cpu.system);
+/// }
+/// match stats.memory {
+///     Some(memory) => println!("{} bytes of memory, at most {:?}", memory.current, memory.peak),
+///     None => println!("no memory controller here"),
+/// }
+/// if let Some(pressure) = stats.memory_pressure {
+///     println!("stalled for memory in {} % of the last 10 s", pressure.some.avg10);
+/// }
+/// # Ok::<(), jobworker::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

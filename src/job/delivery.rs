@@ -74,7 +74,10 @@ impl Delivery {
         self.ended = !matches!(visited, Ok(ControlFlow::Break(())));
         let mut result = visited.map(drop);
         if self.ended && !self.signalled.iter().any(|pid| number(*pid) == main.pid()) {
-            let sent = send_and_continue(main.pidfd(), self.signal);
+            let sent = match main.is_process() {
+                true => send_and_continue(main.pidfd(), self.signal),
+                false => Ok(()),
+            };
             result = result.and(sent.map_err(Error::event_loop("signal a main process")));
         }
         let refused = refused.map(Error::path("signal a process of", group.path()));

@@ -6,9 +6,11 @@
 use std::io::{self, PipeWriter};
 
 use crate::driver::{JobSource, Registration, Source};
+use crate::error::Result;
 use crate::event::Stallable;
 use crate::id::Key;
 use crate::job::system::System;
+use crate::job::terminal::Copied;
 
 /// What a job holds of the system.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Handles<S: System> {
     group: S::Group,
     /// What the host writes the job's standard input to, if it is a pipe that was not taken yet.
     stdin: Option<PipeWriter>,
+    /// The host's end of the job's terminal, if it has one, which is watched.
+    terminal: Option<(Registration, S::Terminal)>,
     /// The pidfd in the epoll, until the exit is known.
     exit: Option<Registration>,
     /// Processes that are waited for besides the main one.
@@ -34,14 +38,16 @@ impl<S: System> Handles<S> {
     pub(super) fn new(
         key: Key,
         (process, group, stdin): (S::Process, S::Group, Option<PipeWriter>),
-        exit: Registration,
+        exit: Option<Registration>,
+        terminal: Option<(Registration, S::Terminal)>,
     ) -> Self {
         Self {
             key,
             process,
             group,
             stdin,
-            exit: Some(exit),
+            terminal,
+            exit,
             survivors: Vec::new(),
             events: false,
             memory: false,
@@ -57,9 +63,32 @@ impl<S: System> Handles<S> {
         &self.group
     }
 
+    /// Keeps the group alone.
+    pub(super) fn into_group(self) -> S::Group {
+        self.group
+    }
+
     /// Hands out what the host writes the job's standard input to.
     pub(super) fn take_stdin(&mut self) -> Option<PipeWriter> {
         self.stdin.take()
+    }
+
+    /// The host's end of the job's terminal, if it has one.
+    pub(super) fn terminal(&self) -> Option<&S::Terminal> {
+        self.terminal.as_ref().map(|(_, terminal)| terminal)
+    }
+
+    /// Copies a part of what the job has printed on its terminal.
+    pub(super) fn copy_output(&mut self, system: &mut S) -> Result<Copied> {
+        match &mut self.terminal {
+            Some((_, terminal)) => system.copy_output(terminal),
+            None => Ok(Copied::All),
+        }
+    }
+
+    /// Copies the rest of it.
+    pub(super) fn copy_last_output(&mut self, system: &mut S) -> Result<()> {
+        self.terminal.as_mut().map_or(Ok(()), |(_, terminal)| system.copy_last_output(terminal))
     }
 
     fn source(&self, source: JobSource) -> Source {
@@ -160,6 +189,9 @@ impl<S: System> Handles<S> {
     /// Releases everything except the process and the group themselves.
     pub(super) fn release(&mut self, system: &mut S) {
         self.stdin = None;
+        if let Some((registration, terminal)) = self.terminal.take() {
+            system.unwatch_terminal(&terminal, registration);
+        }
         self.unwatch_exit(system);
         self.forget_survivors(system);
         if std::mem::take(&mut self.events) {

@@ -2,23 +2,28 @@
 //!
 //! Invariants: what the table in `life` decides is carried out here and nowhere else. A job is
 //! finished only when no process of it is left that could write, or when that cannot be found out
-//! any more, as its report then says. Nothing here blocks: it registers for a notice instead. No
-//! failure is dropped: it goes to the caller or into the job's report. Knows nothing of other jobs.
+//! any more, as its report then says. Of a job that survives its host, what is asked of it is
+//! recorded before it is done, and its exit before the zombie is reaped. Nothing here blocks: it
+//! registers for a notice instead. No failure is dropped: it goes to the caller or into the job's
+//! report. Knows nothing of other jobs.
 
 use std::io::PipeWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::{EndPolicy, Signal};
+use crate::command::{EndPolicy, OverLimit, Signal};
 use crate::driver::{JobSource, Registration};
 use crate::error::{JobError, Result};
 use crate::event::{Event, Exit, Phase, Report, Stall, Stallable, StopCause, Usage};
 use crate::id::{JobId, Key, Stream, Token};
 use crate::job::handles::Handles;
-use crate::job::life::{Action, Deadline, Input, State};
-use crate::job::live::{Exited, Live, Released};
+use crate::job::life::{Action, Deadline, Grace, Input, State};
+use crate::job::live::{Live, Released};
+use crate::job::main_process::Exited;
 use crate::job::record::Record;
-use crate::job::system::{Adopted, System};
+use crate::job::stored::{KnownExit, Stop, Until};
+use crate::job::system::{Adopted, Begun, System};
+use crate::trace::{self, JobSpan};
 
 /// One job.
 #[derive(Debug)]
@@ -26,7 +31,12 @@ pub(crate) struct Job<S: System> {
     record: Record,
     token: Token,
     logs: [Option<Key>; 2],
+    /// A log has become longer than its limit.
+    log_exceeded: bool,
+    span: JobSpan,
     course: Course<S>,
+    /// The group of a finished job that survives its host, with the record, until it is removed.
+    grave: Option<S::Group>,
 }
 
 /// Whether a job is finished, with the data of that state.
@@ -37,18 +47,120 @@ enum Course<S: System> {
 }
 
 impl<S: System> Job<S> {
-    /// The job of a process that was just started, whose exit is watched already.
+    /// The job of a process that was just started or found, whose exit is watched already, and so
+    /// is the output of its terminal, if it has one; or one that an earlier host has finished.
     pub(crate) fn new(
         key: Key,
         token: Token,
         adopted: Adopted<S>,
-        exit: Registration,
+        (exit, output): (Option<Registration>, Option<Registration>),
         system: &mut S,
     ) -> Self {
-        let Adopted { record, process, group, stdin, logs } = adopted;
-        let handles = Handles::new(key, (process, group, stdin), exit);
-        let live = Live::new(record.time_limit(), handles, system);
-        Self { record, token, logs, course: Course::Live(Box::new(live)) }
+        let Adopted { record, course, stdin, terminal, logs, span } = adopted;
+        let (course, grave) = match course {
+            Begun::Live { process, group, problem } => {
+                let terminal = output.zip(terminal);
+                let handles = Handles::new(key, (process, group, stdin), exit, terminal);
+                let survives = record.policies().survives;
+                let mut live = Live::new(record.time_limit(), survives, handles, system);
+                if let Some(problem) = problem {
+                    live.report_problem(problem);
+                }
+                (Course::Live(Box::new(live)), None)
+            }
+            Begun::Finished { group, report } => (Course::Finished(report), Some(group)),
+        };
+        Self { record, token, logs, log_exceeded: false, span, course, grave }
+    }
+
+    /// Goes on with what an earlier host has left half done, if this is its job.
+    pub(crate) fn begin(&mut self, system: &mut S) {
+        let Some(stored) = self.record.lasting() else { return };
+        let (job, token, stop) = (self.id(), self.token, stored.stop);
+        match &mut self.course {
+            Course::Finished(report) => {
+                let report = Arc::clone(report);
+                let ends = [report.output_bytes, report.error_bytes];
+                let at = stored.finished.unwrap_or(stored.booted.saturating_add(report.wall));
+                for (log, end) in self.logs.into_iter().zip(ends) {
+                    if let Some(log) = log {
+                        system.finish_log_at(log, end, at);
+                    }
+                }
+                system.emit(Event::Exited { job, token, exit: report.exit });
+                system.emit(Event::Finished { job, token, report });
+            }
+            Course::Live(live) => {
+                let frozen = system.read(live.group(), "cgroup.freeze");
+                if frozen.is_ok_and(|content| content.is_some_and(|flag| flag.trim_end() == "1")) {
+                    live.was_frozen();
+                }
+                let Some(Stop { cause, until }) = stop else { return };
+                live.stop_requested(cause);
+                match until.grace(system.now(), system.boot_time()) {
+                    Grace::Over => self.step(Input::Kill, system),
+                    grace => self.step(Input::StopWithin(grace), system),
+                }
+            }
+        }
+    }
+
+    /// The bytes of the host's own.
+    pub(crate) fn label(&self) -> Result<&[u8]> {
+        let stored = self.record.lasting().ok_or(JobError::NotLasting(self.id()))?;
+        Ok(&stored.label)
+    }
+
+    /// Changes them, all or nothing.
+    pub(crate) fn set_label(&mut self, label: Vec<u8>, system: &mut S) -> Result<()> {
+        let id = self.id();
+        let stored = self.record.lasting_mut().ok_or(JobError::NotLasting(id))?;
+        let before = std::mem::replace(&mut stored.label, label);
+        let Err(problem) = self.store(system).and_then(|()| self.store_in_history(system)) else {
+            return Ok(());
+        };
+        if let Some(stored) = self.record.lasting_mut() {
+            stored.label = before;
+            // The record has it already if it was the history that could not be written.
+            let _ = self.store(system);
+        }
+        Err(problem)
+    }
+
+    /// Keeps what is known of the job for the next host, if it survives this one.
+    fn store(&self, system: &mut S) -> Result<()> {
+        let Some(stored) = self.record.lasting() else { return Ok(()) };
+        match (&self.course, &self.grave) {
+            (Course::Live(live), _) => system.store(live.group(), stored, None),
+            (Course::Finished(report), Some(grave)) => system.store(grave, stored, Some(report)),
+            (Course::Finished(_), None) => Ok(()),
+        }
+    }
+
+    /// Keeps the same in the history, which has it once the job is finished.
+    fn store_in_history(&self, system: &mut S) -> Result<()> {
+        match (&self.course, self.record.lasting()) {
+            (Course::Finished(report), Some(stored)) => system.write_history(stored, report),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps it before something is done. That is done even if it cannot be kept: the report says
+    /// so.
+    fn store_first(&mut self, system: &mut S) {
+        if let Err(problem) = self.store(system)
+            && let Course::Live(live) = &mut self.course
+        {
+            live.report_problem(problem);
+        }
+    }
+
+    /// The main process, as long as that has not ended.
+    pub(crate) fn process(&self) -> Result<&S::Process> {
+        match &self.course {
+            Course::Live(live) if live.exited().is_none() => Ok(live.process()),
+            _ => Err(JobError::Exited(self.id()).into()),
+        }
     }
 
     pub(crate) fn id(&self) -> JobId {
@@ -57,6 +169,11 @@ impl<S: System> Job<S> {
 
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// What happens to the job is traced in this.
+    pub(crate) fn span(&self) -> &JobSpan {
+        &self.span
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -108,7 +225,8 @@ impl<S: System> Job<S> {
 
     /// Whether the job has to be ended when its reactor is dropped.
     pub(crate) fn is_attached(&self) -> bool {
-        matches!(self.course, Course::Live(_)) && !self.record.policies().detached
+        let policies = self.record.policies();
+        matches!(self.course, Course::Live(_)) && !policies.detached && !policies.survives
     }
 
     /// The time of the next deadline.
@@ -142,6 +260,34 @@ impl<S: System> Job<S> {
         }
     }
 
+    /// The host's end of the job's terminal.
+    pub(crate) fn terminal(&self) -> Result<&S::Terminal> {
+        match &self.course {
+            Course::Live(live) if !live.is_released() => {
+                live.terminal().ok_or_else(|| JobError::NoTerminal(self.id()).into())
+            }
+            Course::Live(_) | Course::Finished(_) => Err(JobError::Finished(self.id()).into()),
+        }
+    }
+
+    /// Whether there is output in the terminal to be copied.
+    pub(crate) fn has_output(&self) -> bool {
+        matches!(&self.course, Course::Live(live) if live.has_output())
+    }
+
+    /// Whether copying has failed and is tried again later.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn copies_again(&self) -> bool {
+        matches!(&self.course, Course::Live(live) if live.copies_again())
+    }
+
+    /// Copies a part of it.
+    pub(crate) fn copy_output(&mut self, system: &mut S) {
+        if let Course::Live(live) = &mut self.course {
+            live.copy_output(system);
+        }
+    }
+
     /// Stops the job, within this time if one is given.
     pub(crate) fn stop(&mut self, grace: Option<Duration>, system: &mut S) {
         let within = self.record.grace(system.now(), grace);
@@ -149,21 +295,63 @@ impl<S: System> Job<S> {
             None => Input::Stop(within),
             Some(_) => Input::StopWithin(within),
         };
-        self.request(StopCause::Stop, input, system);
+        let length = grace.unwrap_or(self.record.policies().grace);
+        self.request(StopCause::Stop, Some(length), input, system);
+    }
+
+    /// The logs of the job whose length is limited.
+    pub(crate) fn limited_logs(&self) -> impl Iterator<Item = Key> {
+        let limited = self.record.policies().over_limit.is_some();
+        self.logs.into_iter().flatten().filter(move |_| limited)
+    }
+
+    /// A log has become longer than its limit.
+    pub(crate) fn log_exceeded(&mut self, log: Key, system: &mut S) {
+        let stream = if self.logs[0] == Some(log) { Stream::Output } else { Stream::Error };
+        if matches!(self.course, Course::Finished(_)) {
+            // The report has said so.
+            return;
+        }
+        self.log_exceeded = true;
+        system.emit(Event::LogLimit { job: self.id(), token: self.token, stream });
+        match self.record.policies().over_limit {
+            Some(OverLimit::Stop) => {
+                let length = self.record.policies().grace;
+                let input = Input::Stop(self.record.grace(system.now(), None));
+                self.request(StopCause::LogLimit, Some(length), input, system);
+            }
+            Some(OverLimit::Kill) => self.kill(StopCause::LogLimit, system),
+            Some(OverLimit::Discard) | None => {}
+        }
+    }
+
+    /// The file system of the logs is full, so that what the job prints may be lost. The next host
+    /// has to know that for the report.
+    pub(crate) fn logs_have_no_room(&mut self, system: &mut S) {
+        let may_be_cut = matches!(self.course, Course::Live(_)) && self.logs[0].is_some();
+        if may_be_cut
+            && let Some(stored) = self.record.lasting_mut()
+            && !std::mem::replace(&mut stored.log_cut, true)
+        {
+            self.store_first(system);
+        }
     }
 
     /// Kills the job.
     pub(crate) fn kill(&mut self, cause: StopCause, system: &mut S) {
-        self.request(cause, Input::Kill, system);
+        self.request(cause, None, Input::Kill, system);
     }
 
     /// Acts on the deadline, if it has passed.
     pub(crate) fn deadline_passed(&mut self, now: Instant, system: &mut S) {
-        let Course::Live(live) = &self.course else { return };
+        let Course::Live(live) = &mut self.course else { return };
+        live.time_passed(now);
         match live.state().deadline() {
             Some(Deadline::TimeLimit(at)) if at <= now => {
                 let grace = self.record.grace(now, None);
-                self.request(StopCause::TimeLimit, Input::TimeLimit(grace), system);
+                let length = self.record.policies().grace;
+                let input = Input::TimeLimit(grace);
+                self.request(StopCause::TimeLimit, Some(length), input, system);
             }
             Some(Deadline::Grace(at)) if at <= now => self.step(Input::GraceOver, system),
             _ if live.look_at().is_some_and(|at| at <= now) => self.look_again(system),
@@ -182,6 +370,11 @@ impl<S: System> Job<S> {
         match source {
             JobSource::MainProcess => self.main_ready(system),
             JobSource::Survivor => self.survivor_exited(registration, system),
+            JobSource::Terminal => {
+                if let Course::Live(live) = &mut self.course {
+                    live.output_ready();
+                }
+            }
             JobSource::Pressure(resource) => {
                 self.pressure_ready(resource, registration, priority, system);
             }
@@ -195,7 +388,10 @@ impl<S: System> Job<S> {
         match source {
             JobSource::GroupEvents => self.group_changed(system),
             JobSource::MemoryEvents => self.memory_changed(system),
-            JobSource::MainProcess | JobSource::Survivor | JobSource::Pressure(_) => {}
+            JobSource::MainProcess
+            | JobSource::Survivor
+            | JobSource::Terminal
+            | JobSource::Pressure(_) => {}
         }
     }
 
@@ -265,11 +461,19 @@ impl<S: System> Job<S> {
     /// Forgets a finished job: closes the tails of its logs and, unless they are to be kept,
     /// removes the files. The first failure is returned; the rest is removed all the same.
     pub(crate) fn remove(self, system: &mut S) -> Result<()> {
-        let keep = self.record.policies().keep_log;
+        let Self { mut record, logs, span, course, grave, .. } = self;
+        let keep = record.policies().keep_log;
         let mut result = Ok(());
-        for log in self.logs.into_iter().flatten() {
+        for log in logs.into_iter().flatten() {
             result = result.and(system.remove_log(log, keep));
         }
+        // Last, so that a host which dies meanwhile leaves no log without a job.
+        if let (Some(group), Course::Finished(report)) = (grave, course)
+            && let Some(stored) = record.lasting_mut()
+        {
+            system.bury(&group, stored, &report);
+        }
+        span.within(|| trace::removed(&result));
         result
     }
 
@@ -283,10 +487,22 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Requests the end of the job. The first request is recorded as the cause.
-    fn request(&mut self, cause: StopCause, input: Input, system: &mut S) {
+    /// Requests the end of the job, with a grace period of this length or by a kill. The first
+    /// request is recorded as the cause.
+    fn request(&mut self, cause: StopCause, grace: Option<Duration>, input: Input, system: &mut S) {
         if let Course::Live(live) = &mut self.course {
+            trace::stop_requested(cause, grace);
             live.stop_requested(cause);
+            if let Some(stored) = self.record.lasting_mut() {
+                let (within, shortens) = match input {
+                    Input::Stop(grace) | Input::TimeLimit(grace) => (grace, false),
+                    Input::StopWithin(grace) => (grace, true),
+                    _ => (Grace::Over, true),
+                };
+                let until = Until::of(within, system.now(), system.boot_time());
+                stored.stop_requested(cause, until, shortens);
+                self.store_first(system);
+            }
         }
         self.step(input, system);
     }
@@ -309,6 +525,7 @@ impl<S: System> Job<S> {
             Action::None => {}
             Action::Signal => live.send_stop_signal(stop_signal, system),
             Action::Kill => {
+                trace::killing();
                 live.kill_all(system);
                 if live.exited().is_some() {
                     self.await_end(false, system);
@@ -323,8 +540,9 @@ impl<S: System> Job<S> {
     /// Handles readiness of the main process's pidfd.
     fn main_ready(&mut self, system: &mut S) {
         let spawned = self.record.spawned();
+        let keep = self.record.policies().survives;
         let Course::Live(live) = &mut self.course else { return };
-        let exit = match live.reap(spawned, system) {
+        let exit = match live.reap(spawned, keep, system) {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
             Err(problem) => {
@@ -334,8 +552,38 @@ impl<S: System> Job<S> {
                 live.main_lost(spawned, system)
             }
         };
+        if keep {
+            self.store_exit(system);
+        }
         system.emit(Event::Exited { job: self.record.id(), token: self.token, exit });
         self.step(Input::Exit, system);
+    }
+
+    /// Keeps how the main process has ended, then lets go of it; or takes that from an earlier
+    /// host.
+    fn store_exit(&mut self, system: &mut S) {
+        let job = self.record.id();
+        let (Course::Live(live), Some(stored)) = (&mut self.course, self.record.lasting_mut())
+        else {
+            return;
+        };
+        if let Some(KnownExit { exit, usage, wall, killed, .. }) = stored.exited {
+            live.set_exited(Exited { exit, usage, wall }, killed);
+        }
+        let Some(Exited { exit, usage, wall }) = live.exited() else { return };
+        if exit == Exit::Unknown
+            && let Some(reason) = live.why_unknown()
+        {
+            live.report_problem(JobError::ExitUnknown { job, reason }.into());
+        }
+        if stored.exited.is_none() {
+            let (killed, why_unknown) = (live.has_killed(), live.why_unknown());
+            stored.exited = Some(KnownExit { exit, usage, wall, killed, why_unknown });
+            self.store_first(system);
+        }
+        if let Course::Live(live) = &mut self.course {
+            live.bury_main(system);
+        }
     }
 
     fn survivor_exited(&mut self, registration: Registration, system: &mut S) {
@@ -408,6 +656,7 @@ impl<S: System> Job<S> {
         self.memory_changed(system);
         let accounting = self.record.policies().accounting;
         let Course::Live(live) = &mut self.course else { return };
+        live.copy_last_output(system);
         live.release(empty, accounting, system);
         self.remove_group(system);
     }
@@ -424,13 +673,27 @@ impl<S: System> Job<S> {
             wall: system.now().saturating_duration_since(self.record.spawned()),
         });
         let [output_bytes, error_bytes] = self.logs.map(|log| {
-            let end = log.map_or(Ok(0), |log| system.finish_log(log));
+            let Some(log) = log else { return 0 };
+            let end = system.finish_log(log);
+            if system.log_exceeded(log) {
+                self.log_exceeded = true;
+                let (job, token) = (self.record.id(), self.token);
+                let stream = if self.logs[0] == Some(log) { Stream::Output } else { Stream::Error };
+                system.emit(Event::LogLimit { job, token, stream });
+            }
+            problems.extend(system.log_problem(log));
             end.unwrap_or_else(|error| {
                 problems.push(error);
                 0
             })
         });
-        let report = Arc::new(Report {
+        if let Some(log) = self.logs[0].filter(|_| !self.record.policies().has_terminal) {
+            let is_known = self.record.lasting().is_some_and(|stored| stored.log_cut);
+            problems.extend(system.log_cut(log, self.record.spawned(), is_known));
+        }
+        let [output_discarded, error_discarded] =
+            self.logs.map(|log| log.map_or(0, |log| system.log_discarded(log)));
+        let mut report = Report {
             exit: exited.exit,
             wall: exited.wall,
             usage: exited.usage,
@@ -440,10 +703,28 @@ impl<S: System> Job<S> {
             stats,
             output_bytes,
             error_bytes,
+            log_limit_exceeded: self.log_exceeded,
+            output_discarded,
+            error_discarded,
             cgroup_left,
             problems,
-        });
-        self.course = Course::Finished(Arc::clone(&report));
+        };
+        if let Some(stored) = self.record.lasting_mut() {
+            stored.finished = Some(system.boot_time());
+        }
+        // Before anybody is told.
+        if let Some(stored) = self.record.stored() {
+            report.problems.extend(system.write_history(stored, &report).err());
+        }
+        if let Some(stored) = self.record.lasting() {
+            let kept = system.store(live.group(), stored, Some(&report));
+            report.problems.extend(kept.err());
+        }
+        let report = Arc::new(report);
+        let finished = Course::Finished(Arc::clone(&report));
+        if let Course::Live(last) = std::mem::replace(&mut self.course, finished) {
+            self.grave = self.record.lasting().map(|_| last.into_group());
+        }
         system.emit(Event::Finished { job: self.record.id(), token: self.token, report });
     }
 }

@@ -1,32 +1,31 @@
-//! Owns [`Launcher`]: how a job is started, from any thread, and [`Launched`], a job that was
-//! started but not yet adopted by a registry.
+//! Owns [`Launcher`]: how a job is started, from any thread.
 //!
-//! Invariant: whatever was made for a job is rolled back when its [`Launched`] is dropped, whatever
-//! step was reached. Knows nothing of the event loop.
+//! Invariant: what a start that fails has made is rolled back, except for a process that waits in
+//! the kernel, with what it uses, until that is gone. Knows nothing of the event loop.
 
-use std::io::{self, PipeWriter};
-use std::ops::ControlFlow;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::cgroup::{Group, Owner, Pass, Pool, Settings};
+use crate::cgroup::{Owner, Pool, Settings};
 use crate::command::{Command, Limits, Output, ProcessGroup};
 use crate::error::{Error, LimitsError, Result, SpawnError, Stage, SystemError};
 use crate::id::JobId;
 use crate::job::bounds::Bounds;
-use crate::job::containment::Contained;
+use crate::job::containment::Containment;
+use crate::job::history::History;
+use crate::job::launched::{ABANDON_TIMEOUT, Launched, Made, end};
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
+use crate::job::recording;
 use crate::job::streams::{Input, Passed};
+use crate::job::terminal::{Pair, Terminal};
 use crate::log::{LogDirectory, Place};
 use crate::sys::{Failure, Nurseries, Placement, Process, Reap, Unstarted, random_uuid};
-
-/// How long a failed start may wait for its own processes to die.
-const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::trace::{self, JobSpan};
 
 /// Starts jobs; can be shared by threads.
 #[derive(Debug)]
@@ -42,44 +41,52 @@ pub(crate) struct Launcher {
     /// `/dev/null`, for reading and writing.
     null: OwnedFd,
     directory: Arc<LogDirectory>,
+    /// Whether all logs together may have so much only.
+    counts_logs: bool,
     bounds: Bounds,
-}
-
-/// A job that was started. Dropping it ends the job and rolls back everything that was made for it.
-#[derive(Debug)]
-pub(crate) struct Launched {
-    record: Record,
-    /// Taken by [`Launched::into_parts`] alone.
-    process: Option<Process>,
-    /// The host's end of the pipe that is the job's standard input.
-    stdin: Option<PipeWriter>,
-    made: Made,
-}
-
-/// What was made for a job so far; dropping it rolls that back.
-#[derive(Debug)]
-struct Made {
-    id: JobId,
-    directory: Arc<LogDirectory>,
-    places: [Option<Place>; 2],
-    group: Option<Group>,
+    /// The history, for which something is kept of every job, and whether it is synced.
+    history: Option<(History, bool)>,
 }
 
 impl Launcher {
     pub(crate) fn new(
         owner: Option<Owner>,
         nurseries: Nurseries,
-        directory: Arc<LogDirectory>,
+        (directory, counts_logs): (Arc<LogDirectory>, bool),
         bounds: Bounds,
+        history: Option<(History, bool)>,
     ) -> Result<Self> {
         let null = open_null()?;
         let (pool, unreaped) = (Mutex::default(), Mutex::default());
-        Ok(Self { pool, owner, nurseries, null, directory, bounds, unreaped })
+        Ok(Self { pool, owner, nurseries, null, directory, counts_logs, bounds, history, unreaped })
     }
 
     /// Whose cgroups are made, unless jobs are contained by process group.
     pub(crate) fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
+    }
+
+    /// Where the logs are made.
+    pub(crate) fn directory(&self) -> &Arc<LogDirectory> {
+        &self.directory
+    }
+
+    /// Whether all logs are counted together.
+    pub(crate) fn counts_logs(&self) -> bool {
+        self.counts_logs
+    }
+
+    /// Where the reports of jobs are kept, if they are, and whether that is synced.
+    pub(crate) fn history(&self) -> Option<&(History, bool)> {
+        self.history.as_ref()
+    }
+
+    /// How the processes of a job are held together.
+    pub(crate) fn containment(&self) -> Containment {
+        match self.owner {
+            Some(_) => Containment::Cgroup,
+            None => Containment::ProcessGroup,
+        }
     }
 
     /// Makes cgroups with these limits in advance, until there are `count`.
@@ -95,43 +102,91 @@ impl Launcher {
     /// Starts a command. Blocks until its program executes, or cannot; for a bounded time, if it is
     /// one of those spawns.
     pub(crate) fn launch(&self, command: &Command) -> Result<Launched> {
+        let launched = self.start(command);
+        if let Err(error) = &launched {
+            trace::spawn_failed(&command.program, error);
+        }
+        launched
+    }
+
+    fn start(&self, command: &Command) -> Result<Launched> {
         // Taken before the program starts, which happens during the call, so that its first moments
         // count as well.
         let moment = (Instant::now(), SystemTime::now());
         self.forget_dead();
         let prepared = Prepared::new(command)?;
+        if command.survives {
+            recording::check_survival(command, self.owner.as_ref())?;
+        }
         let settings = self.check_containment(command)?;
         let (input, passed) = (Input::open(command)?, Passed::new(command)?);
 
         let (mut made, dir) = self.make(command, settings.as_ref())?;
-        if (command.keep_log || command.detached) && command.output.has_log() {
+        let outlives = command.keep_log || command.detached || command.survives;
+        if outlives && command.output.has_log() {
             self.directory.keep()?;
         }
-        let owner = (command.uid, command.gid);
+        let mut log = |index, suffix| made.log(index, suffix, command, self.counts_logs);
         let logs = match command.output {
-            Output::Combined => [Some(made.log(0, "log", owner)?), None],
-            Output::Split => {
-                [Some(made.log(0, "log", owner)?), Some(made.log(1, "err.log", owner)?)]
-            }
+            Output::Combined | Output::Terminal(_) => [Some(log(0, "log")?), None],
+            Output::Split => [Some(log(0, "log")?), Some(log(1, "err.log")?)],
             Output::Null | Output::Inherit | Output::Fd { .. } => [None, None],
         };
         let (null, hosts) = (self.null.as_fd(), (io::stdout(), io::stderr()));
-        let (output, error) = match (&command.output, &logs) {
-            (Output::Inherit, _) => (hosts.0.as_fd(), hosts.1.as_fd()),
-            (Output::Fd { output, error }, _) => (output.as_fd(), error.as_fd()),
-            (_, [Some(output), Some(error)]) => (output.as_fd(), error.as_fd()),
-            (_, [Some(both), None]) => (both.as_fd(), both.as_fd()),
-            (_, [None, _]) => (null, null),
+        let pair = Self::make_terminal(command)?;
+        let terminal = pair.as_ref().map(|pair| pair.slave.as_fd());
+        let (output, error) = match (&command.output, terminal, &logs) {
+            (_, Some(terminal), _) => (terminal, terminal),
+            (Output::Inherit, ..) => (hosts.0.as_fd(), hosts.1.as_fd()),
+            (Output::Fd { output, error }, ..) => (output.as_fd(), error.as_fd()),
+            (.., [Some(output), Some(error)]) => (output.as_fd(), error.as_fd()),
+            (.., [Some(both), None]) => (both.as_fd(), both.as_fd()),
+            (.., [None, _]) => (null, null),
         };
-        let (streams, dir) = ([input.fd(null), output, error], dir.as_ref().map(OwnedFd::as_fd));
+        let streams = [input.fd(null, output), output, error];
+        let group_dir = dir.as_ref();
+        let dir = group_dir.map(OwnedFd::as_fd);
         let descriptors = passed.descriptors();
-        let plan = prepared.plan(streams, &descriptors, dir);
+        let plan = prepared.plan(streams, &descriptors, dir, terminal);
+        let keeps = self.history.is_some() || command.survives;
+        let mut stored = keeps.then(|| recording::begin(command, moment.1, &made, &self.directory));
+        if let Some(stored) = &stored {
+            // Before there is a process, so that there never is one without a record.
+            recording::store(stored, &made, group_dir)?;
+        }
         let process = match self.bounds.spawn(&self.nurseries, command, &plan) {
             Ok(process) => process,
             Err(unstarted) => return Err(self.give_up(command, unstarted, made).into()),
         };
-        let record = Record::new(made.id, process.pid(), moment, Policies::of(command));
-        Ok(Launched { record, process: Some(process), stdin: input.into_writer(), made })
+        if let Some(stored) = &mut stored
+            && let Err(error) = recording::complete(stored, &process, &made, group_dir)
+        {
+            end(&process, made.group.as_ref());
+            return Err(error);
+        }
+        let record = match stored {
+            Some(stored) => Record::of_stored(stored, moment.0),
+            None => Record::new(made.id, process.pid(), moment, Policies::of(command)),
+        };
+        let [log, _] = logs;
+        let path = made.places[0].as_ref().map(Place::path).unwrap_or_default();
+        // The job's end is closed here, so that only the job has it.
+        let terminal = pair.zip(log).map(|(pair, log)| Terminal::new(pair.master, log, path));
+        let span = JobSpan::spawned(made.id, process.pid(), &command.program);
+        let stdin = input.into_writer();
+        Ok(Launched::started(record, process, (stdin, terminal), span, made))
+    }
+
+    /// Makes the terminal of a job, if it is to have one.
+    fn make_terminal(command: &Command) -> Result<Option<Pair>, SpawnError> {
+        let Output::Terminal(terminal) = command.output else { return Ok(None) };
+        let failed = |cause| SpawnError::Failed {
+            program: command.program.clone(),
+            stage: Stage::Terminal,
+            path: None,
+            cause,
+        };
+        Pair::new(terminal, command.uid).map(Some).map_err(failed)
     }
 
     /// Ends what is left of a start, and says why it failed.
@@ -191,17 +246,22 @@ impl Launcher {
         settings: Option<&Settings>,
     ) -> Result<(Made, Option<OwnedFd>)> {
         let id = JobId::new(random_uuid()?);
-        let mut made =
-            Made { id, directory: Arc::clone(&self.directory), places: [None, None], group: None };
+        let mut made = Made::new(id, Arc::clone(&self.directory));
         let Some(owner) = &self.owner else { return Ok((made, None)) };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = if command.detached { None } else { pool.take(&command.limits) };
+        let of_its_own = command.detached || command.survives;
+        let ready = if of_its_own { None } else { pool.take(&command.limits) };
         drop(pool);
         let group = if let Some((uuid, group)) = ready {
             made.id = JobId::new(uuid);
             made.group.insert(group)
         } else {
-            let group = made.group.insert(owner.create(id.uuid(), command.detached)?);
+            let lasting = match command.survives {
+                true => owner.create_lasting(id.uuid()),
+                false => None,
+            };
+            let made_now = lasting.unwrap_or_else(|| owner.create(id.uuid(), command.detached));
+            let group = made.group.insert(made_now?);
             if let Some(settings) = settings {
                 group.apply(settings)?;
             }
@@ -216,98 +276,6 @@ impl Launcher {
             return Err(SpawnError::Frozen { path: group.path() }.into());
         }
         Ok((made, Some(dir)))
-    }
-}
-
-impl Launched {
-    pub(crate) fn process(&self) -> &Process {
-        match &self.process {
-            Some(process) => process,
-            None => unreachable!("whoever takes the process consumes the rest"),
-        }
-    }
-
-    /// The host's end of the pipe that is the job's standard input, if it is one.
-    pub(crate) fn take_stdin(&mut self) -> Option<PipeWriter> {
-        self.stdin.take()
-    }
-
-    /// Keeps everything else.
-    pub(crate) fn into_parts(mut self) -> (Record, Process, Contained, [Option<Place>; 2]) {
-        let Some(process) = self.process.take() else {
-            unreachable!("whoever takes the process consumes the rest")
-        };
-        let contained = match self.made.group.take() {
-            Some(group) => Contained::Cgroup(group),
-            None => Contained::process_group(&process),
-        };
-        (self.record.clone(), process, contained, std::mem::take(&mut self.made.places))
-    }
-}
-
-impl Drop for Launched {
-    fn drop(&mut self) {
-        let Some(process) = self.process.take() else { return };
-        // There is nobody left to report a failure to. What follows removes the group and the logs.
-        end(&process, self.made.group.as_ref());
-    }
-}
-
-/// Kills a process and what else is in its group, and waits for a bounded time until all of it is
-/// gone. Returns whether the process is.
-fn end(process: &Process, group: Option<&Group>) -> bool {
-    let until = Instant::now() + ABANDON_TIMEOUT;
-    let Some(group) = group else {
-        // While the process is not reaped, the number is its own.
-        let _ = Contained::process_group(process).kill(process);
-        return process.end(ABANDON_TIMEOUT);
-    };
-    let _ = group.kill();
-    let ended = process.end(ABANDON_TIMEOUT);
-    while group.populated().unwrap_or(false) && Instant::now() < until {
-        let (mut pass, mut budget) = (Pass::default(), usize::MAX);
-        let _ = group.for_each_member(
-            &mut pass,
-            &mut budget,
-            |_| true,
-            |_, pidfd| {
-                let left = until.saturating_duration_since(Instant::now()).try_into().ok();
-                let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], left.as_ref());
-                Ok(ControlFlow::Continue(()))
-            },
-        );
-    }
-    ended
-}
-
-impl Made {
-    /// Makes a log, open for the job to write to.
-    fn log(
-        &mut self,
-        index: usize,
-        suffix: &str,
-        owner: (Option<u32>, Option<u32>),
-    ) -> Result<OwnedFd> {
-        let (log, place) = self.directory.create(&format!("{}.{suffix}", self.id), owner)?;
-        if let Some(slot) = self.places.get_mut(index) {
-            *slot = Some(place);
-        }
-        Ok(log)
-    }
-
-    fn remove_logs(&mut self) {
-        for place in std::mem::take(&mut self.places).iter().flatten() {
-            let _ = place.unlink();
-        }
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        self.remove_logs();
-        if let Some(group) = &self.group {
-            let _ = group.remove_when_left(ABANDON_TIMEOUT);
-        }
     }
 }
 
@@ -342,6 +310,7 @@ pub(crate) fn open_null() -> Result<OwnedFd> {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::job::bounded_spawns::BoundedSpawns;
@@ -352,9 +321,10 @@ mod tests {
         let logs = directory.path("");
         // Containment by process group needs no cgroup.
         let bounds = Bounds { which: BoundedSpawns::None, timeout: Duration::ZERO, launcher: None };
-        let launcher = Launcher::new(None, Nurseries::new().unwrap(), directory, bounds).unwrap();
+        let nurseries = Nurseries::new().unwrap();
+        let launcher = Launcher::new(None, nurseries, (directory, false), bounds, None).unwrap();
         let launched = launcher.launch(Command::new("sleep").arg("1000")).unwrap();
-        let process = format!("/proc/{}", launched.process().pid());
+        let process = format!("/proc/{}", launched.process().unwrap().pid());
         assert!(Path::new(&process).exists());
         assert_eq!(fs::read_dir(&logs).unwrap().count(), 1);
         drop(launched);

@@ -1,8 +1,7 @@
 //! Owns [`Live`]: a job that is not finished, its state and what that state holds of the system.
 //!
-//! Invariants: the pidfd of the main process is out of the epoll before the process is reaped, for
-//! the kernel would report it again. Every event here is one that the kernel announced; nothing is
-//! polled. Knows nothing of the record or the logs of its job.
+//! Invariant: every event here is one that the kernel announced; nothing is polled. Knows nothing
+//! of the record or the logs of its job.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeWriter};
@@ -15,11 +14,13 @@ use crate::cgroup::Removal;
 use crate::command::{EndPolicy, Signal};
 use crate::driver::Registration;
 use crate::error::{Error, Result, SystemError};
-use crate::event::{Event, Exit, OomCause, Stall, Stallable, Stats, StopCause, Usage, keyed};
+use crate::event::{Event, Exit, OomCause, Stall, Stallable, Stats, StopCause, keyed};
 use crate::id::{JobId, Token};
+use crate::job::copying::Copying;
 use crate::job::delivery::Delivery;
 use crate::job::handles::Handles;
 use crate::job::life::{Action, Deadline, Input, State, next};
+use crate::job::main_process::{Exited, MainProcess};
 use crate::job::system::System;
 use crate::sys::Reap;
 
@@ -39,15 +40,15 @@ const LOOKS: usize = 8;
 pub(crate) struct Live<S: System> {
     state: State,
     handles: Handles<S>,
-    exited: Option<Exited>,
-    /// Whether the main process is reaped, by us or by somebody else.
-    reaped: bool,
+    main: MainProcess,
     stopped_by: Option<StopCause>,
     killed: bool,
     /// When to look for the processes again, because that has failed.
     look_at: Option<Instant>,
     frozen: Frozen,
     oom: Oom,
+    /// When the output of the terminal is copied.
+    copying: Copying,
     /// The signals that were not sent to every process yet, in the order of the calls. Only the
     /// first one is being sent.
     deliveries: VecDeque<Delivery>,
@@ -55,14 +56,6 @@ pub(crate) struct Live<S: System> {
     /// What is left to report, while the group is being removed.
     released: Option<Released>,
     removal: Removal,
-}
-
-/// How the main process ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Exited {
-    pub(crate) exit: Exit,
-    pub(crate) usage: Usage,
-    pub(crate) wall: Duration,
 }
 
 /// What is left to report of a job that holds nothing any more but its group.
@@ -98,7 +91,14 @@ struct Oom {
 }
 
 impl<S: System> Live<S> {
-    pub(crate) fn new(limit: Option<Instant>, mut handles: Handles<S>, system: &mut S) -> Self {
+    /// A job whose main process was just started or taken over. The group of one that `survives`
+    /// its host is removed only when the host has removed the job.
+    pub(crate) fn new(
+        limit: Option<Instant>,
+        survives: bool,
+        mut handles: Handles<S>,
+        system: &mut S,
+    ) -> Self {
         // Without the file there is no cause to report, which is not a failure. Without a watch
         // there is none either, and that is recorded as a failure.
         let watched = handles.watch_memory(system);
@@ -113,17 +113,17 @@ impl<S: System> Live<S> {
         Self {
             state: State::Running { limit },
             handles,
-            exited: None,
-            reaped: false,
+            main: MainProcess::default(),
             stopped_by: None,
             killed: false,
             look_at: None,
             frozen: Frozen::default(),
             oom,
+            copying: Copying::default(),
             deliveries: VecDeque::new(),
             problems: problems.into_iter().collect(),
             released: None,
-            removal: Removal::default(),
+            removal: if survives { Removal::of_what_is_below() } else { Removal::default() },
         }
     }
 
@@ -133,7 +133,8 @@ impl<S: System> Live<S> {
 
     /// When to do something in any case.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.state.deadline().map(Deadline::at).into_iter().chain(self.look_at).min()
+        let state = self.state.deadline().map(Deadline::at);
+        state.into_iter().chain(self.look_at).chain(self.copying.retry_at()).min()
     }
 
     /// When to look for the processes again, if that has failed.
@@ -142,7 +143,7 @@ impl<S: System> Live<S> {
     }
 
     pub(crate) fn exited(&self) -> Option<Exited> {
-        self.exited
+        self.main.exited()
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
@@ -163,6 +164,54 @@ impl<S: System> Live<S> {
     /// What the host writes the job's standard input to, if it is a pipe and was not taken before.
     pub(crate) fn take_stdin(&mut self) -> Option<PipeWriter> {
         self.handles.take_stdin()
+    }
+
+    /// The host's end of the job's terminal, if it has one.
+    pub(crate) fn terminal(&self) -> Option<&S::Terminal> {
+        self.handles.terminal()
+    }
+
+    /// There may be output in the terminal.
+    pub(crate) fn output_ready(&mut self) {
+        self.copying.ready();
+    }
+
+    /// Whether output is to be copied, as soon as possible.
+    pub(crate) fn has_output(&self) -> bool {
+        self.copying.is_due()
+    }
+
+    /// Whether copying has failed and is tried again later.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn copies_again(&self) -> bool {
+        self.copying.retry_at().is_some()
+    }
+
+    /// Copies a part of it, if it is to be copied.
+    pub(crate) fn copy_output(&mut self, system: &mut S) {
+        if !self.copying.is_due() {
+            return;
+        }
+        match self.handles.copy_output(system) {
+            Ok(copied) => self.copying.copied(copied),
+            Err(problem) => {
+                self.copying.failed(system.now());
+                self.report_problem(problem);
+            }
+        }
+    }
+
+    /// Copies what is left of it when the job is over, before the end of the log is fixed.
+    pub(crate) fn copy_last_output(&mut self, system: &mut S) {
+        if let Err(problem) = self.handles.copy_last_output(system) {
+            self.report_problem(problem);
+        }
+        self.copying = Copying::Idle;
+    }
+
+    /// Tries again, once the time has come, what has failed.
+    pub(crate) fn time_passed(&mut self, now: Instant) {
+        self.copying.passed(now);
     }
 
     /// Requests the end of the job. The first request is recorded as the cause.
@@ -245,7 +294,7 @@ impl<S: System> Live<S> {
     pub(crate) fn kill_all(&mut self, system: &mut S) {
         self.look_at = None;
         self.killed |= self.kill_group(system);
-        if self.exited.is_none() {
+        if self.main.exited().is_none() {
             match system.signal(self.handles.process(), Signal::KILL) {
                 Ok(()) => self.killed = true,
                 Err(cause) => self.report_problem(Error::event_loop("kill a main process")(cause)),
@@ -282,61 +331,56 @@ impl<S: System> Live<S> {
         self.look_at = system.now().checked_add(LOOK_AGAIN);
     }
 
-    /// Takes the exit status of the main process, whose pidfd is ready; `None` when that was known
-    /// already, or when the process runs still. After a failure, nothing reports its exit any more.
-    pub(crate) fn reap(&mut self, spawned: Instant, system: &mut S) -> Result<Option<Exit>> {
-        if self.exited.is_some() {
-            return Ok(None);
-        }
-        if self.reaped {
-            // It was being reaped by somebody else when it was asked how it has ended.
-            return Ok(self.reaped_elsewhere(spawned, system));
-        }
-        let needs_leader = S::needs_leader(self.handles.group());
-        let reap = if needs_leader { Reap::Peek } else { Reap::Now };
-        self.handles.unwatch_exit(system);
-        let (exit, usage) = match system.wait(self.handles.process(), reap) {
-            Ok(Some(ended)) => {
-                self.reaped = !needs_leader;
-                ended
-            }
-            Ok(None) => {
-                let watched = self.handles.watch_exit(system);
-                watched.map_err(Error::event_loop("watch a main process"))?;
-                return Ok(None);
-            }
-            Err(cause) => {
-                // ECHILD: the host ignores SIGCHLD, or waits for any child.
-                self.reaped = Errno::from_io_error(&cause) == Some(Errno::CHILD);
-                if !self.reaped {
-                    self.problems.push(Error::event_loop("wait for a main process")(cause));
-                } else if self.handles.watch_exit(system).is_ok() {
-                    return Ok(self.reaped_elsewhere(spawned, system));
-                }
-                let exit = system.exit_after_reap(self.handles.process());
-                (exit.unwrap_or(Exit::Unknown), Usage::default())
-            }
-        };
-        Ok(Some(self.main_exited(exit, usage, spawned, system)))
+    /// Takes the exit status of the main process, as [`MainProcess::reap`] says.
+    pub(crate) fn reap(
+        &mut self,
+        spawned: Instant,
+        keep: bool,
+        system: &mut S,
+    ) -> Result<Option<Exit>> {
+        self.main.reap(spawned, keep, (&mut self.handles, &mut self.problems), system)
     }
 
-    /// Takes the exit status of the main process, which somebody else reaps; `None` while that is
-    /// being done. Its pidfd stays watched meanwhile, for it is ready once more after that.
-    fn reaped_elsewhere(&mut self, spawned: Instant, system: &mut S) -> Option<Exit> {
-        let exit = system.exit_after_reap(self.handles.process())?;
-        self.handles.unwatch_exit(system);
-        Some(self.main_exited(exit, Usage::default(), spawned, system))
+    /// Reaps the main process, whose end is known and was recorded.
+    pub(crate) fn bury_main(&mut self, system: &mut S) {
+        self.main.bury(&self.handles, system);
     }
 
     /// Makes the main process count as exited, because nothing would report its exit.
     pub(crate) fn main_lost(&mut self, spawned: Instant, system: &mut S) -> Exit {
-        self.main_exited(Exit::Unknown, Usage::default(), spawned, system)
+        self.main.lost(spawned, system)
     }
 
-    fn main_exited(&mut self, exit: Exit, usage: Usage, spawned: Instant, system: &S) -> Exit {
-        let wall = system.now().saturating_duration_since(spawned);
-        self.exited = Some(Exited { exit, usage, wall });
-        exit
+    /// Takes over how long the main process ran, and what else is known of its end by an earlier
+    /// host.
+    pub(crate) fn set_exited(&mut self, exited: Exited, killed: bool) {
+        self.main.set_exited(exited);
+        self.killed |= killed;
+    }
+
+    /// Whether processes were killed so far.
+    pub(crate) fn has_killed(&self) -> bool {
+        self.killed
+    }
+
+    /// Why it is not known how the main process has ended, if there is something to say.
+    pub(crate) fn why_unknown(&self) -> Option<&'static str> {
+        S::why_unknown(self.handles.process())
+    }
+
+    /// The processes were frozen by an earlier host.
+    pub(crate) fn was_frozen(&mut self) {
+        self.frozen.wanted = true;
+    }
+
+    /// The descriptor of the main process, unless that has ended.
+    pub(crate) fn process(&self) -> &S::Process {
+        self.handles.process()
+    }
+
+    /// What is left of a job that is finished.
+    pub(crate) fn into_group(self) -> S::Group {
+        self.handles.into_group()
     }
 
     /// Whether the group is populated only by processes that have exited, as it is for a moment
@@ -567,7 +611,7 @@ impl<S: System> Live<S> {
         });
         self.handles.release(system);
         let process = self.handles.process();
-        if !self.reaped {
+        if !self.main.is_reaped() {
             // Its number is not needed any more, or it could not be waited for when it exited.
             let waited = system.wait(process, Reap::Now).err();
             let refused = waited.filter(|cause| Errno::from_io_error(cause) != Some(Errno::CHILD));
@@ -578,7 +622,7 @@ impl<S: System> Live<S> {
         (self.look_at, self.frozen.pending) = (None, false);
         self.released = Some(Released {
             empty,
-            exited: self.exited,
+            exited: self.main.exited(),
             stopped_by: self.stopped_by,
             killed: self.killed,
             oom: self.oom.cause,

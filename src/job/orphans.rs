@@ -1,5 +1,6 @@
 //! Owns [`Orphans`]: the zombies that ended jobs have left to this process, which became their
-//! parent because it is process 1 or a subreaper.
+//! parent because it is process 1 or a subreaper, or is their parent because the host that has
+//! cloned them has executed this program.
 //!
 //! Invariants: a child is reaped only if it was in the group of a job that has ended, as the kernel
 //! tells of a number that a pidfd holds. Each call does a bounded part of the work. Knows nothing
@@ -143,7 +144,7 @@ impl Orphans {
     /// When the pidfd of a leader cannot be kept.
     pub(crate) fn group_ended(&mut self, group: &Contained, main: &Process) -> Result<()> {
         match group {
-            Contained::Cgroup(group) => _ = self.ended.cgroups.insert(group.name().to_owned()),
+            Contained::Cgroup(group) => self.cgroup_ended(group.name()),
             Contained::ProcessGroup { number, by_pidfd: true } => {
                 let pidfd = main.pidfd().try_clone();
                 let pidfd = pidfd.map_err(Error::event_loop("keep the pidfd of a main process"))?;
@@ -153,6 +154,11 @@ impl Orphans {
             Contained::ProcessGroup { by_pidfd: false, .. } => {}
         }
         Ok(())
+    }
+
+    /// The same of a cgroup, by its name.
+    pub(crate) fn cgroup_ended(&mut self, name: &str) {
+        self.ended.cgroups.insert(name.to_owned());
     }
 
     /// Whether there is work that can be done now.

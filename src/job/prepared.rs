@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use linux_raw_sys::general as raw;
 
-use crate::command::{Command, DEFAULT_PATH, IoPriority, ProcessGroup, Resource, Scheduler};
+use crate::command::{
+    Command, DEFAULT_PATH, IoPriority, Output, ProcessGroup, Resource, Scheduler, Stdin,
+};
 use crate::error::SpawnError;
 use crate::sys::{Birth, CStringArray, Descriptor, Plan, Program, ResourceLimit};
 
@@ -42,6 +44,24 @@ impl Prepared {
             return Err(refuse(
                 "it has a user id but no group id, so the job would stay in the host's group: set \
                  the group id as well",
+            ));
+        }
+        let has_terminal = matches!(command.output, Output::Terminal(_));
+        if has_terminal && command.process_group != ProcessGroup::Session {
+            return Err(refuse(
+                "its output is a terminal, which only a session of its own can have: leave its \
+                 process group at ProcessGroup::Session",
+            ));
+        }
+        if has_terminal && command.detached {
+            return Err(refuse(
+                "it is detached and its output is a terminal, which it would lose with the host",
+            ));
+        }
+        if !has_terminal && matches!(command.stdin, Stdin::Terminal) {
+            return Err(refuse(
+                "its standard input is the terminal that is its output, but its output is none: \
+                 set Output::Terminal",
             ));
         }
         let program = string(&command.program, "the program contains a NUL byte")?;
@@ -140,15 +160,18 @@ impl Prepared {
         })
     }
 
-    /// What the child is to do with these three streams and other descriptors, in this cgroup.
+    /// What the child is to do with these three streams and other descriptors, in this cgroup and
+    /// on this terminal.
     pub(crate) fn plan<'a>(
         &'a self,
         streams: [BorrowedFd<'a>; 3],
         descriptors: &'a [Descriptor<'a>],
         cgroup: Option<BorrowedFd<'a>>,
+        terminal: Option<BorrowedFd<'a>>,
     ) -> Plan<'a> {
         let (new_session, new_process_group) = (self.new_session, self.new_process_group);
-        let birth = Birth { streams, descriptors, cgroup, new_session, new_process_group };
+        let birth =
+            Birth { streams, descriptors, cgroup, new_session, new_process_group, terminal };
         Plan { birth, program: &self.program }
     }
 }
@@ -246,6 +269,7 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+    use crate::command::Terminal;
 
     #[test]
     fn a_name_is_looked_for_in_the_jobs_path() {
@@ -292,5 +316,13 @@ mod tests {
         assert!(reason(Command::new("a").chroot("b\0")).contains("root directory"));
         assert!(reason(Command::new("a").uid(u32::MAX)).contains("4294967295"));
         assert!(reason(Command::new("a").rlimit(Resource::Cpu, None, Some(1))).contains("soft"));
+        assert!(reason(Command::new("a").stdin(Stdin::Terminal)).contains("Output::Terminal"));
+        let terminal = Output::Terminal(Terminal::new(24, 80));
+        for group in [ProcessGroup::Own, ProcessGroup::Host] {
+            let mut command = Command::new("a");
+            command.output(terminal.clone()).process_group(group);
+            assert!(reason(&command).contains("ProcessGroup::Session"));
+        }
+        assert!(reason(Command::new("a").output(terminal).detached(true)).contains("detached"));
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants: jobs come in through [`Registry::adopt`] alone. After every call on a job, its
 //! deadline here is updated. Makes no decisions: it routes each notice to the job that it is about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::driver::{JobSource, Registration, Source};
@@ -14,16 +14,24 @@ use crate::job::deadlines::Deadlines;
 use crate::job::job::Job;
 use crate::job::system::System;
 
+/// How many jobs have output of their terminals copied in one turn, about 16 KiB of each.
+const COPIES_PER_TURN: usize = 8;
+
 /// All jobs of a reactor.
 #[derive(Debug)]
 pub(crate) struct Registry<S: System> {
     jobs: Slots<Entry<S>>,
     by_id: HashMap<JobId, Key>,
+    /// The jobs of the logs whose length is limited.
+    by_log: HashMap<Key, Key>,
     deadlines: Deadlines,
     /// The jobs that look for their processes again, because that has failed. Usually empty.
     unseen: BTreeSet<Key>,
     /// The jobs that have signals left to send or groups left to remove. Usually empty.
     unfinished: BTreeSet<Key>,
+    /// The jobs that have printed on their terminals, each once, in the order in which they have
+    /// their turns. May have jobs that were removed meanwhile.
+    printing: VecDeque<Key>,
     /// How many jobs have to be ended when the reactor is dropped.
     attached: usize,
 }
@@ -33,6 +41,8 @@ struct Entry<S: System> {
     job: Job<S>,
     /// The job's place in `deadlines`.
     deadline: Option<Instant>,
+    /// Whether it is in `printing`.
+    printing: bool,
 }
 
 impl<S: System> Registry<S> {
@@ -40,9 +50,11 @@ impl<S: System> Registry<S> {
         Self {
             jobs: Slots::new(),
             by_id: HashMap::new(),
+            by_log: HashMap::new(),
             deadlines: Deadlines::default(),
             unseen: BTreeSet::new(),
             unfinished: BTreeSet::new(),
+            printing: VecDeque::new(),
             attached: 0,
         }
     }
@@ -77,7 +89,8 @@ impl<S: System> Registry<S> {
         entry.map(|entry| &entry.job).ok_or_else(|| JobError::Unknown(id).into())
     }
 
-    /// Adopts what a launcher has made. On failure, everything is rolled back.
+    /// Adopts what a launcher has made, or recovery has found. On failure, what was made is rolled
+    /// back, and what was found is left as it was.
     pub(crate) fn adopt(
         &mut self,
         launched: S::Launched,
@@ -86,17 +99,37 @@ impl<S: System> Registry<S> {
     ) -> Result<JobId> {
         let key = self.jobs.vacant_key();
         let source = Source::Job(key, JobSource::MainProcess);
-        let exit = system
-            .watch_exit(S::launched_process(&launched), source)
-            .map_err(Error::event_loop("watch the new process"))?;
+        let exit = match S::launched_process(&launched) {
+            Some(process) => {
+                let exit = system.watch_exit(process, source);
+                Some(exit.map_err(Error::event_loop("watch the new process"))?)
+            }
+            None => None,
+        };
+        let output = match S::launched_terminal(&launched) {
+            Some(terminal) => {
+                let source = Source::Job(key, JobSource::Terminal);
+                match system.watch_terminal(terminal, source) {
+                    Ok(output) => Some(output),
+                    Err(cause) => {
+                        if let Some((process, exit)) = S::launched_process(&launched).zip(exit) {
+                            system.unwatch_exit(process, exit);
+                        }
+                        return Err(Error::event_loop("watch the new terminal")(cause));
+                    }
+                }
+            }
+            None => None,
+        };
         let adopted = system.take_over(launched);
-        let job = Job::new(key, token, adopted, exit, system);
+        let job = Job::new(key, token, adopted, (exit, output), system);
         let id = job.id();
+        self.by_log.extend(job.limited_logs().map(|log| (log, key)));
         self.attached += usize::from(job.is_attached());
-        let inserted = self.jobs.insert(Entry { job, deadline: None });
+        let inserted = self.jobs.insert(Entry { job, deadline: None, printing: false });
         debug_assert_eq!(inserted, key);
         self.by_id.insert(id, key);
-        self.with_key(key, |_| {});
+        self.with_key(key, |job| job.begin(system));
         Ok(id)
     }
 
@@ -109,13 +142,16 @@ impl<S: System> Registry<S> {
     /// Runs a closure on a job by its key. A stale key is that of a notice that arrived after the
     /// job was removed.
     fn with_key<R>(&mut self, key: Key, act: impl FnOnce(&mut Job<S>) -> R) -> Option<R> {
-        let Entry { job, deadline } = self.jobs.get_mut(key)?;
-        let attached = job.is_attached();
-        let result = act(job);
+        let Entry { job, deadline, printing } = self.jobs.get_mut(key)?;
+        let (attached, span) = (job.is_attached(), job.span().clone());
+        let result = span.within(|| act(job));
         if attached && !job.is_attached() {
             self.attached -= 1;
         }
         self.deadlines.replace(key, deadline, job.deadline());
+        if job.has_output() && !std::mem::replace(printing, true) {
+            self.printing.push_back(key);
+        }
         if job.looks_again() {
             self.unseen.insert(key);
         } else if !self.unseen.is_empty() {
@@ -148,9 +184,26 @@ impl<S: System> Registry<S> {
 
     /// Anything that any job watches may have changed.
     pub(crate) fn everything_changed(&mut self, system: &mut S) {
+        self.with_all(|job| job.everything_changed(system));
+    }
+
+    /// The file system of the logs is full. Each job is told once, however often it becomes so.
+    #[cold]
+    pub(crate) fn logs_have_no_room(&mut self, system: &mut S) {
+        self.with_all(|job| job.logs_have_no_room(system));
+    }
+
+    fn with_all(&mut self, mut act: impl FnMut(&mut Job<S>)) {
         let keys: Vec<Key> = self.jobs.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.with_key(key, |job| job.everything_changed(system));
+            self.with_key(key, &mut act);
+        }
+    }
+
+    /// A log has become longer than its limit. The job may have been removed since.
+    pub(crate) fn log_exceeded(&mut self, log: Key, system: &mut S) {
+        if let Some(key) = self.by_log.get(&log) {
+            self.with_key(*key, |job| job.log_exceeded(log, system));
         }
     }
 
@@ -178,10 +231,29 @@ impl<S: System> Registry<S> {
         !keys.is_empty()
     }
 
-    /// Whether any job has signals left to send or groups left to remove.
+    /// Whether any job has signals left to send, groups left to remove or output left to copy.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
+        self.has_unfinished() || !self.printing.is_empty()
+    }
+
+    /// Whether any job has signals left to send or groups left to remove.
+    #[inline]
+    pub(crate) fn has_unfinished(&self) -> bool {
         !self.unfinished.is_empty()
+    }
+
+    /// Copies output of terminals to their logs: of a bounded number of jobs, in turns, a bounded
+    /// amount of each.
+    #[inline]
+    pub(crate) fn copy_output(&mut self, system: &mut S) {
+        for _ in 0..self.printing.len().min(COPIES_PER_TURN) {
+            let Some(key) = self.printing.pop_front() else { break };
+            if let Some(entry) = self.jobs.get_mut(key) {
+                entry.printing = false;
+            }
+            self.with_key(key, |job| job.copy_output(system));
+        }
     }
 
     /// Lets each job that has signals left to send or groups left to remove do so, with a bounded
@@ -211,7 +283,12 @@ impl<S: System> Registry<S> {
         }
         self.by_id.remove(&id);
         match self.jobs.remove(key) {
-            Some(entry) => entry.job.remove(system),
+            Some(entry) => {
+                for log in entry.job.limited_logs() {
+                    self.by_log.remove(&log);
+                }
+                entry.job.remove(system)
+            }
             None => Err(JobError::Unknown(id).into()),
         }
     }
@@ -219,11 +296,16 @@ impl<S: System> Registry<S> {
     /// Forgets every job; the logs of the finished ones go unless they are to be kept.
     pub(crate) fn remove_all(&mut self, system: &mut S) {
         self.by_id.clear();
+        self.by_log.clear();
         self.unseen.clear();
         self.unfinished.clear();
+        self.printing.clear();
         for entry in self.jobs.drain() {
             let job = entry.job;
-            if job.phase() == Phase::Finished && !job.record().policies().detached {
+            let policies = job.record().policies();
+            // What survives the reactor is for the next one to remove.
+            let is_left = policies.detached || policies.survives;
+            if job.phase() == Phase::Finished && !is_left {
                 // There is nobody left to report a failure to.
                 let _ = job.remove(system);
             }

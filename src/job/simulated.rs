@@ -1,16 +1,17 @@
-//! Owns [`SimulatedSystem`], a [`System`] in memory.
+//! Owns [`SimulatedSystem`], a [`System`] in memory: the calls of a host, over a
+//! [`SimulatedKernel`].
 //!
-//! Invariant: it does by itself only what a kernel does at once. The caller decides when a killed
-//! process dies, when a freeze is done and when a notice arrives. It panics at the call or event
-//! that breaks a promise about every job: that nothing is released twice, reaped while it is
-//! watched, reported twice, or finished while processes are left. Compiled only for the fuzzer and
-//! for tests. Knows nothing of what they expect of a particular job.
+//! Invariant: it panics at the call or event that breaks a promise about every job: that nothing is
+//! released twice, reaped while it is watched, reported twice, or finished while processes are
+//! left. Compiled only for the fuzzer and for tests. Knows nothing of what they expect of a
+//! particular job.
 
 // A broken promise has to stop the fuzzer.
 #![allow(clippy::expect_used, clippy::panic)]
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,18 +19,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
-use uuid::Uuid;
 
 use crate::cgroup::Removal;
 use crate::command::{EndPolicy, Signal};
-use crate::driver::{JobSource, Notice, Registration, Source};
-use crate::error::{Error, Result};
-use crate::event::{Event, Exit, OomCause, Report, Stall, Stallable, Usage};
-use crate::id::{JobId, Key, Slots};
+use crate::driver::{Registration, Source};
+use crate::error::{Error, JobError, Result};
+use crate::event::{Event, Exit, Report, Stall, Stallable, StopCause, Usage};
+use crate::id::{JobId, Key};
 use crate::job::delivery::Delivery;
+use crate::job::format::{decode, encode};
 use crate::job::record::{Policies, Record};
-use crate::job::system::{Adopted, System};
+use crate::job::simulated_kernel::{
+    COPIED_AT_ONCE, JobState, Life, LogState, Plan, Registered, SimulatedGroup, SimulatedKernel,
+    SimulatedProcess, SimulatedTerminal, SimulatedTrigger, Watch,
+};
+use crate::job::stored::{KnownBy, Main, Stop, Stored, Until};
+use crate::job::system::{Adopted, Begun, System};
+use crate::job::terminal::Copied;
 use crate::sys::Reap;
+use crate::trace::JobSpan;
 
 /// A call of the system that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +68,18 @@ pub enum SystemCall {
     WatchFile,
     /// [`System::watch_pressure`].
     WatchPressure,
+    /// [`System::watch_terminal`].
+    WatchTerminal,
+    /// [`System::copy_output`] and [`System::copy_last_output`].
+    CopyOutput,
     /// [`System::finish_log`].
     FinishLog,
     /// [`System::remove_log`].
     RemoveLog,
+    /// [`System::store`].
+    Store,
+    /// [`System::bury`].
+    Bury,
 }
 
 impl SystemCall {
@@ -71,7 +87,9 @@ impl SystemCall {
     pub(crate) fn errors(self) -> &'static [Errno] {
         match self {
             // The limits of epoll and inotify, and out of memory.
-            Self::WatchExit | Self::WatchFile => &[Errno::NOSPC, Errno::NOMEM],
+            Self::WatchExit | Self::WatchFile | Self::WatchTerminal => {
+                &[Errno::NOSPC, Errno::NOMEM]
+            }
             // Somebody else has reaped the process, or a seccomp filter forbids the call.
             Self::Wait => &[Errno::CHILD, Errno::PERM],
             Self::Signal => &[Errno::PERM],
@@ -84,6 +102,11 @@ impl SystemCall {
             }
             Self::Remove => &[Errno::BUSY, Errno::ACCESS, Errno::MFILE],
             Self::WatchPressure => &[Errno::MFILE, Errno::NOMEM, Errno::INVAL, Errno::NOSPC],
+            // A full disk, a quota, the host's limit, a broken disk.
+            Self::CopyOutput => &[Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::IO],
+            // A job of the host's user has used up the room for attributes.
+            Self::Store => &[Errno::NOSPC, Errno::MFILE],
+            Self::Bury => &[Errno::BUSY, Errno::MFILE],
             Self::FinishLog | Self::RemoveLog => &[Errno::IO, Errno::ACCESS, Errno::MFILE],
         }
     }
@@ -100,155 +123,8 @@ pub enum Meddling {
     Exits,
     /// The call fails, with one of the errors that it can return, by index.
     Fail(u8),
-}
-
-/// The properties of a job.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// What becomes of processes that the main one leaves behind.
-    pub end: EndPolicy,
-    /// How long it may take to stop.
-    pub grace: Duration,
-    /// How long it may run.
-    pub time_limit: Option<Duration>,
-    /// Whether it has a cgroup, and not only a process group.
-    pub cgroup: bool,
-    /// Whether its cgroup has the memory controller.
-    pub memory: bool,
-    /// Whether its statistics are read at its end.
-    pub accounting: bool,
-    /// How many logs it has, two at most.
-    pub logs: usize,
-    /// Whether its processes ignore the stop signal.
-    pub stubborn: bool,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            end: EndPolicy::KillRest,
-            grace: Duration::from_secs(10),
-            time_limit: None,
-            cgroup: true,
-            memory: true,
-            accounting: true,
-            logs: 1,
-            stubborn: false,
-        }
-    }
-}
-
-/// What is held of the system, except for what a report has named as left behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Descriptors of processes.
-    pub processes: usize,
-    /// Main processes that have exited and were not reaped.
-    pub zombies: usize,
-    /// Groups that were not removed.
-    pub groups: usize,
-    /// What is registered with the epoll.
-    pub registrations: usize,
-    /// Watches of files.
-    pub watches: usize,
-    /// Pressure triggers.
-    pub triggers: usize,
-    /// Logs.
-    pub logs: usize,
-}
-
-/// The state of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Running,
-    /// A fatal signal was delivered.
-    Doomed(Exit),
-    /// It has exited, and its parent has not waited for it.
-    Zombie(Exit),
-    Reaped(Exit),
-}
-
-#[derive(Debug)]
-struct ProcessState {
-    job: usize,
-    life: Life,
-    /// Whether its group still counts it.
-    member: bool,
-    stubborn: bool,
-    /// The signal on which a frozen process will act when it is thawed.
-    pending: Option<Signal>,
-}
-
-impl ProcessState {
-    fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Running | Life::Doomed(_))
-    }
-}
-
-/// A job as the system knows it. Its group has the same index.
-#[derive(Debug)]
-struct JobState {
-    id: JobId,
-    plan: Plan,
-    main: usize,
-    logs: [Option<Key>; 2],
-    /// What was last written to cgroup.freeze, and what the kernel has done.
-    freeze: bool,
-    frozen: bool,
-    removed: bool,
-    /// How often a kill of all processes was requested.
-    kills: usize,
-    /// Whether any of them has reached a process.
-    killed: bool,
-    oom_kills: u64,
-    oom_own: u64,
-    exited: Option<Exit>,
-    report: Option<Arc<Report>>,
-}
-
-#[derive(Debug)]
-struct Registered {
-    source: Source,
-    job: usize,
-    /// The process, or `None` for a pressure trigger.
-    process: Option<usize>,
-    ready: bool,
-}
-
-#[derive(Debug)]
-struct Watch {
-    source: Source,
-    job: usize,
-    changed: bool,
-}
-
-#[derive(Debug)]
-struct LogState {
-    job: usize,
-    /// Where it ends, once it was finished; `Some(None)` if that could not be determined.
-    end: Option<Option<u64>>,
-}
-
-/// A process of the simulated system, by its index.
-#[derive(Debug)]
-pub(crate) struct SimulatedProcess {
-    index: usize,
-    /// Counts the descriptors that are open.
-    _open: Rc<()>,
-}
-
-/// A pressure trigger of the simulated system.
-#[derive(Debug)]
-pub(crate) struct SimulatedTrigger {
-    /// Counts the descriptors that are open.
-    _open: Rc<()>,
-}
-
-/// The group of a job, by the job's index.
-#[derive(Debug)]
-pub(crate) struct SimulatedGroup {
-    job: usize,
-    cgroup: bool,
+    /// The host dies: neither this call nor any later one has an effect.
+    HostDies,
 }
 
 /// A job that was launched and is not adopted yet.
@@ -256,13 +132,23 @@ pub(crate) struct SimulatedGroup {
 pub(crate) struct SimulatedLaunch {
     pub(super) job: usize,
     process: Option<SimulatedProcess>,
+    terminal: Option<SimulatedTerminal>,
     /// Collects the launches that were dropped.
     dropped: Rc<RefCell<Vec<usize>>>,
+    /// What was found of it, if it was found rather than started.
+    found: Option<Found>,
+}
+
+/// What an earlier host has left of a job.
+#[derive(Debug)]
+struct Found {
+    stored: Stored,
+    report: Option<Report>,
 }
 
 impl Drop for SimulatedLaunch {
     fn drop(&mut self) {
-        if self.process.take().is_some() {
+        if self.process.take().is_some() && self.found.is_none() {
             self.dropped.borrow_mut().push(self.job);
         }
     }
@@ -271,6 +157,8 @@ impl Drop for SimulatedLaunch {
 /// A system in memory.
 #[derive(Debug)]
 pub struct SimulatedSystem {
+    /// What it is a system of.
+    pub kernel: SimulatedKernel,
     /// What happens during the next calls, one entry for each.
     pub script: VecDeque<Meddling>,
     /// The calls that were made and the jobs that they concerned, so that a test can script each of
@@ -282,51 +170,41 @@ pub struct SimulatedSystem {
     pub tells_exit: bool,
     /// How often that is asked while such a process is still being reaped.
     pub early_answers: usize,
-    now: Instant,
-    processes: Vec<ProcessState>,
-    jobs: Vec<JobState>,
-    registrations: Slots<Registered>,
-    watches: Vec<Watch>,
-    /// The sources of all watches that were ever made.
-    past: Vec<Source>,
-    logs: Slots<LogState>,
     queue: VecDeque<Event>,
-    /// How often the limits above all jobs were exceeded: now, and when that was last read.
-    met_above: u64,
+    /// The host is dead, and only goes on so that the caller comes to its end.
+    dead: bool,
+    /// How often the limits above all jobs were exceeded when that was last read.
     known_above: u64,
-    process_handles: Rc<()>,
-    trigger_handles: Rc<()>,
     dropped: Rc<RefCell<Vec<usize>>>,
 }
 
 impl SimulatedSystem {
     pub(super) fn new() -> Self {
         Self {
+            kernel: SimulatedKernel::new(),
             script: VecDeque::new(),
             calls: Vec::new(),
             failures: 0,
             tells_exit: true,
             early_answers: 0,
-            now: Instant::now(),
-            processes: Vec::new(),
-            jobs: Vec::new(),
-            registrations: Slots::new(),
-            watches: Vec::new(),
-            past: Vec::new(),
-            logs: Slots::new(),
             queue: VecDeque::new(),
-            met_above: 0,
+            dead: false,
             known_above: 0,
-            process_handles: Rc::new(()),
-            trigger_handles: Rc::new(()),
             dropped: Rc::default(),
         }
     }
 
     /// Records a call, and does what the script says about it.
     fn called(&mut self, call: SystemCall, job: usize) -> io::Result<()> {
+        if self.dead {
+            return Err(Errno::IO.into());
+        }
         self.calls.push((call, job));
         match self.script.pop_front() {
+            Some(Meddling::HostDies) => {
+                self.dead = true;
+                return Err(Errno::IO.into());
+            }
             None | Some(Meddling::Nothing) => {}
             Some(Meddling::Fail(which)) => {
                 self.failures += 1;
@@ -334,14 +212,14 @@ impl SimulatedSystem {
                 return Err(errors[usize::from(which) % errors.len()].into());
             }
             Some(meddling) => {
-                for process in 0..self.processes.len() {
-                    if self.processes[process].job != job {
+                for process in 0..self.kernel.processes.len() {
+                    if self.kernel.processes[process].job != job {
                         continue;
                     }
                     if meddling == Meddling::Exits {
-                        self.exit(process, 0, false);
+                        self.kernel.exit(process, 0, false);
                     } else {
-                        self.die(process, false);
+                        self.kernel.die(process, false);
                     }
                 }
             }
@@ -350,436 +228,157 @@ impl SimulatedSystem {
     }
 
     pub(super) fn launch(&mut self, plan: Plan) -> SimulatedLaunch {
-        let (job, main) = (self.jobs.len(), self.processes.len());
-        self.processes.push(ProcessState {
-            job,
-            life: Life::Running,
-            member: true,
-            stubborn: plan.stubborn,
-            pending: None,
+        let job = self.kernel.start(plan);
+        let process = Some(self.kernel.handle(self.kernel.main(job)));
+        let open = || Rc::clone(&self.kernel.terminal_handles);
+        let terminal = plan.terminal.then(|| SimulatedTerminal { job, open: open() });
+        if plan.survives {
+            let known_by = KnownBy::Inode(self.kernel.main(job) as u64);
+            let moment = (SystemTime::UNIX_EPOCH, self.boot_time());
+            let stored = Stored {
+                main: Some(Main { pid: 1, known_by }),
+                ..Stored::new(self.kernel.id(job), moment, policies(&plan), PathBuf::new())
+            };
+            self.kernel.jobs[job].record = Some(encode(&stored, None));
+        }
+        self.kernel.jobs[job].files = std::array::from_fn(|index| index < plan.logs());
+        let dropped = Rc::clone(&self.dropped);
+        SimulatedLaunch { job, process, terminal, dropped, found: None }
+    }
+
+    /// Whether the host has died.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// Another host takes the place of one that has died.
+    pub(super) fn begin_anew(&mut self, exec: bool) {
+        self.kernel.host_died(exec);
+        self.queue.clear();
+        self.dead = false;
+        self.known_above = self.kernel.met_above;
+    }
+
+    /// What is left of the jobs that have survived their hosts, and that are not known.
+    pub(super) fn find(&mut self, known: impl Fn(JobId) -> bool) -> Vec<SimulatedLaunch> {
+        let recorded = self.kernel.recorded().into_iter();
+        let found = recorded.filter_map(|(job, record)| {
+            if known(self.kernel.id(job)) {
+                return None;
+            }
+            let (stored, report) = decode(&record).expect("a record that was written");
+            if stored.removed {
+                if !self.kernel.is_populated(job) {
+                    self.kernel.jobs[job].removed = true;
+                }
+                return None;
+            }
+            let process = match report {
+                Some(_) => None,
+                None => {
+                    let known = stored.exited.map(|known| known.exit);
+                    Some(self.kernel.find_main(job, known))
+                }
+            };
+            let (found, dropped) = (Some(Found { stored, report }), Rc::clone(&self.dropped));
+            Some(SimulatedLaunch { job, process, terminal: None, dropped, found })
         });
-        self.jobs.push(JobState {
-            id: JobId::new(Uuid::from_u128(job as u128 + 1)),
-            plan,
-            main,
-            logs: [None, None],
-            freeze: false,
-            frozen: false,
-            removed: false,
-            kills: 0,
-            killed: false,
-            oom_kills: 0,
-            oom_own: 0,
-            exited: None,
-            report: None,
-        });
-        let process = Some(self.handle(main));
-        SimulatedLaunch { job, process, dropped: Rc::clone(&self.dropped) }
+        found.collect()
+    }
+
+    /// What the record of a job says of a stop.
+    pub(super) fn stop_of(&self, job: usize) -> Option<(StopCause, Option<Duration>)> {
+        let (stored, _) = decode(self.kernel.jobs[job].record.as_ref()?).ok()?;
+        let Stop { cause, until } = stored.stop?;
+        let until = match until {
+            Until::Now => Some(Duration::ZERO),
+            Until::Boot(at) => Some(at),
+            Until::Never => None,
+        };
+        Some((cause, until))
     }
 
     /// Rolls back the launches that were dropped.
     pub(super) fn roll_back(&mut self) {
         for job in self.dropped.take() {
+            if self.dead {
+                continue;
+            }
+            self.kernel.jobs[job].files = [false; 2];
+            self.kernel.jobs[job].record = None;
             let killed = Exit::Signal { signal: Signal::KILL, core_dumped: false };
-            self.processes[self.jobs[job].main].life = Life::Reaped(killed);
-            self.jobs[job].removed = true;
+            self.kernel.processes[self.kernel.jobs[job].main].life = Life::Reaped(killed);
+            self.kernel.jobs[job].removed = true;
         }
-    }
-
-    fn handle(&self, index: usize) -> SimulatedProcess {
-        SimulatedProcess { index, _open: Rc::clone(&self.process_handles) }
-    }
-
-    fn job_of(&self, id: JobId) -> usize {
-        let found = self.jobs.iter().position(|job| job.id == id);
-        found.expect("an event of a job that was launched")
-    }
-
-    pub(super) fn id(&self, job: usize) -> JobId {
-        self.jobs[job].id
-    }
-
-    /// The sources of all watches that were ever made.
-    pub(super) fn past(&self) -> &[Source] {
-        &self.past
-    }
-
-    /// Loses the pending notices about files.
-    pub(super) fn lose_changes(&mut self) {
-        for watch in &mut self.watches {
-            watch.changed = false;
-        }
-    }
-
-    pub(super) fn advance(&mut self, time: Duration) {
-        self.now += time;
     }
 
     pub(super) fn take_event(&mut self) -> Option<Event> {
         self.queue.pop_front()
     }
 
-    /// How many jobs were launched. A job is named by its index, in order.
-    #[must_use]
-    pub fn jobs(&self) -> usize {
-        self.jobs.len()
-    }
-
-    /// How many processes there ever were. A process is named by its index, in order.
-    #[must_use]
-    pub fn processes(&self) -> usize {
-        self.processes.len()
-    }
-
-    /// The main process of a job.
-    #[must_use]
-    pub fn main(&self, job: usize) -> usize {
-        self.jobs[job].main
-    }
-
-    /// Whether a process has not exited.
-    #[must_use]
-    pub fn is_alive(&self, process: usize) -> bool {
-        self.processes[process].is_alive()
-    }
-
-    /// Whether a process is, or was, one of a job.
-    #[must_use]
-    pub fn is_of(&self, process: usize, job: usize) -> bool {
-        self.processes[process].job == job
-    }
-
-    /// How a process ended.
-    #[must_use]
-    pub fn exit_of(&self, process: usize) -> Option<Exit> {
-        match self.processes[process].life {
-            Life::Running | Life::Doomed(_) => None,
-            Life::Zombie(exit) | Life::Reaped(exit) => Some(exit),
-        }
-    }
-
-    /// Whether any process is in the group of a job, apart from an exited leader of a process
-    /// group.
-    #[must_use]
-    pub fn is_populated(&self, job: usize) -> bool {
-        let cgroup = self.jobs[job].plan.cgroup;
-        let mut processes = self.processes.iter();
-        processes
-            .any(|process| process.job == job && process.member && (cgroup || process.is_alive()))
-    }
-
-    /// Whether any process whose exit is watched for a job is alive. It may have left the group.
-    #[must_use]
-    pub fn awaits_living(&self, job: usize) -> bool {
-        let mut processes = self
-            .registrations
-            .iter()
-            .filter_map(|(_, registered)| registered.process.filter(|_| registered.job == job));
-        processes.any(|process| self.is_alive(process))
-    }
-
-    /// How often a kill of all processes of a job was requested.
-    #[must_use]
-    pub fn kills(&self, job: usize) -> usize {
-        self.jobs[job].kills
-    }
-
-    /// The final report of a job, once it was emitted.
-    #[must_use]
-    pub fn report(&self, job: usize) -> Option<&Arc<Report>> {
-        self.jobs[job].report.as_ref()
-    }
-
-    /// What is held.
-    #[must_use]
-    pub fn held(&self) -> Held {
-        let unexcused =
-            |job: &JobState| job.report.as_ref().is_none_or(|report| report.problems.is_empty());
-        let zombies = self.jobs.iter().filter(|job| {
-            matches!(self.processes[job.main].life, Life::Zombie(_)) && unexcused(job)
-        });
-        let groups = self.jobs.iter().filter(|job| {
-            let left = job.report.as_ref().is_some_and(|report| report.cgroup_left.is_some());
-            job.plan.cgroup && !job.removed && !left
-        });
-        Held {
-            processes: Rc::strong_count(&self.process_handles) - 1,
-            zombies: zombies.count(),
-            groups: groups.count(),
-            registrations: self.registrations.len(),
-            watches: self.watches.len(),
-            triggers: Rc::strong_count(&self.trigger_handles) - 1,
-            logs: self.logs.len(),
-        }
-    }
-
-    /// A process forks, if it can. Returns whether it did.
-    pub fn fork(&mut self, process: usize, stubborn: bool) -> bool {
-        if !self.acts(process) {
-            return false;
-        }
-        let ProcessState { job, member, .. } = self.processes[process];
-        let life = Life::Running;
-        self.processes.push(ProcessState { job, life, member, stubborn, pending: None });
-        true
-    }
-
-    /// A new process is moved into the group of a job. Returns whether there is a group.
-    pub fn enter(&mut self, job: usize) -> bool {
-        if self.jobs[job].removed || !self.jobs[job].plan.cgroup {
-            return false;
-        }
-        let (life, stubborn) = (Life::Running, false);
-        self.processes.push(ProcessState { job, life, member: true, stubborn, pending: None });
-        true
-    }
-
-    /// A process exits, if it can. With `late`, it leaves its group later, by
-    /// [`leave`](Self::leave), as it does since Linux 6.19.
-    pub fn exit(&mut self, process: usize, code: u8, late: bool) -> bool {
-        let acts = self.acts(process);
-        if acts {
-            self.end(process, Exit::Code(code.into()), late);
-        }
-        acts
-    }
-
-    /// A process that was sent a fatal signal dies of it.
-    pub fn die(&mut self, process: usize, late: bool) -> bool {
-        let Life::Doomed(exit) = self.processes[process].life else { return false };
-        self.end(process, exit, late);
-        true
-    }
-
-    /// A process that has exited leaves its group.
-    pub fn leave(&mut self, process: usize) -> bool {
-        let leaves = !self.is_alive(process) && self.processes[process].member;
-        if leaves {
-            self.leave_group(process);
-        }
-        leaves
-    }
-
-    /// A privileged process moves itself out of its cgroup, or to another process group.
-    pub fn escape(&mut self, process: usize) -> bool {
-        let escapes = self.acts(process) && self.processes[process].member;
-        if escapes {
-            self.leave_group(process);
-        }
-        escapes
-    }
-
-    /// A process is killed because it ran out of memory.
-    pub fn out_of_memory(&mut self, process: usize, cause: OomCause) -> bool {
-        let ProcessState { job, member, .. } = self.processes[process];
-        let state = &mut self.jobs[job];
-        if !member || !state.plan.cgroup || !state.plan.memory || state.removed {
-            return false;
-        }
-        if !self.deliver_signal(process, Signal::KILL) {
-            return false;
-        }
-        let state = &mut self.jobs[job];
-        state.oom_kills += 1;
-        match cause {
-            OomCause::Job => state.oom_own += 1,
-            OomCause::Ancestor => self.met_above += 1,
-            OomCause::System => {}
-        }
-        self.change(job, JobSource::MemoryEvents);
-        true
-    }
-
-    /// The kernel has done what was last written to cgroup.freeze.
-    pub fn finish_freeze(&mut self, job: usize) -> bool {
-        let state = &mut self.jobs[job];
-        if state.frozen == state.freeze {
-            return false;
-        }
-        state.frozen = state.freeze;
-        if !state.frozen {
-            for process in 0..self.processes.len() {
-                if self.processes[process].job == job
-                    && let Some(signal) = self.processes[process].pending.take()
-                {
-                    self.deliver_signal(process, signal);
-                }
-            }
-        }
-        self.change(job, JobSource::GroupEvents);
-        true
-    }
-
-    /// The processes of a job stall. Returns whether that is watched.
-    pub fn stall(&mut self, job: usize) -> bool {
-        let triggers: Vec<Key> = self
-            .registrations
-            .iter()
-            .filter(|(_, registered)| registered.job == job && registered.process.is_none())
-            .map(|(key, _)| key)
-            .collect();
-        for key in &triggers {
-            self.make_ready(*key);
-        }
-        !triggers.is_empty()
-    }
-
-    /// A descriptor is reported as ready without a reason.
-    pub fn report_ready(&mut self, which: usize) -> bool {
-        let keys: Vec<Key> = self.registrations.iter().map(|(key, _)| key).collect();
-        if keys.is_empty() {
-            return false;
-        }
-        self.make_ready(keys[which % keys.len()]);
-        true
-    }
-
-    fn make_ready(&mut self, key: Key) {
-        if let Some(registered) = self.registrations.get_mut(key) {
-            registered.ready = true;
-        }
-    }
-
-    /// Whether a process can do something by itself.
-    fn acts(&self, process: usize) -> bool {
-        let process = &self.processes[process];
-        let frozen = process.member && self.jobs[process.job].frozen;
-        process.life == Life::Running && !frozen
-    }
-
-    /// Returns whether the process was alive.
-    fn deliver_signal(&mut self, process: usize, signal: Signal) -> bool {
-        let frozen =
-            self.processes[process].member && self.jobs[self.processes[process].job].frozen;
-        let state = &mut self.processes[process];
-        let deadly = signal == Signal::KILL || (signal == Signal::TERM && !state.stubborn);
-        match state.life {
-            Life::Running if deadly && (signal == Signal::KILL || !frozen) => {
-                state.life = Life::Doomed(Exit::Signal { signal, core_dumped: false });
-            }
-            Life::Running if deadly => state.pending = Some(signal),
-            Life::Running | Life::Doomed(_) => {}
-            Life::Zombie(_) | Life::Reaped(_) => return false,
-        }
-        true
-    }
-
-    fn end(&mut self, process: usize, exit: Exit, late: bool) {
-        let is_main = self.jobs[self.processes[process].job].main == process;
-        let state = &mut self.processes[process];
-        // A process that is not the main one is reaped at once, as by init.
-        state.life = if is_main { Life::Zombie(exit) } else { Life::Reaped(exit) };
-        if !late && state.member {
-            self.leave_group(process);
-        }
-        let watching = self.registrations.iter();
-        let keys: Vec<Key> = watching
-            .filter(|(_, registered)| registered.process == Some(process))
-            .map(|(key, _)| key)
-            .collect();
-        for key in keys {
-            self.make_ready(key);
-        }
-    }
-
-    fn leave_group(&mut self, process: usize) {
-        self.processes[process].member = false;
-        let job = self.processes[process].job;
-        if !self.is_populated(job) {
-            self.change(job, JobSource::GroupEvents);
-        }
-    }
-
-    /// An interface file changes, which its watches will report.
-    fn change(&mut self, job: usize, file: JobSource) {
-        for watch in &mut self.watches {
-            if watch.job == job && matches!(watch.source, Source::Job(_, source) if source == file)
-            {
-                watch.changed = true;
-            }
-        }
-    }
-
-    fn members_of(&self, job: usize) -> Vec<usize> {
-        let living = self
-            .processes
-            .iter()
-            .enumerate()
-            .filter(|(_, process)| process.job == job && process.member && process.is_alive());
-        living.map(|(index, _)| index).collect()
-    }
-
-    pub(super) fn notices(&self) -> Vec<Notice> {
-        let ready = self.registrations.iter().filter(|(_, registered)| registered.ready);
-        let ready = ready.map(|(key, registered)| Notice::Ready {
-            registration: Registration(key),
-            source: registered.source,
-            priority: registered.process.is_none(),
-        });
-        let changed = self.watches.iter().filter(|watch| watch.changed);
-        ready.chain(changed.map(|watch| Notice::Changed(watch.source))).collect()
-    }
-
-    /// Marks a notice as delivered.
-    pub(super) fn taken(&mut self, notice: Notice) {
-        match notice {
-            Notice::Ready { registration, .. } => {
-                if let Some(registered) = self.registrations.get_mut(registration.0) {
-                    registered.ready = false;
-                }
-            }
-            Notice::Changed(source) => {
-                for watch in self.watches.iter_mut().filter(|watch| watch.source == source) {
-                    watch.changed = false;
-                }
-            }
-            Notice::WatchLost(_) | Notice::Overflow | Notice::Woken => {}
-        }
-    }
-
-    fn deregister(&mut self, registration: Registration) {
-        let registered = self.registrations.remove(registration.0);
-        assert!(registered.is_some(), "a registration was removed twice");
-    }
-
     fn check_exited(&mut self, job: usize, exit: Exit) {
-        let actual = self.exit_of(self.jobs[job].main);
-        assert!(
-            actual == Some(exit) || exit == Exit::Unknown && self.failures > 0,
-            "{exit:?} was reported instead of {actual:?}"
-        );
-        let before = self.jobs[job].exited.replace(exit);
+        let state = &self.kernel.jobs[job];
+        let actual = self.kernel.exit_of(state.main);
+        let may_be_unknown = state.may_be_unknown || !state.is_child && !self.tells_exit;
+        let excused = exit == Exit::Unknown && (may_be_unknown || self.failures > 0);
+        assert!(actual == Some(exit) || excused, "{exit:?} was reported instead of {actual:?}");
+        let agrees = state.told.is_none_or(|told| told == exit) || self.failures > 0;
+        assert!(agrees, "{exit:?} was reported after {:?}", state.told);
+        let before = self.kernel.jobs[job].exited.replace(exit);
         assert_eq!(before, None, "Exited was reported twice");
+    }
+
+    /// Checks that what was finished for an earlier host is told again as it was.
+    fn check_told_again(&mut self, job: usize, report: &Arc<Report>) {
+        let state = &mut self.kernel.jobs[job];
+        if let Some(told) = &state.told_report {
+            let facts = |report: &Report| {
+                let bytes = [report.output_bytes, report.error_bytes];
+                (report.exit, report.stopped_by, report.killed, report.oom, bytes)
+            };
+            assert_eq!(facts(report), facts(told), "another report than before");
+        }
+        state.report = Some(Arc::clone(report));
     }
 
     /// Checks what holds at the end of every job.
     fn check_finished(&mut self, job: usize, report: &Arc<Report>) {
-        let (populated, state) = (self.is_populated(job), &self.jobs[job]);
+        let (populated, state) = (self.kernel.is_populated(job), &self.kernel.jobs[job]);
         let excused = !report.problems.is_empty();
         assert_eq!(state.exited, Some(report.exit), "Finished without an Exited that agrees");
         let left = state.plan.end == EndPolicy::LeaveRest && report.stopped_by.is_none();
         assert!(!populated || left || excused, "finished while populated: {report:?}");
-        let reaped = matches!(self.processes[state.main].life, Life::Reaped(_));
-        assert!(reaped || excused, "the main process was not reaped: {report:?}");
-        let in_place = state.plan.cgroup && !state.removed;
-        assert_eq!(report.cgroup_left.is_some(), in_place, "{report:?}");
+        let reaped = matches!(self.kernel.processes[state.main].life, Life::Reaped(_));
+        assert!(
+            reaped || excused || !state.is_child,
+            "the main process was not reaped: {report:?}"
+        );
+        // That of a job that survives has its record, until the job is removed.
+        let in_place = state.plan.cgroup && !state.removed && !state.plan.survives;
+        let is_left = report.cgroup_left.is_some() && !state.plan.survives;
+        assert_eq!(is_left, in_place, "{report:?}");
         // What was left may have exited since.
         let kept = populated || left || excused;
         assert!(!in_place || kept, "an empty cgroup was left: {report:?}");
         assert!(!report.killed || state.kills > 0, "nothing was killed: {report:?}");
         assert!(report.killed || !state.killed || self.failures > 0, "killed: {report:?}");
-        let registered = self.registrations.iter().any(|(_, registered)| registered.job == job);
-        let watched = self.watches.iter().any(|watch| watch.job == job);
+        let registered =
+            self.kernel.registrations.iter().any(|(_, registered)| registered.job == job);
+        let watched = self.kernel.watches.iter().any(|watch| watch.job == job);
         assert!(!registered && !watched, "a finished job still holds something");
         let ends = state.logs.map(|log| {
-            let log = self.logs.get(log?).expect("the logs of a job that was not removed");
+            let log = self.kernel.logs.get(log?).expect("the logs of a job that was not removed");
             let end = log.end.expect("the logs are finished before the job");
             assert!(end.is_some() || excused, "the end of a log is not known");
             end
         });
+        assert_eq!(state.unread, 0, "output was left in the terminal");
+        assert_eq!(state.copied + state.lost, state.printed, "output is not accounted for");
+        assert!(state.lost == 0 || excused, "output is lost without a report");
         let bytes = ends.map(Option::unwrap_or_default);
         assert_eq!([report.output_bytes, report.error_bytes], bytes);
-        self.jobs[job].report = Some(Arc::clone(report));
+        self.kernel.jobs[job].report = Some(Arc::clone(report));
     }
 }
 
@@ -787,29 +386,41 @@ impl System for SimulatedSystem {
     type Process = SimulatedProcess;
     type Group = SimulatedGroup;
     type Trigger = SimulatedTrigger;
+    type Terminal = SimulatedTerminal;
     type Launched = SimulatedLaunch;
 
     fn now(&self) -> Instant {
-        self.now
+        self.kernel.now
+    }
+
+    fn boot_time(&self) -> Duration {
+        self.kernel.now - self.kernel.booted
     }
 
     fn emit(&mut self, event: Event) {
+        if self.dead {
+            return;
+        }
         match &event {
             Event::Exited { job, exit, .. } => {
-                let job = self.job_of(*job);
-                assert!(self.jobs[job].report.is_none(), "an event after Finished");
+                let job = self.kernel.job_of(*job);
+                assert!(self.kernel.jobs[job].report.is_none(), "an event after Finished");
                 self.check_exited(job, *exit);
             }
             Event::Finished { job, report, .. } => {
-                let job = self.job_of(*job);
-                assert!(self.jobs[job].report.is_none(), "Finished was reported twice");
-                self.check_finished(job, report);
+                let job = self.kernel.job_of(*job);
+                assert!(self.kernel.jobs[job].report.is_none(), "Finished was reported twice");
+                if self.kernel.jobs[job].was_finished {
+                    self.check_told_again(job, report);
+                } else {
+                    self.check_finished(job, report);
+                }
             }
             Event::Oom { job, .. }
             | Event::Pressure { job, .. }
             | Event::Frozen { job, .. }
             | Event::Thawed { job, .. } => {
-                let state = &self.jobs[self.job_of(*job)];
+                let state = &self.kernel.jobs[self.kernel.job_of(*job)];
                 assert!(state.report.is_none(), "an event after Finished");
                 let wrong = match event {
                     Event::Frozen { .. } => !state.frozen,
@@ -823,32 +434,53 @@ impl System for SimulatedSystem {
         self.queue.push_back(event);
     }
 
-    fn launched_process(launched: &SimulatedLaunch) -> &SimulatedProcess {
-        launched.process.as_ref().expect("the process of a launch that was not taken over")
+    fn launched_process(launched: &SimulatedLaunch) -> Option<&SimulatedProcess> {
+        let finished = launched.found.as_ref().is_some_and(|found| found.report.is_some());
+        assert!(launched.process.is_some() || finished, "a launch that was taken over");
+        launched.process.as_ref()
+    }
+
+    fn launched_terminal(launched: &SimulatedLaunch) -> Option<&SimulatedTerminal> {
+        launched.terminal.as_ref()
     }
 
     fn take_over(&mut self, mut launched: SimulatedLaunch) -> Adopted<Self> {
         let job = launched.job;
-        let process = launched.process.take().expect("a launch is taken over once");
-        let JobState { id, plan, .. } = self.jobs[job];
-        let policies = Policies {
-            end: plan.end,
-            stop_signal: Signal::TERM,
-            grace: plan.grace,
-            time_limit: plan.time_limit,
-            detached: false,
-            keep_log: false,
-            accounting: plan.accounting,
+        let process = launched.process.take();
+        let JobState { id, plan, .. } = self.kernel.jobs[job];
+        let (record, report) = match launched.found.take() {
+            Some(Found { stored, report }) => {
+                let spawned = self.kernel.booted + stored.booted;
+                (Record::of_stored(stored, spawned), report)
+            }
+            None => match &self.kernel.jobs[job].record {
+                Some(record) => {
+                    let (stored, _) = decode(record).expect("a record that was written");
+                    (Record::of_stored(stored, self.kernel.now), None)
+                }
+                None => {
+                    let moment = (self.kernel.now, SystemTime::UNIX_EPOCH);
+                    (Record::new(id, 1, moment, policies(&plan)), None)
+                }
+            },
         };
-        let moment = (self.now, SystemTime::UNIX_EPOCH);
-        let record = Record::new(id, 1, moment, policies);
+        self.kernel.jobs[job].was_finished = report.is_some();
         let mut logs = [None, None];
-        for log in logs.iter_mut().take(plan.logs) {
-            *log = Some(self.logs.insert(LogState { job, end: None }));
+        for (index, log) in logs.iter_mut().enumerate().take(plan.logs()) {
+            *log = Some(self.kernel.logs.insert(LogState { job, index, end: None }));
         }
-        self.jobs[job].logs = logs;
+        self.kernel.jobs[job].logs = logs;
         let group = SimulatedGroup { job, cgroup: plan.cgroup };
-        Adopted { record, process, group, stdin: None, logs }
+        let terminal = launched.terminal.take();
+        let span = JobSpan::spawned(id, 1, OsStr::new("simulated"));
+        let course = match report {
+            Some(report) => Begun::Finished { group, report: Arc::new(report) },
+            None => {
+                let process = process.expect("a launch is taken over once");
+                Begun::Live { process, group, problem: None }
+            }
+        };
+        Adopted { record, course, stdin: None, terminal, logs, span }
     }
 
     fn watch_exit(
@@ -856,19 +488,19 @@ impl System for SimulatedSystem {
         process: &SimulatedProcess,
         source: Source,
     ) -> io::Result<Registration> {
-        let job = self.processes[process.index].job;
+        let job = self.kernel.processes[process.index].job;
         self.called(SystemCall::WatchExit, job)?;
-        let ready = !self.is_alive(process.index);
+        let ready = process.past.is_some() || !self.kernel.is_alive(process.index);
         let process = Some(process.index);
-        let key = self.registrations.insert(Registered { source, job, process, ready });
+        let key = self.kernel.registrations.insert(Registered { source, job, process, ready });
         Ok(Registration(key))
     }
 
     fn unwatch_exit(&mut self, process: &SimulatedProcess, registration: Registration) {
-        let registered = self.registrations.get(registration.0);
+        let registered = self.kernel.registrations.get(registration.0);
         let registered = registered.map(|registered| registered.process);
         assert_eq!(registered, Some(Some(process.index)), "a watch of another process");
-        self.deregister(registration);
+        self.kernel.deregister(registration);
     }
 
     fn wait(
@@ -876,8 +508,18 @@ impl System for SimulatedSystem {
         process: &SimulatedProcess,
         reap: Reap,
     ) -> io::Result<Option<(Exit, Usage)>> {
-        let called = self.called(SystemCall::Wait, self.processes[process.index].job);
-        let exit = match self.processes[process.index].life {
+        let job = self.kernel.processes[process.index].job;
+        let called = self.called(SystemCall::Wait, job);
+        if self.dead {
+            return Err(Errno::IO.into());
+        }
+        if let Some(exit) = process.past {
+            return called.map(|()| Some((exit, Usage::default())));
+        }
+        if !self.kernel.jobs[job].is_child {
+            return called.and(Err(Errno::CHILD.into()));
+        }
+        let exit = match self.kernel.processes[process.index].life {
             Life::Running | Life::Doomed(_) => None,
             Life::Zombie(exit) => Some(exit),
             Life::Reaped(_) => return Err(Errno::CHILD.into()),
@@ -886,7 +528,7 @@ impl System for SimulatedSystem {
             if Errno::from_io_error(&error) == Some(Errno::CHILD) {
                 // Nobody can reap a process that is alive.
                 let Some(exit) = exit else { return Ok(None) };
-                self.processes[process.index].life = Life::Reaped(exit);
+                self.kernel.processes[process.index].life = Life::Reaped(exit);
             }
             return Err(error);
         }
@@ -895,11 +537,12 @@ impl System for SimulatedSystem {
             Reap::Peek => {}
             Reap::Now => {
                 let watched = self
+                    .kernel
                     .registrations
                     .iter()
                     .any(|(_, registered)| registered.process == Some(process.index));
                 assert!(!watched, "a process is reaped while its exit is watched");
-                self.processes[process.index].life = Life::Reaped(exit);
+                self.kernel.processes[process.index].life = Life::Reaped(exit);
             }
             Reap::Block => panic!("a call that blocks"),
         }
@@ -911,15 +554,29 @@ impl System for SimulatedSystem {
             self.early_answers -= 1;
             return None;
         }
-        Some(match self.processes[process.index].life {
+        let state = &self.kernel.processes[process.index];
+        if let Some(exit) = process.past {
+            return Some(exit);
+        }
+        let is_child = self.kernel.jobs[state.job].is_child;
+        Some(match state.life {
             Life::Reaped(exit) if self.tells_exit => exit,
+            // As /proc tells.
+            Life::Zombie(exit) if !is_child => exit,
+            Life::Running | Life::Doomed(_) if !is_child => return None,
             _ => Exit::Unknown,
         })
     }
 
+    fn why_unknown(process: &SimulatedProcess) -> Option<&'static str> {
+        process.past.map(|_| "nobody was there")
+    }
+
     fn signal(&mut self, process: &SimulatedProcess, signal: Signal) -> io::Result<()> {
-        self.called(SystemCall::Signal, self.processes[process.index].job)?;
-        self.deliver_signal(process.index, signal);
+        self.called(SystemCall::Signal, self.kernel.processes[process.index].job)?;
+        if process.past.is_none() {
+            self.kernel.deliver_signal(process.index, signal);
+        }
         Ok(())
     }
 
@@ -933,25 +590,27 @@ impl System for SimulatedSystem {
         delivery.end();
         self.called(SystemCall::SignalAll, group.job)
             .map_err(Error::path("signal", path(group)))?;
-        for process in self.members_of(group.job) {
-            self.deliver_signal(process, signal);
+        for process in self.kernel.members_of(group.job) {
+            self.kernel.deliver_signal(process, signal);
         }
-        self.deliver_signal(main.index, signal);
+        if main.past.is_none() {
+            self.kernel.deliver_signal(main.index, signal);
+        }
         Ok(())
     }
 
     fn kill(&mut self, group: &SimulatedGroup, _: &SimulatedProcess) -> Result<()> {
-        self.jobs[group.job].kills += 1;
+        self.kernel.jobs[group.job].kills += usize::from(!self.dead);
         self.called(SystemCall::Kill, group.job).map_err(Error::path("kill", path(group)))?;
-        for process in self.members_of(group.job) {
-            self.jobs[group.job].killed |= self.deliver_signal(process, Signal::KILL);
+        for process in self.kernel.members_of(group.job) {
+            self.kernel.jobs[group.job].killed |= self.kernel.deliver_signal(process, Signal::KILL);
         }
         Ok(())
     }
 
     fn populated(&mut self, group: &SimulatedGroup, _: &SimulatedProcess) -> Result<bool> {
         self.called(SystemCall::Populated, group.job).map_err(Error::path("read", path(group)))?;
-        Ok(self.is_populated(group.job))
+        Ok(self.kernel.is_populated(group.job))
     }
 
     fn members(
@@ -961,19 +620,19 @@ impl System for SimulatedSystem {
         most: usize,
     ) -> Result<Vec<SimulatedProcess>> {
         self.called(SystemCall::Members, group.job).map_err(Error::path("list", path(group)))?;
-        let members = self.members_of(group.job).into_iter().take(most);
-        Ok(members.map(|process| self.handle(process)).collect())
+        let members = self.kernel.members_of(group.job).into_iter().take(most);
+        Ok(members.map(|process| self.kernel.handle(process)).collect())
     }
 
     fn freeze(&mut self, group: &SimulatedGroup, freeze: bool) -> Result<()> {
         self.called(SystemCall::Freeze, group.job).map_err(Error::path("freeze", path(group)))?;
-        self.jobs[group.job].freeze = freeze;
+        self.kernel.jobs[group.job].freeze = freeze;
         Ok(())
     }
 
     fn frozen(&mut self, group: &SimulatedGroup) -> Result<bool> {
         self.called(SystemCall::Frozen, group.job).map_err(Error::path("read", path(group)))?;
-        Ok(self.jobs[group.job].frozen)
+        Ok(self.kernel.jobs[group.job].frozen)
     }
 
     fn read(&mut self, group: &SimulatedGroup, file: &str) -> Result<Option<String>> {
@@ -981,8 +640,9 @@ impl System for SimulatedSystem {
             return Ok(None);
         }
         self.called(SystemCall::Read, group.job).map_err(Error::path("read", path(group)))?;
-        let JobState { plan, oom_own, oom_kills, .. } = &self.jobs[group.job];
+        let JobState { plan, oom_own, oom_kills, freeze, .. } = &self.kernel.jobs[group.job];
         Ok(match file {
+            "cgroup.freeze" => Some(format!("{}\n", u8::from(*freeze))),
             "memory.events" if plan.memory => {
                 Some(format!("oom {oom_own}\noom_kill {oom_kills}\n"))
             }
@@ -994,7 +654,7 @@ impl System for SimulatedSystem {
 
     fn limits_met_above(&mut self, _: &SimulatedGroup, fresh: bool) -> u64 {
         if fresh {
-            self.known_above = self.met_above;
+            self.known_above = self.kernel.met_above;
         }
         self.known_above
     }
@@ -1006,12 +666,38 @@ impl System for SimulatedSystem {
         _: &mut Removal,
     ) -> Result<bool> {
         let called = self.called(SystemCall::Remove, group.job);
-        let populated = group.cgroup && self.is_populated(group.job);
+        let populated = group.cgroup && self.kernel.is_populated(group.job);
         let removed = called.and(if populated { Err(Errno::BUSY.into()) } else { Ok(()) });
         removed.map_err(Error::path("remove cgroup", path(group)))?;
-        assert!(!self.jobs[group.job].removed, "a group was removed twice");
-        self.jobs[group.job].removed = true;
+        assert!(!self.kernel.jobs[group.job].removed, "a group was removed twice");
+        // What is below is removed; the group has the record.
+        self.kernel.jobs[group.job].removed = !self.kernel.jobs[group.job].plan.survives;
         Ok(true)
+    }
+
+    fn store(
+        &mut self,
+        group: &SimulatedGroup,
+        stored: &Stored,
+        report: Option<&Report>,
+    ) -> Result<()> {
+        self.called(SystemCall::Store, group.job).map_err(Error::path("store", path(group)))?;
+        self.kernel.jobs[group.job].record = Some(encode(stored, report));
+        Ok(())
+    }
+
+    fn write_history(&mut self, _: &Stored, _: &Report) -> Result<()> {
+        Ok(())
+    }
+
+    fn bury(&mut self, group: &SimulatedGroup, stored: &mut Stored, report: &Report) {
+        let called = self.called(SystemCall::Bury, group.job);
+        if called.is_ok() && !self.kernel.is_populated(group.job) {
+            self.kernel.jobs[group.job].removed = true;
+            return;
+        }
+        stored.removed = true;
+        let _ = self.store(group, stored, Some(report));
     }
 
     fn path(group: &SimulatedGroup) -> Option<PathBuf> {
@@ -1023,19 +709,19 @@ impl System for SimulatedSystem {
     }
 
     fn watch_file(&mut self, group: &SimulatedGroup, file: &str, source: Source) -> io::Result<()> {
-        if !group.cgroup || file == "memory.events" && !self.jobs[group.job].plan.memory {
+        if !group.cgroup || file == "memory.events" && !self.kernel.jobs[group.job].plan.memory {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.called(SystemCall::WatchFile, group.job)?;
-        assert!(self.watches.iter().all(|watch| watch.source != source), "a second watch");
-        self.watches.push(Watch { source, job: group.job, changed: false });
-        self.past.push(source);
+        assert!(self.kernel.watches.iter().all(|watch| watch.source != source), "a second watch");
+        self.kernel.watches.push(Watch { source, job: group.job, changed: false });
+        self.kernel.past.push(source);
         Ok(())
     }
 
     fn unwatch_file(&mut self, source: Source) {
-        let place = self.watches.iter().position(|watch| watch.source == source);
-        self.watches.swap_remove(place.expect("a watch is removed once"));
+        let place = self.kernel.watches.iter().position(|watch| watch.source == source);
+        self.kernel.watches.swap_remove(place.expect("a watch is removed once"));
     }
 
     fn watch_pressure(
@@ -1048,34 +734,117 @@ impl System for SimulatedSystem {
         self.called(SystemCall::WatchPressure, group.job)
             .map_err(Error::path("watch", path(group)))?;
         let registered = Registered { source, job: group.job, process: None, ready: false };
-        let registration = Registration(self.registrations.insert(registered));
-        Ok((registration, SimulatedTrigger { _open: Rc::clone(&self.trigger_handles) }))
+        let registration = Registration(self.kernel.registrations.insert(registered));
+        Ok((registration, SimulatedTrigger { _open: Rc::clone(&self.kernel.trigger_handles) }))
     }
 
     fn unwatch_pressure(&mut self, _: SimulatedTrigger, registration: Registration) {
-        self.deregister(registration);
+        self.kernel.deregister(registration);
     }
 
     fn fired(&mut self, _: &mut SimulatedTrigger, priority: bool) -> bool {
         priority
     }
 
+    fn watch_terminal(
+        &mut self,
+        terminal: &SimulatedTerminal,
+        source: Source,
+    ) -> io::Result<Registration> {
+        let job = terminal.job;
+        self.called(SystemCall::WatchTerminal, job)?;
+        let ready = self.kernel.jobs[job].unread > 0;
+        let key =
+            self.kernel.registrations.insert(Registered { source, job, process: None, ready });
+        Ok(Registration(key))
+    }
+
+    fn unwatch_terminal(&mut self, terminal: &SimulatedTerminal, registration: Registration) {
+        debug_assert!(Rc::strong_count(&terminal.open) > 1, "it is open");
+        self.kernel.deregister(registration);
+    }
+
+    fn copy_output(&mut self, terminal: &mut SimulatedTerminal) -> Result<Copied> {
+        self.called(SystemCall::CopyOutput, terminal.job)
+            .map_err(Error::path("write log", "log"))?;
+        let state = &mut self.kernel.jobs[terminal.job];
+        let count = state.unread.min(COPIED_AT_ONCE);
+        state.unread -= count;
+        state.copied += count;
+        Ok(if count < COPIED_AT_ONCE { Copied::All } else { Copied::Some })
+    }
+
+    fn copy_last_output(&mut self, terminal: &mut SimulatedTerminal) -> Result<()> {
+        let called = self.called(SystemCall::CopyOutput, terminal.job);
+        let state = &mut self.kernel.jobs[terminal.job];
+        let bytes = std::mem::take(&mut state.unread);
+        match called {
+            Ok(()) => state.copied += bytes,
+            Err(cause) => {
+                state.lost += bytes;
+                return Err(JobError::OutputLost { path: "log".into(), bytes, cause }.into());
+            }
+        }
+        Ok(())
+    }
+
     fn finish_log(&mut self, log: Key) -> Result<u64> {
-        let job = self.logs.get(log).expect("a log that was not removed").job;
+        let job = self.kernel.logs.get(log).expect("a log that was not removed").job;
         let called = self.called(SystemCall::FinishLog, job);
-        let state = self.logs.get_mut(log).expect("a log that was not removed");
+        let state = self.kernel.logs.get_mut(log).expect("a log that was not removed");
         assert!(!matches!(state.end, Some(Some(_))), "a log was finished twice");
-        let found = called.map(|()| 7 + state.job as u64);
+        let copied = self.kernel.jobs[state.job].copied;
+        let found = called.map(|()| 7 + state.job as u64 + copied);
         state.end = Some(found.as_ref().ok().copied());
         found.map_err(Error::log("read the end of log", "log"))
     }
 
+    fn finish_log_at(&mut self, log: Key, end: u64, _: Duration) {
+        let state = self.kernel.logs.get_mut(log).expect("a log that was not removed");
+        state.end = Some(Some(end));
+    }
+
+    fn log_cut(&mut self, _: Key, _: Instant, _: bool) -> Option<Error> {
+        None
+    }
+
+    fn log_exceeded(&mut self, _: Key) -> bool {
+        false
+    }
+
+    fn log_discarded(&self, _: Key) -> u64 {
+        0
+    }
+
+    fn log_problem(&mut self, _: Key) -> Option<Error> {
+        None
+    }
+
     fn remove_log(&mut self, log: Key, _: bool) -> Result<()> {
-        let removed = self.logs.remove(log).expect("a log is removed once");
-        self.called(SystemCall::RemoveLog, removed.job).map_err(Error::log("remove log", "log"))
+        let removed = self.kernel.logs.remove(log).expect("a log is removed once");
+        let called = self.called(SystemCall::RemoveLog, removed.job);
+        // A failure is the host's to deal with.
+        self.kernel.jobs[removed.job].files[removed.index] &= self.dead;
+        called.map_err(Error::log("remove log", "log"))
     }
 }
 
 fn path(group: &SimulatedGroup) -> PathBuf {
     PathBuf::from(format!("/simulated/{}", group.job))
+}
+
+/// What the record of a job says of its life.
+fn policies(plan: &Plan) -> Policies {
+    Policies {
+        end: plan.end,
+        stop_signal: Signal::TERM,
+        grace: plan.grace,
+        time_limit: plan.time_limit,
+        detached: false,
+        survives: plan.survives,
+        keep_log: false,
+        over_limit: None,
+        has_terminal: plan.terminal,
+        accounting: plan.accounting,
+    }
 }

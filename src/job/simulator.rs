@@ -16,7 +16,8 @@ use crate::event::{Event, Phase, Stall, Stallable, StopCause};
 use crate::id::{JobId, Token};
 use crate::job::job::Job;
 use crate::job::registry::Registry;
-use crate::job::simulated::{Plan, SimulatedSystem};
+use crate::job::simulated::SimulatedSystem;
+use crate::job::simulated_kernel::{Plan, SimulatedKernel};
 use crate::job::system::System;
 
 /// The jobs over the simulated system, as a reactor would drive them.
@@ -44,6 +45,11 @@ impl JobEngine {
         &mut self.system
     }
 
+    /// What the system is one of.
+    pub fn kernel(&mut self) -> &mut SimulatedKernel {
+        &mut self.system.kernel
+    }
+
     /// Starts a job. Its index is the number of jobs before it, whether or not it is adopted. With
     /// `exited`, its main process exits before the job is adopted.
     ///
@@ -52,15 +58,43 @@ impl JobEngine {
     pub fn spawn(&mut self, plan: Plan, token: usize, exited: bool) -> Result<JobId> {
         let launched = self.system.launch(plan);
         if exited {
-            self.system.exit(self.system.main(launched.job), 0, false);
+            self.system.kernel.exit(self.system.kernel.main(launched.job), 0, false);
         }
         let adopted = self.registry.adopt(launched, Token(token), &mut self.system);
         self.system.roll_back();
         adopted
     }
 
+    /// The host dies, or has died, and another one takes its place: see
+    /// [`recover`](Self::recover). With `exec`, it executes another program, and keeps its
+    /// children.
+    pub fn die(&mut self, exec: bool) {
+        self.registry = Registry::new();
+        self.system.begin_anew(exec);
+    }
+
+    /// Takes over the jobs that have survived their hosts and that this one does not have, each
+    /// with its index as its token. One with which that fails is left as it is. Returns the others.
+    pub fn recover(&mut self) -> Vec<usize> {
+        let mut taken = Vec::new();
+        for found in self.system.find(|id| self.registry.contains(id)) {
+            let job = found.job;
+            if self.registry.adopt(found, Token(job), &mut self.system).is_ok() {
+                taken.push(job);
+            }
+        }
+        taken
+    }
+
+    /// What the record of a job says of a stop: its cause, and when the grace period ends on the
+    /// clock that the simulation has begun with, if it does.
+    #[must_use]
+    pub fn stop_of(&self, job: usize) -> Option<(StopCause, Option<Duration>)> {
+        self.system.stop_of(job)
+    }
+
     fn id(&self, job: usize) -> JobId {
-        self.system.id(job)
+        self.system.kernel.id(job)
     }
 
     /// The phase of a job, or `None` for one that was removed or never adopted.
@@ -75,7 +109,7 @@ impl JobEngine {
     /// When there is no such job.
     pub fn stop(&mut self, job: usize, grace: Option<Duration>) -> Result<()> {
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.stop(grace, system))
+        self.registry.with(system.kernel.id(job), |job| job.stop(grace, system))
     }
 
     /// Kills a job.
@@ -84,7 +118,7 @@ impl JobEngine {
     /// When there is no such job.
     pub fn kill(&mut self, job: usize) -> Result<()> {
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.kill(StopCause::Kill, system))
+        self.registry.with(system.kernel.id(job), |job| job.kill(StopCause::Kill, system))
     }
 
     /// Kills all jobs, as dropping a reactor does.
@@ -104,7 +138,7 @@ impl JobEngine {
     /// When there is no such job, or a call of the system fails.
     pub fn signal(&mut self, job: usize, signal: Signal) -> Result<()> {
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.signal(signal, system))?
+        self.registry.with(system.kernel.id(job), |job| job.signal(signal, system))?
     }
 
     /// Sends a signal to the main process of a job.
@@ -121,7 +155,7 @@ impl JobEngine {
     /// When there is no such job, it is finished or has no cgroup, or a call of the system fails.
     pub fn freeze(&mut self, job: usize, freeze: bool) -> Result<()> {
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.freeze(freeze, system))?
+        self.registry.with(system.kernel.id(job), |job| job.freeze(freeze, system))?
     }
 
     /// Starts to report stalls of a job as events.
@@ -131,7 +165,8 @@ impl JobEngine {
     pub fn watch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
         let stall = Stall::some(Duration::from_millis(150), Duration::from_secs(1));
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.watch_pressure(resource, stall, system))?
+        self.registry
+            .with(system.kernel.id(job), |job| job.watch_pressure(resource, stall, system))?
     }
 
     /// Stops reporting stalls of a job as events.
@@ -140,7 +175,7 @@ impl JobEngine {
     /// When there is no such job.
     pub fn unwatch_pressure(&mut self, job: usize, resource: Stallable) -> Result<()> {
         let system = &mut self.system;
-        self.registry.with(system.id(job), |job| job.unwatch_pressure(resource, system))
+        self.registry.with(system.kernel.id(job), |job| job.unwatch_pressure(resource, system))
     }
 
     /// Removes a job.
@@ -154,7 +189,7 @@ impl JobEngine {
     /// How many notices are pending.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.system.notices().len()
+        self.system.kernel.notices().len()
     }
 
     /// Delivers one of the pending notices. Returns whether there was any.
@@ -162,12 +197,12 @@ impl JobEngine {
     /// # Panics
     /// When a promise is broken.
     pub fn deliver(&mut self, which: usize) -> bool {
-        let notices = self.system.notices();
+        let notices = self.system.kernel.notices();
         if notices.is_empty() {
             return false;
         }
         let notice = notices[which % notices.len()];
-        self.system.taken(notice);
+        self.system.kernel.taken(notice);
         let (registry, system) = (&mut self.registry, &mut self.system);
         match notice {
             Notice::Ready { registration, source: Source::Job(job, source), priority } => {
@@ -182,7 +217,7 @@ impl JobEngine {
     /// Delivers a notice about a file that is, or was, watched: it may have been queued when the
     /// watch was removed.
     pub fn deliver_late(&mut self, which: usize) -> bool {
-        let past = self.system.past();
+        let past = self.system.kernel.past();
         if past.is_empty() {
             return false;
         }
@@ -195,13 +230,13 @@ impl JobEngine {
     /// The queue of inotify overflows: the pending notices about files are lost, and only the
     /// overflow is reported.
     pub fn overflow(&mut self) {
-        self.system.lose_changes();
+        self.system.kernel.lose_changes();
         self.registry.everything_changed(&mut self.system);
     }
 
     /// Advances the clock, and handles the deadlines that have passed.
     pub fn advance(&mut self, time: Duration) {
-        self.system.advance(time);
+        self.system.kernel.advance(time);
         self.registry.deadlines_passed(self.system.now(), &mut self.system);
     }
 
@@ -224,6 +259,20 @@ impl JobEngine {
         self.registry.look_again(&mut self.system)
     }
 
+    /// Whether the output of any terminal is copied again later, because that has failed.
+    #[must_use]
+    pub fn copies_again(&self) -> bool {
+        let mut jobs = self.registry.ids().filter_map(|id| self.registry.get(id).ok());
+        jobs.any(Job::copies_again)
+    }
+
+    /// Copies output of terminals, as a turn of a reactor does. Returns whether there was any.
+    pub fn copy_output(&mut self) -> bool {
+        let any = self.registry.has_work();
+        self.registry.copy_output(&mut self.system);
+        any
+    }
+
     /// The time left until the next deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -240,11 +289,11 @@ impl JobEngine {
     /// their groups, and freezes are done. Returns whether there was any.
     pub fn run_kernel(&mut self) -> bool {
         let mut busy = false;
-        for process in 0..self.system.processes() {
-            busy |= self.system.die(process, false) | self.system.leave(process);
+        for process in 0..self.system.kernel.processes() {
+            busy |= self.system.kernel.die(process, false) | self.system.kernel.leave(process);
         }
-        for job in 0..self.system.jobs() {
-            busy |= self.system.finish_freeze(job);
+        for job in 0..self.system.kernel.jobs() {
+            busy |= self.system.kernel.finish_freeze(job) | self.system.kernel.reap(job);
         }
         busy
     }
@@ -256,7 +305,7 @@ impl JobEngine {
     pub fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "a busy loop");
-            if !(self.look_again() | self.run_kernel() | self.deliver(0)) {
+            if !(self.look_again() | self.run_kernel() | self.deliver(0) | self.copy_output()) {
                 break;
             }
         }

@@ -19,6 +19,8 @@ use crate::sys::{Descriptor, memory_file};
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
     Null,
+    /// The terminal that is the output.
+    Terminal,
     Opened(OwnedFd),
     Shared(BorrowedFd<'a>),
     /// The job's end of a pipe, and the host's.
@@ -35,6 +37,7 @@ impl<'a> Input<'a> {
         };
         Ok(match &command.stdin {
             Stdin::Null => Self::Null,
+            Stdin::Terminal => Self::Terminal,
             Stdin::Fd(fd) => Self::Shared(fd.as_fd()),
             Stdin::Bytes(bytes) => Self::Opened(memory_file(c"stdin", bytes).map_err(failed)?),
             Stdin::Piped => {
@@ -53,10 +56,11 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// What the job reads from; `null` if that is nothing.
-    pub(crate) fn fd<'b>(&'b self, null: BorrowedFd<'b>) -> BorrowedFd<'b> {
+    /// What the job reads from; `null` if that is nothing, and `output` if that is its terminal.
+    pub(crate) fn fd<'b>(&'b self, null: BorrowedFd<'b>, output: BorrowedFd<'b>) -> BorrowedFd<'b> {
         match self {
             Self::Null => null,
+            Self::Terminal => output,
             Self::Opened(fd) | Self::Piped(fd, _) => fd.as_fd(),
             Self::Shared(fd) => *fd,
         }
@@ -66,7 +70,7 @@ impl<'a> Input<'a> {
     pub(crate) fn into_writer(self) -> Option<PipeWriter> {
         match self {
             Self::Piped(_, writer) => Some(writer),
-            Self::Null | Self::Opened(_) | Self::Shared(_) => None,
+            Self::Null | Self::Terminal | Self::Opened(_) | Self::Shared(_) => None,
         }
     }
 }

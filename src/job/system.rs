@@ -7,28 +7,43 @@
 use std::fmt::Debug;
 use std::io::{self, PipeWriter};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::cgroup::Removal;
 use crate::command::Signal;
 use crate::driver::{Registration, Source};
-use crate::error::Result;
-use crate::event::{Event, Exit, Stall, Stallable, Usage};
+use crate::error::{Error, Result};
+use crate::event::{Event, Exit, Report, Stall, Stallable, Usage};
 use crate::id::Key;
 use crate::job::delivery::Delivery;
 use crate::job::record::Record;
+use crate::job::stored::Stored;
+use crate::job::terminal::Copied;
 use crate::sys::Reap;
+use crate::trace::JobSpan;
 
 /// What a launcher has made, once a registry has taken it over.
 #[derive(Debug)]
 pub(crate) struct Adopted<S: System + ?Sized> {
     pub(crate) record: Record,
-    pub(crate) process: S::Process,
-    pub(crate) group: S::Group,
+    pub(crate) course: Begun<S>,
     /// What the host writes the job's standard input to, if it is a pipe.
     pub(crate) stdin: Option<PipeWriter>,
+    /// The host's end of the job's terminal, if it has one.
+    pub(crate) terminal: Option<S::Terminal>,
     /// The logs: of both streams or of standard output, and of standard error.
     pub(crate) logs: [Option<Key>; 2],
+    pub(crate) span: JobSpan,
+}
+
+/// How far a job has come when it is taken over.
+#[derive(Debug)]
+pub(crate) enum Begun<S: System + ?Sized> {
+    /// Its main process runs, or has ended without anybody knowing of it.
+    Live { process: S::Process, group: S::Group, problem: Option<Error> },
+    /// It was finished by an earlier host.
+    Finished { group: S::Group, report: Arc<Report> },
 }
 
 /// What jobs need of the system.
@@ -39,17 +54,25 @@ pub(crate) trait System {
     type Group: Debug;
     /// A pressure trigger that is armed.
     type Trigger: Debug;
+    /// The host's end of a job's terminal, whose output goes to the log.
+    type Terminal: Debug;
     /// A process that was started with all it needs; dropping it rolls everything back.
     type Launched: Debug;
 
     /// The time.
     fn now(&self) -> Instant;
 
+    /// The time since the system was booted, which goes on from one host to the next.
+    fn boot_time(&self) -> Duration;
+
     /// Queues an event for the host.
     fn emit(&mut self, event: Event);
 
-    /// The main process of what was launched.
-    fn launched_process(launched: &Self::Launched) -> &Self::Process;
+    /// The main process of what was launched; `None` of a job that was finished before.
+    fn launched_process(launched: &Self::Launched) -> Option<&Self::Process>;
+
+    /// The terminal of what was launched, if it has one.
+    fn launched_terminal(launched: &Self::Launched) -> Option<&Self::Terminal>;
 
     /// Adopts what was launched. From now on the job is responsible for releasing it.
     fn take_over(&mut self, launched: Self::Launched) -> Adopted<Self>;
@@ -66,6 +89,9 @@ pub(crate) trait System {
     /// How a process ended that somebody else has reaped; `None` while that is being done, after
     /// which its exit is reported once more to whoever watches for it.
     fn exit_after_reap(&mut self, process: &Self::Process) -> Option<Exit>;
+
+    /// Why it is not known how a process has ended, if there is something to say about that.
+    fn why_unknown(process: &Self::Process) -> Option<&'static str>;
 
     /// Sends a signal to a process; one that has exited is fine.
     fn signal(&mut self, process: &Self::Process, signal: Signal) -> io::Result<()>;
@@ -116,6 +142,21 @@ pub(crate) trait System {
         removal: &mut Removal,
     ) -> Result<bool>;
 
+    /// Keeps what is stored of a job on its group, with its report once it has one.
+    fn store(
+        &mut self,
+        group: &Self::Group,
+        stored: &Stored,
+        report: Option<&Report>,
+    ) -> Result<()>;
+
+    /// Writes the report of a job to the history, if there is one.
+    fn write_history(&mut self, stored: &Stored, report: &Report) -> Result<()>;
+
+    /// Removes the group of a job that has survived until here, or records that it is to be removed
+    /// once it is empty.
+    fn bury(&mut self, group: &Self::Group, stored: &mut Stored, report: &Report);
+
     /// Where a group is, if it is a cgroup.
     fn path(group: &Self::Group) -> Option<PathBuf>;
 
@@ -143,8 +184,43 @@ pub(crate) trait System {
     /// Whether a trigger has fired, after a notice with or without priority.
     fn fired(&mut self, trigger: &mut Self::Trigger, priority: bool) -> bool;
 
+    /// Watches a terminal for output: there is a notice whenever some has come that a call of
+    /// [`copy_output`](Self::copy_output) has not found.
+    fn watch_terminal(
+        &mut self,
+        terminal: &Self::Terminal,
+        source: Source,
+    ) -> io::Result<Registration>;
+
+    /// Ends [`watch_terminal`](Self::watch_terminal).
+    fn unwatch_terminal(&mut self, terminal: &Self::Terminal, registration: Registration);
+
+    /// Copies the output of a terminal to the log, a bounded number of bytes. After a failure
+    /// nothing is lost, and it can be called again.
+    fn copy_output(&mut self, terminal: &mut Self::Terminal) -> Result<Copied>;
+
+    /// Copies what is left in the terminal of a job that is over. After a failure, that is lost.
+    fn copy_last_output(&mut self, terminal: &mut Self::Terminal) -> Result<()>;
+
     /// Marks the job of a log as finished, and returns where its log ends.
     fn finish_log(&mut self, log: Key) -> Result<u64>;
+
+    /// Marks the job of a log as finished by an earlier host, which has found its end, at this time
+    /// since the system was booted.
+    fn finish_log_at(&mut self, log: Key, end: u64, at: Duration);
+
+    /// Says so if a log may lack something, because its file system was full at any time since, or
+    /// is known to have been.
+    fn log_cut(&mut self, log: Key, since: Instant, is_known: bool) -> Option<Error>;
+
+    /// Whether a log that was just finished is longer than its limit, which was not reported.
+    fn log_exceeded(&mut self, log: Key) -> bool;
+
+    /// How many bytes of a log were discarded, because they were beyond its limit.
+    fn log_discarded(&self, log: Key) -> u64;
+
+    /// Why a log could not be kept short, if that was not asked before.
+    fn log_problem(&mut self, log: Key) -> Option<Error>;
 
     /// Closes the tails that a job's log has, and removes the file unless it is to be kept.
     fn remove_log(&mut self, log: Key, keep: bool) -> Result<()>;

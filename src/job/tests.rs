@@ -1,5 +1,5 @@
 //! Tests of jobs over the [simulated system](crate::job::simulator): every order of what can happen
-//! to a job, and every failure of every call.
+//! to a job, every failure of every call, and the death of a host at every call.
 //!
 //! The simulator itself checks what holds for every job; these tests check what is expected of a
 //! particular one. Knows nothing of a real system.
@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::command::EndPolicy;
 use crate::error::Error;
 use crate::event::{Event, OomCause, Phase, Report, Stallable, StopCause};
-use crate::job::simulated::{Held, Meddling, Plan};
+use crate::job::simulated::Meddling;
+use crate::job::simulated_kernel::{Held, Plan};
 use crate::job::simulator::JobEngine;
 
 const POLICIES: [EndPolicy; 3] = [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
@@ -37,6 +38,10 @@ enum Step {
     Freeze,
     Thaw,
     Stall,
+    /// The main process, or another one once that is gone, prints 9 bytes on its terminal.
+    Print,
+    /// A turn copies what was printed.
+    Copy,
     /// The kernel does what was asked of it: killed processes die, and frozen ones stop.
     Kernel,
     /// One notice arrives.
@@ -115,25 +120,25 @@ impl World {
 
     fn step(&mut self, job: usize, step: Step) {
         let engine = &mut self.engine;
-        let main = engine.system().main(job);
+        let main = engine.kernel().main(job);
         let rest = |engine: &mut JobEngine| -> Vec<usize> {
-            let processes = 0..engine.system().processes();
+            let processes = 0..engine.kernel().processes();
             processes
-                .filter(|process| engine.system().is_of(*process, job) && *process != main)
+                .filter(|process| engine.kernel().is_of(*process, job) && *process != main)
                 .collect()
         };
         let done = match step {
             Step::Fork => {
-                engine.system().fork(main, false);
+                engine.kernel().fork(main, false);
                 Ok(())
             }
             Step::Exit => {
-                engine.system().exit(main, 3, false);
+                engine.kernel().exit(main, 3, false);
                 Ok(())
             }
             Step::RestExit => {
                 for process in rest(engine) {
-                    engine.system().exit(process, 0, false);
+                    engine.kernel().exit(process, 0, false);
                 }
                 Ok(())
             }
@@ -147,16 +152,29 @@ impl World {
             }
             Step::Oom(cause) => {
                 let victim =
-                    rest(engine).into_iter().find(|process| engine.system().is_alive(*process));
-                engine.system().out_of_memory(victim.unwrap_or(main), cause);
+                    rest(engine).into_iter().find(|process| engine.kernel().is_alive(*process));
+                engine.kernel().out_of_memory(victim.unwrap_or(main), cause);
                 Ok(())
             }
             Step::Freeze => engine.freeze(job, true),
             Step::Thaw => engine.freeze(job, false),
             Step::Stall => {
                 let watched = engine.watch_pressure(job, Stallable::Memory);
-                engine.system().stall(job);
+                engine.kernel().stall(job);
                 watched
+            }
+            Step::Print => {
+                let printed = engine.kernel().print(main, 9);
+                let others = rest(engine);
+                if !printed {
+                    let mut others = others.into_iter();
+                    others.find(|process| engine.kernel().print(*process, 9));
+                }
+                Ok(())
+            }
+            Step::Copy => {
+                engine.copy_output();
+                Ok(())
             }
             Step::Kernel => {
                 engine.run_kernel();
@@ -167,7 +185,7 @@ impl World {
                 Ok(())
             }
             Step::Spurious => {
-                engine.system().report_ready(0);
+                engine.kernel().report_ready(0);
                 engine.deliver(0);
                 Ok(())
             }
@@ -196,10 +214,12 @@ impl World {
     fn check_nothing_lost(&mut self) {
         self.step(0, Step::Settle);
         for job in 0..self.events.len() {
-            let system = self.engine.system();
-            let runs = system.is_alive(system.main(job)) || system.is_populated(job);
+            let kernel = self.engine.kernel();
+            let runs = kernel.is_alive(kernel.main(job)) || kernel.is_populated(job);
             let phase = self.engine.phase(job);
             let ended = phase.is_none_or(|phase| phase == Phase::Finished);
+            let copied = self.engine.kernel().unread(job) == 0 || self.engine.copies_again();
+            assert!(ended || copied, "output of job {job} was forgotten");
             assert!(ended || runs, "job {job} was lost in {phase:?} after {}", self.events[job]);
         }
     }
@@ -219,7 +239,7 @@ impl World {
             }
         }
         assert_eq!(self.engine.pending(), 0, "a notice is left");
-        assert_eq!(self.engine.system().held(), Held::default());
+        assert_eq!(self.engine.kernel().held(), Held::default());
         assert_eq!(self.engine.attached(), 0);
     }
 }
@@ -371,7 +391,7 @@ fn a_grace_period_ends_in_a_kill_and_can_only_be_shortened() {
         assert_eq!(world.engine.next_deadline(), Some(SOON));
         world.engine.advance(SOON / 2);
         world.step(0, Step::Settle);
-        assert_eq!(world.engine.system().kills(0), 0);
+        assert_eq!(world.engine.kernel().kills(0), 0);
         world.steps(0, &[Step::Deadline, Step::Settle]);
         assert_eq!(world.events[0], "SIGKILL, finished");
         world.end();
@@ -397,8 +417,8 @@ fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
     // As happens since Linux 6.19.
     for end in POLICIES {
         let mut world = World::new(&[Plan { end, ..Plan::default() }]);
-        let main = world.engine.system().main(0);
-        world.engine.system().exit(main, 3, true);
+        let main = world.engine.kernel().main(0);
+        world.engine.kernel().exit(main, 3, true);
         world.step(0, Step::Deliver);
         assert_eq!(world.events[0], "exit code 3");
         world.step(0, Step::Settle);
@@ -425,22 +445,38 @@ const ALPHABET: [Step; 14] = [
     Step::Remove,
 ];
 
+/// Those that are tried with a job that has a terminal.
+const PRINTING: [Step; 10] = [
+    Step::Fork,
+    Step::Exit,
+    Step::RestExit,
+    Step::Stop,
+    Step::Kill,
+    Step::Deadline,
+    Step::Print,
+    Step::Copy,
+    Step::Kernel,
+    Step::Deliver,
+];
+
 #[test]
 fn every_order_of_what_can_happen_ends_as_promised() {
     for end in POLICIES {
         // Fewer steps concern a process group.
-        for (cgroup, depth) in [(true, 4), (false, 3)] {
+        for (cgroup, terminal, depth) in [(true, false, 4), (false, false, 3), (true, true, 4)] {
             let plan = Plan {
                 end,
                 cgroup,
                 grace: GRACE,
                 time_limit: Some(LIMIT),
                 accounting: false,
+                terminal,
                 ..Plan::default()
             };
-            for order in 0..ALPHABET.len().pow(depth) {
+            let alphabet: &[Step] = if terminal { &PRINTING } else { &ALPHABET };
+            for order in 0..alphabet.len().pow(depth) {
                 let steps = (0..depth)
-                    .map(|place| ALPHABET[order / ALPHABET.len().pow(place) % ALPHABET.len()]);
+                    .map(|place| alphabet[order / alphabet.len().pow(place) % alphabet.len()]);
                 try_order(plan, &steps.collect::<Vec<Step>>());
             }
         }
@@ -470,7 +506,7 @@ fn try_order(plan: Plan, steps: &[Step]) {
         stopped_by = stopped_by.or(Some(StopCause::Kill));
     }
     world.end();
-    let report = world.engine.system().report(0).expect("it has ended");
+    let report = world.engine.kernel().report(0).expect("it has ended");
     assert_eq!(report.stopped_by, stopped_by, "{plan:?} {steps:?}");
     assert!(report.problems.is_empty(), "{:?} after {steps:?}", report.problems);
     let events = &world.events[0];
@@ -483,8 +519,8 @@ type Scenario = (Plan, &'static [Step]);
 
 fn scenarios() -> Vec<Scenario> {
     use Step::{
-        Deadline, Deliver, Exit, Fork, Freeze, Kernel, Kill, Oom, Overflow, RestExit, Settle,
-        Spurious, Stall, Stop, StopWithin, Thaw,
+        Copy, Deadline, Deliver, Exit, Fork, Freeze, Kernel, Kill, Oom, Overflow, Print, RestExit,
+        Settle, Spurious, Stall, Stop, StopWithin, Thaw,
     };
     const STEPS: &[&[Step]] = &[
         &[Exit, Settle],
@@ -503,12 +539,22 @@ fn scenarios() -> Vec<Scenario> {
         &[Stall, Settle, Stall, Deliver, Exit, Settle],
         &[Fork, Spurious, Settle, Exit, Settle],
     ];
+    const PRINTING: &[&[Step]] = &[
+        &[Print, Exit, Settle],
+        &[Print, Deliver, Copy, Print, Print, Exit, Deliver, Deliver, Settle],
+        &[Print, Fork, Deliver, Exit, Settle, Print, Settle, RestExit, Settle],
+        &[Fork, Print, Settle, Print, Stop, Settle],
+        &[Print, Settle, Print, Deadline, Settle],
+        &[Fork, Print, Kill, Copy, Settle],
+    ];
     let mut scenarios = Vec::new();
     for end in POLICIES {
         for (cgroup, stubborn) in [(true, false), (true, true), (false, false), (false, true)] {
             let time_limit = Some(LIMIT);
             let plan = Plan { end, cgroup, stubborn, time_limit, logs: 2, ..Plan::default() };
             scenarios.extend(STEPS.iter().map(|steps| (plan, *steps)));
+            let plan = Plan { terminal: true, ..plan };
+            scenarios.extend(PRINTING.iter().map(|steps| (plan, *steps)));
         }
     }
     scenarios
@@ -594,7 +640,7 @@ fn every_call_may_fail_once_with_every_errno() {
             }
         }
     }
-    assert_eq!(failed_calls.len(), 15, "some call is made by no scenario: {failed_calls:?}");
+    assert_eq!(failed_calls.len(), 17, "some call is made by no scenario: {failed_calls:?}");
 }
 
 #[test]
@@ -619,7 +665,7 @@ fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
             world.engine.system().script.clear();
             world.steps(0, &[last, Step::Settle]);
             assert_eq!(world.events[0], "exit code 3, finished", "{end:?}");
-            let report = world.engine.system().report(0).unwrap();
+            let report = world.engine.kernel().report(0).unwrap();
             assert!(report.killed, "{report:?}");
             world.end();
         }
@@ -630,12 +676,12 @@ fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
 fn m9_a_process_that_enters_while_the_job_is_cleared_is_killed() {
     let mut world = World::new(&[Plan::default()]);
     world.steps(0, &[Step::Fork, Step::Exit, Step::Deliver]);
-    assert_eq!(world.engine.system().kills(0), 1);
+    assert_eq!(world.engine.kernel().kills(0), 1);
     // It is moved into the group after the kill.
-    assert!(world.engine.system().enter(0));
+    assert!(world.engine.kernel().enter(0));
     world.step(0, Step::Settle);
     assert_eq!(world.events[0], "exit code 3, finished");
-    assert!(world.engine.system().kills(0) > 1);
+    assert!(world.engine.kernel().kills(0) > 1);
     world.end();
 }
 
@@ -644,8 +690,8 @@ fn m10_a_main_process_that_leaves_its_group_late_does_not_count_as_killed() {
     // As happens since Linux 6.19.
     for end in POLICIES {
         let mut world = World::new(&[Plan { end, ..Plan::default() }]);
-        let main = world.engine.system().main(0);
-        world.engine.system().exit(main, 3, true);
+        let main = world.engine.kernel().main(0);
+        world.engine.kernel().exit(main, 3, true);
         world.steps(0, &[Step::Deliver, Step::Settle]);
         assert_eq!(world.reports[0].as_deref(), Some("exit code 3, stats, 7 bytes"), "{end:?}");
         world.end();
@@ -661,14 +707,14 @@ fn m15_what_the_main_process_leaves_behind_is_awaited_by_pidfd() {
         }
         world.steps(0, &[Step::Exit, Step::Deliver]);
         assert_eq!(world.events[0], "exit code 3");
-        let held = world.engine.system().held();
+        let held = world.engine.kernel().held();
         assert!((2..10).contains(&held.registrations), "a few of them: {held:?}");
         world.step(0, Step::RestExit);
         // The notification of the group is delayed by the kernel, for as long as it likes.
-        world.engine.system().lose_changes();
+        world.engine.kernel().lose_changes();
         loop {
             let busy = world.engine.run_kernel();
-            world.engine.system().lose_changes();
+            world.engine.kernel().lose_changes();
             if !(world.engine.deliver(0) | busy) {
                 break;
             }
@@ -691,7 +737,7 @@ fn low_how_a_process_ended_is_asked_again_once_somebody_else_has_reaped_it() {
         world.step(0, Step::Deliver);
         for _ in 0..early_answers {
             assert_eq!(world.events[0], "");
-            world.engine.system().report_ready(0);
+            world.engine.kernel().report_ready(0);
             world.step(0, Step::Deliver);
         }
         assert_eq!(world.events[0], "exit code 3, finished", "{early_answers}");
@@ -708,4 +754,131 @@ fn low_a_freeze_that_cannot_be_watched_leaves_the_job_as_it_was() {
     world.steps(0, &[Step::Settle, Step::Exit, Step::Settle]);
     assert_eq!(world.events[0], "exit code 3, finished", "it was not frozen");
     world.end();
+}
+
+#[test]
+fn what_is_left_in_the_terminal_is_in_the_log_before_its_end_is_fixed() {
+    for end in POLICIES {
+        let mut world = World::new(&[Plan { end, terminal: true, ..Plan::default() }]);
+        // Nothing was delivered before the exit.
+        world.steps(0, &[Step::Print, Step::Exit, Step::Settle]);
+        assert_eq!(world.reports[0].as_deref(), Some("exit code 3, stats, 16 bytes"), "{end:?}");
+        world.end();
+    }
+    let plan = Plan { end: EndPolicy::WaitAll, terminal: true, ..Plan::default() };
+    let mut world = World::new(&[plan]);
+    world.steps(0, &[Step::Fork, Step::Exit, Step::Settle, Step::Print, Step::Settle]);
+    assert_eq!(world.events[0], "exit code 3");
+    world.steps(0, &[Step::Print, Step::RestExit, Step::Settle]);
+    assert_eq!(world.reports[0].as_deref(), Some("exit code 3, stats, 25 bytes"));
+    world.end();
+}
+
+#[test]
+fn output_that_cannot_be_written_is_tried_again_and_reported_as_lost_at_the_end() {
+    let mut world = World::new(&[Plan { terminal: true, ..Plan::default() }]);
+    world.steps(0, &[Step::Print, Step::Deliver]);
+    world.engine.system().script.push_back(Meddling::Fail(0));
+    world.step(0, Step::Copy);
+    assert_eq!(world.engine.kernel().unread(0), 9);
+    // More output is no reason to try again; time is.
+    world.steps(0, &[Step::Print, Step::Settle]);
+    assert_eq!(world.engine.kernel().unread(0), 12);
+    assert_eq!(world.engine.next_deadline(), Some(SOON));
+    world.steps(0, &[Step::Deadline, Step::Settle]);
+    assert_eq!((world.engine.kernel().unread(0), world.engine.next_deadline()), (0, None));
+    world.steps(0, &[Step::Print, Step::Exit]);
+    let script = &mut world.engine.system().script;
+    // The process is reaped, and nothing is left, but a full disk.
+    script.extend([Meddling::Nothing, Meddling::Nothing]);
+    script.extend([Meddling::Nothing, Meddling::Fail(0)]);
+    world.step(0, Step::Settle);
+    assert_eq!(world.reports[0].as_deref(), Some("exit code 3, stats, 19 bytes"));
+    let [held_up, lost] = &world.problems[0][..] else { panic!("{:?}", world.problems) };
+    assert!(held_up.contains("write log") && lost.contains("the last 9 bytes"), "{held_up} {lost}");
+    world.end();
+}
+
+/// Another host takes over after the death of one, if that has died.
+fn succeed(engine: &mut JobEngine, exec: bool) -> bool {
+    let died = engine.system().is_dead();
+    if died {
+        engine.die(exec);
+        let finished = engine.kernel().report(0).is_some();
+        assert!(engine.recover() == [0] || finished, "the job is found");
+    }
+    died
+}
+
+/// The job of a host that dies at the `n`th call, and of the next one, from its start to its
+/// removal. Returns whether there was such a call.
+fn dies_at_call(n: usize, end: EndPolicy, steps: &[Step], exec: bool) -> bool {
+    let mut engine = JobEngine::new();
+    let script = &mut engine.system().script;
+    script.extend(std::iter::repeat_n(Meddling::Nothing, n));
+    script.push_back(Meddling::HostDies);
+    let plan = Plan { end, survives: true, ..Plan::default() };
+    let _ = engine.spawn(plan, 0, false);
+    let mut died = succeed(&mut engine, exec);
+    for step in steps {
+        match step {
+            Step::Fork => _ = engine.kernel().fork(0, false),
+            Step::Exit => _ = engine.kernel().exit(0, 3, false),
+            Step::RestExit => _ = engine.kernel().exit(1, 0, false),
+            Step::Stop => engine.stop(0, None).unwrap(),
+            Step::Settle => engine.settle(),
+            other => panic!("{other:?}"),
+        }
+        if succeed(&mut engine, exec) {
+            died = true;
+            if *step == Step::Stop {
+                // It was perhaps not recorded: whoever asks is told nothing by a host that dies.
+                engine.stop(0, None).unwrap();
+            }
+        }
+    }
+    engine.settle();
+    while succeed(&mut engine, exec) {
+        died = true;
+        engine.settle();
+    }
+    let mut finished = None;
+    while let Some(event) = engine.take_event() {
+        if let Event::Finished { report, .. } = event {
+            assert!(finished.replace(report).is_none(), "it is told once by a host");
+        }
+    }
+    let stops = steps.contains(&Step::Stop);
+    let report = finished.unwrap_or_else(|| panic!("it is finished, {n}"));
+    let exit = if steps.contains(&Step::Exit) { "exit code 3" } else { "SIGTERM" };
+    assert_eq!(report.exit.to_string(), exit, "{n}");
+    assert_eq!(report.stopped_by.is_some(), stops, "{n}");
+    let removed = engine.remove(0);
+    if succeed(&mut engine, exec) {
+        died = true;
+        // The removal was not done, or it was not known that it was.
+        let _ = engine.remove(0);
+    } else {
+        removed.unwrap();
+    }
+    assert_eq!(engine.recover(), [], "{n}");
+    assert_eq!(engine.kernel().held(), Held::default(), "{n}");
+    assert!(!engine.kernel().has_logs(0), "{n}");
+    died
+}
+
+#[test]
+fn a_host_that_dies_at_any_call_leaves_a_job_to_the_next_that_is_ended_right() {
+    let lives: [(EndPolicy, &[Step]); 4] = [
+        (EndPolicy::KillRest, &[Step::Exit, Step::Settle]),
+        (EndPolicy::KillRest, &[Step::Fork, Step::Exit, Step::Settle, Step::Settle]),
+        (EndPolicy::WaitAll, &[Step::Fork, Step::Exit, Step::Settle, Step::RestExit, Step::Settle]),
+        (EndPolicy::KillRest, &[Step::Fork, Step::Stop, Step::Settle, Step::Settle]),
+    ];
+    for (end, steps) in lives {
+        for exec in [false, true] {
+            let calls = (0..).find(|n| !dies_at_call(*n, end, steps, exec)).unwrap();
+            assert!(calls > 10, "{calls}");
+        }
+    }
 }

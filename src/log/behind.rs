@@ -26,6 +26,11 @@ impl Behind {
         self.marks.insert(tail, Mark::of_last(bytes, offset));
     }
 
+    /// The tail was read elsewhere, last these bytes.
+    pub(crate) fn was_read(&mut self, tail: Key, last: Mark) {
+        self.marks.insert(tail, last);
+    }
+
     /// The tail is not behind any more. Called for each line: usually nobody is.
     #[inline]
     pub(crate) fn forget(&mut self, tail: Key) {

@@ -5,6 +5,8 @@
 //! long as we live, so that others can tell when it is left. Knows nothing of jobs but the names of
 //! their files.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, fs};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid, accessat, fchown, flock, fstat,
-    lstat, mkdirat, openat, statx, unlinkat,
+    Access, AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid, accessat, fchown,
+    flock, fstat, fstatvfs, lstat, mkdirat, openat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::error::{Error, Result, SystemError};
-use crate::log::file::Identity;
-use crate::log::place::Place;
+use crate::log::file::{Identity, LogFile};
+use crate::log::place::{NotOurLog, Place};
+use crate::log::retention::Rules;
 
 /// What the name of a directory that we made begins with; a UUID follows.
-pub(super) const PREFIX: &str = "jobworker-logs-";
+const PREFIX: &str = "jobworker-logs-";
 
 /// An empty file in a directory that is not to be swept, because of a log in it.
 pub(super) const KEEP: &str = ".keep";
@@ -51,6 +54,34 @@ impl LogDirectory {
         // Nothing is listed in it.
         let (path, dir) = Self::checked(path, OFlags::PATH)?;
         Ok(Self { path, dir, temporary: None, keeps: AtomicBool::new(false) })
+    }
+
+    /// The directories that hosts of this user have made in the system's directory for temporary
+    /// files, and that are there still.
+    pub(crate) fn all_temporary() -> Result<Vec<PathBuf>> {
+        let parent = temporary_parent()?;
+        let failed = |cause| Error::path("list", &parent)(cause);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&parent).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if is_ours(&entry.file_name(), &entry.path()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes a directory that an earlier host has used. One that such a host has made is ours from
+    /// now on, unless a process still has the lock on it.
+    pub(crate) fn reopen(path: &Path) -> Result<Self> {
+        let (path, dir) = Self::checked(path.to_owned(), OFlags::RDONLY)?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let temporary = name.is_some_and(|name| name.starts_with(PREFIX))
+            && path.parent() == temporary_parent().ok().as_deref()
+            && lock(&dir, &path).unwrap_or(false);
+        let temporary = temporary.then(std::process::id);
+        // That is why it is there still.
+        Ok(Self { path, dir, temporary, keeps: AtomicBool::new(true) })
     }
 
     /// Creates a directory with an unused name in the system's directory for temporary files, and
@@ -129,6 +160,13 @@ impl LogDirectory {
         Error::path("create log", self.path(name))(errno)
     }
 
+    /// How many bytes users without privileges can still write to its file system; `None` where
+    /// that is not known.
+    pub(crate) fn available(&self) -> Option<u64> {
+        let found = fstatvfs(&self.dir).ok().filter(|found| found.f_blocks > 0)?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// The full path of a log.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -140,7 +178,7 @@ impl LogDirectory {
     }
 
     /// Makes a log of a new name, and opens it for appending; `owner` is who will be able to open
-    /// it again.
+    /// it again. With `rules` it is also opened to be kept short.
     ///
     /// A job that writes to /dev/stderr opens its own log by a path under /proc, for which it has
     /// to be its owner.
@@ -148,7 +186,8 @@ impl LogDirectory {
         self: &Arc<Self>,
         name: &str,
         owner: (Option<u32>, Option<u32>),
-    ) -> Result<(OwnedFd, Place)> {
+        rules: Option<Rules>,
+    ) -> Result<(OwnedFd, NewLog)> {
         let flags = OFlags::WRONLY
             | OFlags::APPEND
             | OFlags::CREATE
@@ -164,14 +203,70 @@ impl LogDirectory {
                 return Err(Error::path("examine log", self.path(name))(errno));
             }
         };
+        let identity = Identity::new(&stat);
+        // Before the file is given away, after which it may be closed to the host.
+        let kept = match rules.map(|rules| self.new_kept(name, identity, rules)).transpose() {
+            Ok(kept) => kept,
+            Err(error) => {
+                let _ = unlinkat(&self.dir, name, AtFlags::empty());
+                return Err(error);
+            }
+        };
         if owner != (None, None) {
             // A host that may not give files away may not change the job's user either: that step
             // then reports it.
             let _ = fchown(&log, owner.0.map(Uid::from_raw), owner.1.map(Gid::from_raw));
         }
-        let place = Place::new(Arc::clone(self), name.to_owned(), Identity::new(&stat));
-        Ok((log, place))
+        let place = Place::new(Arc::clone(self), name.to_owned(), identity);
+        Ok((log, NewLog { place, kept }))
     }
+
+    /// Opens a log that another host has made, to be kept short by this one.
+    pub(crate) fn reopen_kept(&self, place: &Place, rules: Rules) -> Result<Kept> {
+        self.open_kept(place.name(), place.identity(), rules)
+    }
+
+    /// Opens a log that was just made, to be kept short, and finds out whether that is possible. It
+    /// has no byte yet.
+    fn new_kept(&self, name: &str, identity: Identity, rules: Rules) -> Result<Kept> {
+        let kept = self.open_kept(name, identity, rules)?;
+        let tried = if rules.may_give_back() { kept.file.test_punch() } else { Ok(()) };
+        match tried {
+            Ok(()) => Ok(kept),
+            Err(cause) => Err(SystemError::CannotPunch { path: self.path(name), cause }.into()),
+        }
+    }
+
+    /// Opens a log to be kept short.
+    fn open_kept(&self, name: &str, identity: Identity, rules: Rules) -> Result<Kept> {
+        let path = self.path(name);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.dir, name, flags, Mode::empty())
+            .map_err(Error::path("open log", &path))
+            .and_then(|file| {
+                let file = LogFile::new(File::from(file), path.clone());
+                file.map_err(Error::path("examine log", &path))
+            })?;
+        if file.identity() != identity {
+            return Err(Error::path("open log", &path)(NotOurLog::Replaced));
+        }
+        Ok(Kept { file, rules })
+    }
+}
+
+/// A log that was made.
+#[derive(Debug)]
+pub(crate) struct NewLog {
+    pub(crate) place: Place,
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A log that is to be kept short.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Open for writing.
+    pub(crate) file: LogFile,
+    pub(crate) rules: Rules,
 }
 
 impl Drop for LogDirectory {
@@ -179,12 +274,15 @@ impl Drop for LogDirectory {
         if self.temporary != Some(std::process::id()) {
             return;
         }
-        // Not empty when logs were to be kept; then the file that says so stays, too.
-        let mut names = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        if names.all(|entry| entry.file_name() == KEEP) {
+        if self.keeps.load(Ordering::Acquire) {
+            let mut names = fs::read_dir(&self.path).into_iter().flatten().flatten();
+            if !names.all(|entry| entry.file_name() == KEEP) {
+                return;
+            }
             let _ = unlinkat(&self.dir, KEEP, AtFlags::empty());
-            let _ = fs::remove_dir(&self.path);
         }
+        // It is not empty when a log could not be removed.
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -193,6 +291,19 @@ impl Drop for LogDirectory {
 pub(super) fn temporary_parent() -> Result<PathBuf> {
     let parent = env::temp_dir();
     std::path::absolute(&parent).map_err(Error::path("find", parent))
+}
+
+/// Whether a directory looks like one that a host of this user has made.
+pub(super) fn is_ours(name: &OsStr, path: &Path) -> bool {
+    let uuid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+    uuid.is_some_and(|uuid| Uuid::try_parse(uuid).is_ok_and(|found| found.to_string() == uuid))
+        && lstat(path).is_ok_and(|stat| is_private(&stat))
+}
+
+pub(super) fn is_private(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+        && stat.st_uid == rustix::process::geteuid().as_raw()
+        && stat.st_mode & 0o7777 == 0o700
 }
 
 /// Locks a directory that is open; `false` when somebody else holds the lock, or it is not the one

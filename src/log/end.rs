@@ -53,10 +53,19 @@ impl End {
         }
     }
 
-    /// Whether a file still has the bytes that were before its end.
-    pub(crate) fn is_in<K: Kernel>(&self, kernel: &mut K, file: &K::File) -> io::Result<bool> {
-        Ok(kernel.size(file)? >= self.offset
-            && self.mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))?)
+    /// Whether a file, of which nothing before `start` was kept, still has the bytes that were
+    /// before its end, as far as that can be told.
+    pub(crate) fn is_in<K: Kernel>(
+        &self,
+        kernel: &mut K,
+        file: &K::File,
+        start: u64,
+    ) -> io::Result<bool> {
+        if kernel.size(file)? < self.offset {
+            return Ok(false);
+        }
+        let mark = self.mark.from(start);
+        mark.holds(|buffer, offset| kernel.read_at(file, buffer, offset))
     }
 }
 

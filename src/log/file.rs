@@ -1,14 +1,20 @@
-//! Owns [`LogFile`], a log that is open for reading, and [`Identity`], which tells files apart.
+//! Owns [`LogFile`], a log that is open for reading and perhaps for writing, and [`Identity`],
+//! which tells files apart.
 //!
 //! Invariant: a `LogFile` is a regular file. Knows nothing of watches.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, SeekFrom, Statx, StatxFlags, seek, statx};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, SeekFrom, Statx, StatxFlags, fallocate, seek, statx,
+};
 use rustix::io::{Errno, pread, retry_on_intr};
+
+use crate::log::kernel::Measured;
 
 /// Which file it is, whatever its name: two open files with the same identity are the same file.
 ///
@@ -50,6 +56,9 @@ impl AsFd for LogFile {
 
 /// No file has a byte at this offset: offsets are signed.
 const LARGEST_OFFSET: u64 = i64::MAX.cast_unsigned();
+
+/// What the blocks of every usual file system are a part of, or made of: the size of a page.
+const BLOCK: u64 = 4096;
 
 /// An open log file.
 #[derive(Debug)]
@@ -116,6 +125,44 @@ impl LogFile {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// The first offset from this one on that is in a hole, or the end if there is none; `None`
+    /// when the file ends before, or the file system cannot tell. Moves the position as well.
+    pub(crate) fn hole_from(&self, offset: u64) -> io::Result<Option<u64>> {
+        match seek(&self.file, SeekFrom::Hole(offset)) {
+            Ok(hole) => Ok(Some(hole)),
+            Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The size now, and how much of the file system it takes.
+    pub(crate) fn measure(&self) -> io::Result<Measured> {
+        let found = self.file.metadata()?;
+        // In units of 512 bytes, whatever the block size is.
+        Ok(Measured { size: found.len(), allocated: found.blocks().saturating_mul(512) })
+    }
+
+    /// Gives back to the file system the whole blocks from one offset to another. Of a block that
+    /// is only in part before the second one, nothing is.
+    ///
+    /// # Kernel trap
+    /// XFS, Btrfs and, on older kernels, ext4 first write out what was not written yet of these
+    /// bytes, and the call waits for that.
+    pub(crate) fn punch(&self, from: u64, to: u64) -> io::Result<()> {
+        let whole = |offset: u64| offset - offset % BLOCK;
+        let (from, to) = (whole(from), whole(to));
+        if from >= to {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(retry_on_intr(|| fallocate(&self.file, flags, from, to - from))?)
+    }
+
+    /// Whether the file system can give back parts of a file: found out by trying.
+    pub(crate) fn test_punch(&self) -> io::Result<()> {
+        self.punch(0, BLOCK)
     }
 
     /// The size now.

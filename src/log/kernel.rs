@@ -24,6 +24,10 @@ pub(crate) trait Kernel {
     /// the error is a [`NotOurLog`](crate::log::place::NotOurLog).
     fn open(&mut self, place: &Self::Place) -> io::Result<Self::File>;
 
+    /// Opens the log of a job for writing as well, without creating or changing anything. Fails
+    /// like [`open`](Self::open).
+    fn open_for_writing(&mut self, place: &Self::Place) -> io::Result<Self::File>;
+
     /// The size of a log that nobody has open. Fails like [`open`](Self::open) when the name does
     /// not lead to the file that was made.
     fn len(&mut self, place: &Self::Place) -> io::Result<u64>;
@@ -42,6 +46,13 @@ pub(crate) trait Kernel {
 
     /// The size of the file now.
     fn size(&mut self, file: &Self::File) -> io::Result<u64>;
+
+    /// The size of the file now, and how much of the file system it takes.
+    fn measure(&mut self, file: &Self::File) -> io::Result<Measured>;
+
+    /// Gives back to the file system what the file has from one offset to another, rounded to whole
+    /// blocks: there is a hole then. The file has to be open for writing, and keeps its size.
+    fn punch(&mut self, file: &Self::File, from: u64, to: u64) -> io::Result<()>;
 
     /// The first offset from this one on that is not in a hole of the file; beyond its end if there
     /// is none.
@@ -75,6 +86,14 @@ pub(crate) trait Kernel {
 
     /// An empty file to which nobody writes, in place of one that a name does not lead to.
     fn nowhere(&mut self) -> io::Result<Self::File>;
+}
+
+/// How large a file is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Measured {
+    pub(crate) size: u64,
+    /// How many bytes of the file system it takes.
+    pub(crate) allocated: u64,
 }
 
 /// The file that a name leads to.

@@ -53,17 +53,22 @@ impl Search {
         }
     }
 
-    /// Searches on, for one step. The offset, if that has found it.
-    pub(crate) fn go_on(&mut self, file: &mut impl SparseFile) -> io::Result<Option<u64>> {
+    /// Searches on, for one step, in a log that begins at `start`. The offset, if that has found
+    /// it.
+    pub(crate) fn go_on(
+        &mut self,
+        start: u64,
+        file: &mut impl SparseFile,
+    ) -> io::Result<Option<u64>> {
         if self.lines == 0 {
             return Ok(Some(self.end));
         }
         let mut spent = 0;
-        while self.upper > 0 {
+        while self.upper > start {
             if spent >= BUDGET {
                 return Ok(None);
             }
-            let mut lower = self.upper.saturating_sub(self.span);
+            let mut lower = self.upper.saturating_sub(self.span).max(start);
             if self.in_hole {
                 spent += PROBE;
                 let data = file.data_from(lower)?;
@@ -87,7 +92,7 @@ impl Search {
             self.upper = lower;
             self.span = PIECE;
         }
-        Ok(Some(0))
+        Ok(Some(start.min(self.end)))
     }
 
     /// Searches from `lower` to what has been searched.
@@ -159,11 +164,21 @@ mod tests {
     fn search(pieces: &[(u64, &str)], end: u64, lines: u64) -> (u64, usize, usize) {
         let (mut text, mut search) = (Text { pieces, calls: 0 }, Search::new(end, lines));
         for steps in 1.. {
-            if let Some(offset) = search.go_on(&mut text).unwrap() {
+            if let Some(offset) = search.go_on(0, &mut text).unwrap() {
                 return (offset, text.calls, steps);
             }
         }
         unreachable!("there are not so many steps")
+    }
+
+    #[test]
+    fn a_search_ends_where_the_log_begins_even_if_that_has_passed_it() {
+        let mut text = Text { pieces: &[(0, "a\nb\nc\n")], calls: 0 };
+        let mut find = |lines, start| Search::new(6, lines).go_on(start, &mut text).unwrap();
+        assert_eq!(find(1, 3), Some(4));
+        assert_eq!(find(2, 3), Some(3));
+        assert_eq!(find(9, 6), Some(6));
+        assert_eq!(find(9, 8), Some(6));
     }
 
     fn last_lines(text: &str, lines: u64) -> &str {

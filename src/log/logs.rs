@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,9 @@ use rustix::io::Errno;
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
 use crate::log::behind::Behind;
+use crate::log::bookmark::Bookmark;
 use crate::log::end::End;
+use crate::log::excerpt::Excerpt;
 use crate::log::file::Identity;
 use crate::log::file_id::FileId;
 use crate::log::follower::{Follower, Stretch};
@@ -30,10 +33,12 @@ use crate::log::options::{Position, TailOptions};
 use crate::log::published::Published;
 use crate::log::queue::{Front, Queue};
 use crate::log::read::{Fill, Read, ReadError};
+use crate::log::retention::{Retention, Rules};
 use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
 use crate::log::tail::{Filled, Kind, Tail, Until};
-use crate::log::window::OVERLAP;
+use crate::log::total::Total;
+use crate::log::window::{Mark, OVERLAP};
 
 /// With less than the window compares at each read, a tail would not get on.
 const LEAST_WINDOW: usize = OVERLAP;
@@ -42,6 +47,9 @@ const MOST_WINDOW: usize = 1 << 28;
 /// How many names one turn looks up, at 10 to 20 us each: a queue of events that overflowed makes
 /// all of them due.
 const LOOKS_PER_TURN: usize = 32;
+/// How many logs are dropped in one turn, at a few system calls each, because all logs have too
+/// much together.
+const DROPS_PER_TURN: usize = 16;
 /// A hot log is not read before its pace is over: with more, it would seem dead.
 const MOST_PACE: Duration = Duration::from_secs(1);
 
@@ -59,11 +67,15 @@ pub(crate) struct Logs<K: Kernel> {
     /// Those of them for which that has failed with this errno, until they are read.
     failed_searches: HashMap<Key, (Search, i32)>,
     following: Following<K::Name, K::File>,
+    /// The logs of jobs that have become longer than their limits, until they are taken.
+    exceeded: Vec<Key>,
     /// The scouts that have found something; empty but during a call.
     found: Vec<Key>,
     /// What tails read whose name leads nowhere, while there are any.
     nowhere: Weak<K::File>,
     window_bytes: usize,
+    /// How much all logs of jobs may have together, if that is limited.
+    total: Option<Total>,
 }
 
 /// What a tail that has come to the end of a file does.
@@ -77,10 +89,25 @@ enum Onward {
     Silent,
 }
 
+/// Where a new tail begins and ends.
+struct Prepared {
+    offset: u64,
+    until: Until,
+    /// What is to be gone on with, if it is not known yet where it begins.
+    search: Option<Search>,
+    /// Its place is in what the log was before a truncation.
+    outdated: bool,
+}
+
 impl<K: Kernel> Logs<K> {
     /// Without logs. The ids of tails begin at `unique`, a random number, so that another reactor
     /// is not likely to give out the same.
-    pub(crate) fn new(window_bytes: usize, pace: Duration, unique: u32) -> Self {
+    pub(crate) fn new(
+        window_bytes: usize,
+        pace: Duration,
+        unique: u32,
+        total: Option<u64>,
+    ) -> Self {
         let window_bytes = window_bytes.clamp(LEAST_WINDOW, MOST_WINDOW);
         Self {
             logs: Slots::new(),
@@ -92,9 +119,11 @@ impl<K: Kernel> Logs<K> {
             searches: VecDeque::new(),
             failed_searches: HashMap::new(),
             following: Following::new(),
+            exceeded: Vec::new(),
             found: Vec::new(),
             nowhere: Weak::new(),
             window_bytes,
+            total: total.map(Total::new),
         }
     }
 
@@ -133,6 +162,50 @@ impl<K: Kernel> Logs<K> {
         key
     }
 
+    /// The log of a job of an earlier host begins at this offset: what lies before was given back.
+    pub(crate) fn begin_at(&mut self, log: Key, start: u64) {
+        self.logs[log].set_start(start);
+    }
+
+    /// Keeps the log of a new job short, which is open for writing as `file`.
+    pub(crate) fn keep_short(&mut self, log: Key, file: K::File, rules: Rules) {
+        let file = Arc::new(file);
+        let entry = &mut self.logs[log];
+        if !entry.is_open() {
+            // Whatever the job has written already comes after this.
+            entry.set_open(Arc::clone(&file), 0, self.window_bytes);
+        }
+        entry.set_retention(Retention::new(file, rules));
+        self.schedule.add_due(log, entry.listed());
+    }
+
+    /// What could not be given back of the log of a job, and why, if that was not asked before.
+    pub(crate) fn take_problem(&mut self, log: Key) -> Option<io::Error> {
+        self.logs[log].take_problem()
+    }
+
+    /// How many bytes of the log of a job were discarded, because they were beyond its limit.
+    pub(crate) fn beyond(&self, log: Key) -> u64 {
+        self.logs[log].beyond()
+    }
+
+    /// Whether this log has become longer than its limit, as of a call since the last turn.
+    pub(crate) fn take_exceeded_of(&mut self, log: Key) -> bool {
+        let before = self.exceeded.len();
+        self.exceeded.retain(|other| *other != log);
+        self.exceeded.len() < before
+    }
+
+    /// The next log of a job that has become longer than its limit, which each becomes once.
+    pub(crate) fn take_exceeded(&mut self) -> Option<Key> {
+        self.exceeded.pop()
+    }
+
+    /// The offsets between which the log of a job lies, as far as they are known.
+    pub(crate) fn span(&self, log: Key) -> Option<Range<u64>> {
+        self.logs[log].span()
+    }
+
     /// Where the log of a job lies.
     ///
     /// # Panics
@@ -161,7 +234,94 @@ impl<K: Kernel> Logs<K> {
     ) -> io::Result<u64> {
         let end = self.logs[log].finish(kernel);
         self.notify_waiting(log, queue);
+        self.finished(kernel, log, None);
         end
+    }
+
+    /// Counts what a log has, if the total is limited.
+    fn count(&mut self, log: Key) {
+        if let Some(total) = &mut self.total
+            && let Some(log) = self.logs.get_mut(log)
+        {
+            total.add(log.count());
+        }
+    }
+
+    /// Keeps nothing of the oldest logs of finished jobs, as long as all have too much together: a
+    /// bounded number of them in one turn.
+    #[cold]
+    fn hold_total(&mut self, kernel: &mut K, queue: &mut Queue) {
+        for _ in 0..DROPS_PER_TURN {
+            let Some(oldest) = self.total.as_mut().and_then(Total::next) else { return };
+            if self.logs.get(oldest).is_some_and(|log| log.place().is_some()) {
+                // Its job has reported already. If it cannot be opened, the next one is dropped.
+                let _ = self.keep_nothing(kernel, oldest, queue);
+                self.count(oldest);
+            }
+        }
+    }
+
+    /// Keeps nothing of the log of a finished job.
+    fn keep_nothing(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
+        let file = Arc::new(kernel.open_for_writing(self.place(key))?);
+        if !self.logs[key].is_open() {
+            self.open(kernel, key, Arc::clone(&file))?;
+        }
+        let open = self.logs[key].opened();
+        open.set_retention(Retention::of_nothing(file));
+        open.shorten(kernel);
+        self.notify_waiting(key, queue);
+        self.check_kept_short(kernel, key);
+        Ok(())
+    }
+
+    /// Does not look after a log any more, and closes it unless it is read.
+    fn drop_retention(&mut self, kernel: &mut K, log: Key) {
+        self.logs[log].drop_retention();
+        self.close_unused(kernel, log);
+    }
+
+    /// Closes a log whose job has finished once it is as short as it is to be, unless it is read.
+    fn check_kept_short(&mut self, kernel: &mut K, log: Key) {
+        let (is_open, ended) = (self.logs[log].is_open(), self.logs[log].final_end().is_some());
+        if !is_open {
+            return;
+        }
+        if self.logs[log].opened().take_exceeded() {
+            self.exceeded.push(log);
+        }
+        if ended && self.logs[log].opened().is_kept_short() {
+            self.logs[log].drop_retention();
+        }
+        let (open, listed) = self.logs[log].opened_and_listed();
+        self.schedule.serve(log, open.need(), listed);
+        self.close_unused(kernel, log);
+    }
+
+    /// The job of this log was finished by an earlier host, at this time since the system was
+    /// booted, and ends where that has found.
+    pub(crate) fn finish_at(&mut self, kernel: &mut K, log: Key, end: u64, at: Duration) {
+        self.logs[log].finish_at(kernel, end);
+        self.finished(kernel, log, Some(at));
+    }
+
+    fn finished(&mut self, kernel: &mut K, log: Key, earlier: Option<Duration>) {
+        self.check_kept_short(kernel, log);
+        if let Some(total) = &mut self.total
+            && !self.logs[log].is_dropped()
+        {
+            let logs = &self.logs;
+            total.finished(log, earlier, logs.len(), |log| logs.get(log).is_some());
+        }
+        self.count(log);
+    }
+
+    /// As long as this is there, logs of an earlier host are being found, which come before those
+    /// that are known: nothing is dropped because all have too much together.
+    pub(crate) fn wait_for(&mut self, search: Weak<()>) {
+        if let Some(total) = &mut self.total {
+            total.wait_for(search);
+        }
     }
 
     /// The job of this log is removed: closes the tails that were opened on it, removes the file
@@ -177,7 +337,14 @@ impl<K: Kernel> Logs<K> {
             }
         }
         let Some(place) = self.logs[log].take_place() else { unreachable!("not the log of a job") };
-        self.forget_unused(log);
+        // It is counted no more.
+        self.count(log);
+        self.logs[log].drop_retention();
+        if self.logs[log].is_open() {
+            self.close_unused(kernel, log);
+        } else {
+            self.forget_unused(log);
+        }
         if keep { Ok(()) } else { kernel.unlink(&place) }
     }
 
@@ -305,6 +472,22 @@ impl<K: Kernel> Logs<K> {
         Ok(file)
     }
 
+    /// The bytes that are there for a tail, for a reader on another thread; `None` when there are
+    /// none, and [`fill`](Self::fill) says why.
+    pub(crate) fn excerpt(&self, tail: TailId) -> Option<Excerpt<K::File>> {
+        let key = tail.0;
+        let tail = self.tails.get(key)?;
+        tail.excerpt(key, self.logs[tail.log()].open()?, &self.behind)
+    }
+
+    /// A tail was read by its excerpt, up to `offset`, where the bytes of the mark end.
+    pub(crate) fn was_read(&mut self, tail: TailId, offset: u64, last: Mark) {
+        if let Some(reading) = self.tails.get_mut(tail.0) {
+            reading.skip_to(offset);
+            self.behind.was_read(tail.0, last);
+        }
+    }
+
     /// Opens another tail on the log of a tail, as that would be had it read only up to `offset`,
     /// where the bytes `last` end: what was truncated since is reported by both.
     pub(crate) fn branch(
@@ -369,6 +552,7 @@ impl<K: Kernel> Logs<K> {
             }
             // A read never replaces the file itself.
             Ok(Read::Replaced { .. }) => {}
+            Ok(Read::Skipped { .. }) => self.behind.forget(key),
             Ok(Read::Truncated) => {
                 self.behind.forget(key);
                 self.restarted(key);
@@ -410,6 +594,7 @@ impl<K: Kernel> Logs<K> {
             }
             // A read never replaces the file itself.
             Ok(Filled::Replaced(_)) => {}
+            Ok(Filled::Skipped(_)) => self.behind.forget(key),
             Ok(Filled::Truncated) => {
                 self.behind.forget(key);
                 self.restarted(key);
@@ -432,6 +617,7 @@ impl<K: Kernel> Logs<K> {
             Filled::Scratch(offset, length) => (self.scratch.from(offset), length),
             Filled::UpToDate => return Fill::UpToDate,
             Filled::Truncated => return Fill::Truncated,
+            Filled::Skipped(bytes) => return Fill::Skipped { bytes },
             Filled::Replaced(missed) => return Fill::Replaced { missed },
             Filled::Ended => return Fill::Ended,
         };
@@ -450,6 +636,25 @@ impl<K: Kernel> Logs<K> {
     /// The offset of the byte that the tail reads next.
     pub(crate) fn position(&self, tail: TailId) -> Option<u64> {
         self.tails.get(tail.0).map(Tail::offset)
+    }
+
+    /// Where a tail is, with the last bytes before that.
+    pub(crate) fn bookmark(
+        &mut self,
+        kernel: &mut K,
+        tail: TailId,
+        queue: &mut Queue,
+    ) -> Result<Bookmark, ReadError> {
+        let tail = self.tails.get(tail.0).ok_or(ReadError::Unknown)?;
+        let (log, offset) = (tail.log(), tail.offset());
+        let open = self.logs[log].opened();
+        if tail.is_outdated(open) {
+            return Ok(Bookmark::of_gone(offset));
+        }
+        let last = open.last_before(kernel, offset);
+        self.notify_waiting(log, queue);
+        let last = last.map_err(ReadError::Io)?;
+        Ok(last.map_or(Bookmark::of_gone(offset), Bookmark::behind))
     }
 
     /// Which file a tail reads; `None` for one whose name has led to none yet.
@@ -593,9 +798,17 @@ impl<K: Kernel> Logs<K> {
         self.following.add_due(tail);
     }
 
+    /// Whether there are logs that a turn may find grown, without a notice of that.
+    pub(crate) fn may_have_grown(&self) -> bool {
+        self.schedule.has_due() || self.schedule.has_paced()
+    }
+
     /// Whether a visit is due now, or a tail's place or name is to be looked for.
     pub(crate) fn has_work(&self) -> bool {
-        self.schedule.has_due() || !self.searches.is_empty() || self.following.has_due()
+        self.schedule.has_due()
+            || !self.searches.is_empty()
+            || self.following.has_due()
+            || self.total.as_ref().is_some_and(Total::is_exceeded)
     }
 
     /// Whether a visit is due later.
@@ -604,7 +817,7 @@ impl<K: Kernel> Logs<K> {
     }
 
     /// When the hot logs are to be visited next: one pace after the first of them was listed.
-    pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+    pub(crate) fn pace_at(&mut self, now: impl Fn() -> Instant) -> Option<Instant> {
         self.schedule.pace_at(now)
     }
 
@@ -617,11 +830,20 @@ impl<K: Kernel> Logs<K> {
             }
             self.changed(log);
         }
+        while let Some(log) = self.schedule.end_slow_pace(now) {
+            if let Some(entry) = self.logs.get_mut(log) {
+                entry.listed().taken_from_slow();
+            }
+            self.changed(log);
+        }
         let visiting = self.schedule.begin_turn();
         for log in &visiting {
             self.visit(kernel, *log, now, queue);
         }
         self.schedule.end_turn(visiting);
+        if self.total.as_ref().is_some_and(Total::is_exceeded) {
+            self.hold_total(kernel, queue);
+        }
         if !self.searches.is_empty() {
             self.search(kernel, queue);
         }
@@ -639,7 +861,8 @@ impl<K: Kernel> Logs<K> {
         let Some((key, mut search)) = self.searches.pop_front() else { return };
         let log = self.tails[key].log();
         let open = self.logs[log].opened();
-        let step = search.go_on(&mut Reading { kernel, file: open.file() });
+        let start = open.published().start();
+        let step = search.go_on(start, &mut Reading { kernel, file: open.file() });
         // What was read has to be of the content that the tail was opened on.
         let step = step.and_then(|found| open.check(kernel).map(|()| found));
         self.notify_waiting(log, queue);
@@ -688,8 +911,19 @@ impl<K: Kernel> Logs<K> {
         }
         notify(open, &mut self.tails, queue, &mut self.found);
         self.schedule.serve(key, open.need(), listed);
+        let ended = open.has_ended_retention();
+        let (exceeded, done) = (open.take_exceeded(), open.is_done());
         if !self.found.is_empty() {
             self.take_found();
+        }
+        if exceeded {
+            self.exceeded.push(key);
+        }
+        self.count(key);
+        if done {
+            self.drop_retention(kernel, key);
+        } else if ended {
+            self.check_kept_short(kernel, key);
         }
     }
 
@@ -739,8 +973,10 @@ impl<K: Kernel> Logs<K> {
     fn supersede(&mut self, kernel: &mut K, key: Key, queue: &mut Queue) -> io::Result<()> {
         let Some(follower) = self.following.get_mut(key) else { unreachable!("it is followed") };
         let Some(newest) = follower.newest() else { return Ok(()) };
+        let log = self.by_identity.get(&newest.identity).map(|log| &self.logs[*log]);
+        let begin = log.map_or(0, Log::start);
         if let Some(left) = &newest.left
-            && !left.is_in(kernel, &newest.file)?
+            && !left.is_in(kernel, &newest.file, begin)?
         {
             newest.left = None;
         }
@@ -939,15 +1175,16 @@ impl<K: Kernel> Logs<K> {
         }
         self.prepare(kernel, log, options, Until::Never, queue)?;
         // The log counts from when it was opened, which may be later than the end was found.
-        let truncations = self.logs[log].opened().published().truncations();
+        let published = self.logs[log].opened().published();
+        let (truncations, start) = (published.truncations(), published.start());
         if let Some(end) = &mut end {
-            if !end.is_in(kernel, file)? {
+            if !end.is_in(kernel, file, start)? {
                 end.offset = 0;
             }
             end.truncations = truncations;
         }
         let offset = match left {
-            Some(left) if left.is_in(kernel, file)? => left.offset,
+            Some(left) if left.is_in(kernel, file, start)? => left.offset,
             _ => 0,
         };
         Ok((offset, end))
@@ -1008,7 +1245,7 @@ impl<K: Kernel> Logs<K> {
             Kind::OfFile | Kind::OfName | Kind::Scout => Until::Never,
         };
         let prepared = self.prepare(kernel, key, options, until, queue);
-        let (offset, until, search) = match prepared {
+        let Prepared { offset, until, search, outdated } = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.close_unused(kernel, key);
@@ -1022,6 +1259,9 @@ impl<K: Kernel> Logs<K> {
                 open.add_tail(tail, |tail| self.tails.get(tail).is_some());
             }
             Kind::OfName | Kind::Scout => open.count_tail(),
+        }
+        if outdated {
+            self.tails[tail].set_outdated();
         }
         if let Some(search) = search {
             self.tails[tail].set_searching();
@@ -1046,10 +1286,10 @@ impl<K: Kernel> Logs<K> {
         options: TailOptions,
         until: Until,
         queue: &mut Queue,
-    ) -> io::Result<(u64, Until, Option<Search>)> {
+    ) -> io::Result<Prepared> {
         let open = self.logs[key].opened();
         // From the current content of the file: what the window holds may be gone.
-        let size = open.size_now(kernel);
+        let size = open.catch_up(kernel).and_then(|()| open.size_now(kernel));
         self.notify_waiting(key, queue);
         let size = size?;
         let open = self.logs[key].opened();
@@ -1061,14 +1301,20 @@ impl<K: Kernel> Logs<K> {
             Until::JobEnd | Until::Never if options.follow => until,
             _ => Until::Offset(end),
         };
-        let mut unfinished = None;
+        let (mut unfinished, mut outdated) = (None, false);
         let offset = match options.position {
             Position::Start => open.published().start(),
             Position::End => end,
             Position::Offset(offset) => offset,
+            Position::After(bookmark) => {
+                let last = bookmark.last();
+                outdated = !last.map_or(Ok(false), |last| open.has_read(kernel, last))?;
+                bookmark.offset()
+            }
             Position::LastLines(lines) => {
                 let mut search = Search::new(end, lines);
-                let found = search.go_on(&mut Reading { kernel, file: open.file() })?;
+                let start = open.published().start();
+                let found = search.go_on(start, &mut Reading { kernel, file: open.file() })?;
                 if found.is_none() {
                     unfinished = Some(search);
                 }
@@ -1078,13 +1324,18 @@ impl<K: Kernel> Logs<K> {
         if !matches!(until, Until::Offset(_)) {
             open.watch(kernel, key)?;
         }
-        Ok((offset, until, unfinished))
+        Ok(Prepared { offset, until, search: unfinished, outdated })
     }
 
-    /// Closes the file of a log that has no tails, and forgets the log if it belongs to no job.
+    /// Closes the file of a log that has no tails and is not kept short, and forgets the log if it
+    /// belongs to no job.
     fn close_unused(&mut self, kernel: &mut K, key: Key) {
-        if self.logs[key].opened().has_tails() {
+        let (open, listed) = self.logs[key].opened_and_listed();
+        if open.has_tails() {
             return;
+        }
+        if open.is_used() {
+            return self.schedule.serve(key, open.need(), listed);
         }
         kernel.unwatch(key);
         self.logs[key].close();

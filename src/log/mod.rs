@@ -4,9 +4,11 @@
 //! Knows nothing of jobs, cgroups or the loop; what it needs of the system is the trait [`Kernel`].
 
 mod behind;
+mod bookmark;
 mod directory;
 mod end;
 mod error;
+mod excerpt;
 mod file;
 mod file_id;
 mod follower;
@@ -21,28 +23,38 @@ mod place;
 mod published;
 mod queue;
 mod read;
+mod retention;
 mod schedule;
 mod scratch;
 #[cfg(any(fuzzing, test))]
 mod simulator;
+mod space;
 mod sweep;
 mod tail;
+mod total;
 mod walk;
 mod window;
 
+pub use bookmark::{Bookmark, InvalidBookmark};
 pub use file_id::{FileId, InvalidFileId};
 pub use options::{Position, TailOptions};
 pub use read::{Chunk, Fill, Read};
 #[cfg(any(fuzzing, test))]
 pub use simulator::{Call, Content, Descriptor, Engine, Interference, Link, Machine, Name, byte};
 
-pub(crate) use directory::LogDirectory;
+pub(crate) use directory::{Kept, LogDirectory, NewLog};
 pub(crate) use error::into_error;
+pub(crate) use excerpt::Excerpt;
 pub(crate) use file::{Identity, LogFile};
-pub(crate) use kernel::{Kernel, Seen};
+pub(crate) use kernel::{Kernel, Measured, Seen};
 pub(crate) use logs::Logs;
 pub(crate) use place::Place;
+#[cfg(all(test, jobworker_loom))]
+pub(crate) use published::Published;
 pub(crate) use queue::Queue;
 pub(crate) use read::ReadError;
+pub(crate) use retention::Rules;
+pub(crate) use space::Space;
 pub(crate) use sweep::DirectorySweep;
 pub(crate) use walk::Walk;
+pub(crate) use window::Mark;

@@ -1,9 +1,10 @@
-//! Owns [`OpenLog`]: one log while somebody reads it: the open file, its window, its pace, and the
-//! list of the tails that wait.
+//! Owns [`OpenLog`]: one log while somebody reads it, or while it is kept short: the open file, its
+//! window, its pace, and the list of the tails that wait.
 //!
-//! Invariants: bytes before the window's end are known to be in the file. A watch is armed only
-//! while a tail waits, or until the next event shows that none does. A tail waits only if a visit,
-//! a watch or the pace timer will serve it. Knows nothing of what a tail is but its key.
+//! Invariants: bytes before the window's end are known to have been in the file, and those by which
+//! it is known again are still there. A watch is armed only while a tail waits or a log is kept
+//! short, or until the next event shows that neither is so. A tail waits only if a visit, a watch
+//! or the pace timer will serve it. Knows nothing of what a tail is but its key.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,12 @@ use rustix::io::Errno;
 use crate::id::Key;
 use crate::log::kernel::Kernel;
 use crate::log::published::Published;
-use crate::log::window::{Mark, Refill, Window};
+use crate::log::retention::{Retention, zeros};
+use crate::log::window::{Mark, OVERLAP, Refill, Window};
+
+/// How often it is tried to find where a content begins. A job that changes its log all the time
+/// may be in the way; then what is there is taken for its beginning, and the next look finds out.
+const BEGINNINGS: u32 = 16;
 
 /// How the growth of a log is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +31,11 @@ enum Notice {
     Watch,
     /// By the pace timer, while the log is hot.
     Timer,
+    /// By a slower timer, while the log grows, is to be kept short, and nobody waits.
+    Slow,
+    /// By the armed watch, while it does not grow. What the log was when that was armed was only
+    /// measured, which will not do for a tail.
+    Idle,
 }
 
 /// What a waiting tail relies on to be served.
@@ -36,6 +47,8 @@ pub(crate) enum Need {
     Visit,
     /// A visit at the end of the pace.
     Pace,
+    /// A visit at the end of the slow pace.
+    Slow,
 }
 
 /// Where a tail waits for more.
@@ -84,7 +97,7 @@ const QUICK_BYTES: usize = 64;
 /// costs to disarm a watch in vain.
 const MANY_BYTES: usize = 4096;
 
-/// A log that has tails.
+/// A log that has tails, or is kept short.
 #[derive(Debug)]
 pub(crate) struct OpenLog<F> {
     file: Arc<F>,
@@ -116,17 +129,33 @@ pub(crate) struct OpenLog<F> {
     quick_until: Option<Instant>,
     /// How many quick growths there were in a row.
     streak: usize,
+    /// The log is read no further than this, whatever the file has.
+    cap: u64,
+    /// What is given back of the log, if it is kept short.
+    retention: Option<Box<Retention<F>>>,
+    /// Nothing behind this offset was given back of the file, whatever content it has had since.
+    hole: u64,
+    /// What was given back before this offset may have been a part of another content than the
+    /// window's, of which then nothing before it counts as kept.
+    unproven: u64,
+    /// Where the content begins has to be found before any of it is read, and what lies before this
+    /// offset is not kept in any case.
+    begins_from: Option<u64>,
 }
 
 impl<F> OpenLog<F> {
-    /// A log of `size` bytes, none of them read, without tails.
+    /// A log of `size` bytes, none of them read, without tails. It is read no further than `cap`.
     pub(crate) fn new(
         file: Arc<F>,
         published: Arc<Published<F>>,
         size: u64,
+        cap: u64,
         window_bytes: usize,
     ) -> Self {
         Self {
+            hole: published.start(),
+            unproven: 0,
+            begins_from: None,
             file,
             published,
             window: Window::new(size, window_bytes),
@@ -143,7 +172,53 @@ impl<F> OpenLog<F> {
             more: false,
             quick_until: None,
             streak: 0,
+            cap,
+            retention: None,
         }
+    }
+
+    /// Keeps the log short from now on. A visit has to follow.
+    pub(crate) fn set_retention(&mut self, retention: Retention<F>) {
+        self.published.set_gives_back();
+        self.retention = Some(Box::new(retention));
+    }
+
+    /// It is read no further than this.
+    pub(crate) fn set_cap(&mut self, cap: u64) {
+        self.cap = cap;
+    }
+
+    /// Gives back a piece of what is too much at once.
+    pub(crate) fn shorten<K: Kernel<File = F>>(&mut self, kernel: &mut K) {
+        self.keep_short(kernel);
+        // Whoever waits has to hear of it.
+        self.add_news(News::Some);
+    }
+
+    /// Does not keep it short any more.
+    pub(crate) fn drop_retention(&mut self) {
+        self.retention = None;
+    }
+
+    /// What could not be given back, and why, if that was not asked before.
+    pub(crate) fn take_problem(&mut self) -> Option<io::Error> {
+        self.retention.as_mut()?.take_problem()
+    }
+
+    /// Whether the log has become longer than its limit, once.
+    pub(crate) fn take_exceeded(&mut self) -> bool {
+        self.retention.as_mut().is_some_and(|retention| retention.take_exceeded())
+    }
+
+    /// How many bytes beyond its limit were discarded.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.retention.as_ref().map_or(0, |retention| retention.beyond())
+    }
+
+    /// How long the log was when it was looked at last.
+    pub(crate) fn last_size(&self) -> u64 {
+        let seen = self.retention.as_ref().map_or(0, |retention| retention.seen());
+        seen.min(self.cap).max(self.window.end())
     }
 
     pub(crate) fn file(&self) -> &Arc<F> {
@@ -151,6 +226,11 @@ impl<F> OpenLog<F> {
     }
 
     pub(crate) fn published(&self) -> &Published<F> {
+        &self.published
+    }
+
+    /// What is known of it, to be shared.
+    pub(crate) fn shared(&self) -> &Arc<Published<F>> {
         &self.published
     }
 
@@ -165,6 +245,11 @@ impl<F> OpenLog<F> {
 
     pub(crate) fn has_tails(&self) -> bool {
         self.tails > 0
+    }
+
+    /// Whether it has to stay open: it has tails, or is kept short.
+    pub(crate) fn is_used(&self) -> bool {
+        self.has_tails() || self.retention.is_some()
     }
 
     /// Counts a new tail that is not in the list of [`subscribed`](Self::subscribed): one that may
@@ -280,13 +365,42 @@ impl<F> OpenLog<F> {
 
     /// What a tail that waits relies on.
     pub(crate) fn need(&self) -> Need {
+        if let Some(retention) = &self.retention
+            && let Some(need) = self.need_to_keep_short(retention)
+        {
+            return need;
+        }
         match self.notice {
             // The next read returns the fault, and a visit clears it.
             _ if self.fault.is_some() || self.nobody_waits() => Need::Nothing,
             _ if self.more => Need::Visit,
-            Notice::None => Need::Visit,
+            Notice::None | Notice::Slow | Notice::Idle => Need::Visit,
             Notice::Watch => Need::Nothing,
             Notice::Timer => Need::Pace,
+        }
+    }
+
+    /// What the log needs besides, to be kept short; `None` when what the tails rely on will do.
+    fn need_to_keep_short(&self, retention: &Retention<F>) -> Option<Need> {
+        let left = retention.left(self.published.start()).is_some();
+        if (left || retention.to_discard().is_some()) && !retention.has_failed() {
+            return Some(Need::Visit);
+        }
+        if self.fault.is_none() && !self.nobody_waits() {
+            let full = self.notice == Notice::Slow
+                && retention.is_beyond_cap()
+                && self.window.end() >= self.cap;
+            // What has failed is tried again, even if no tail needs a visit.
+            let again = retention.has_failed() && self.notice == Notice::Watch && !self.more;
+            return (full || again).then_some(Need::Slow);
+        }
+        match self.notice {
+            _ if retention.has_failed() => Some(Need::Slow),
+            _ if self.fault.is_some() => Some(Need::Slow),
+            Notice::Watch | Notice::Idle => Some(Need::Nothing),
+            Notice::Timer => Some(Need::Pace),
+            Notice::Slow => Some(Need::Slow),
+            Notice::None => Some(Need::Visit),
         }
     }
 
@@ -300,9 +414,206 @@ impl<F> OpenLog<F> {
         pace: Duration,
     ) {
         self.fault = None;
+        if self.retention.is_some() {
+            return self.visit_to_keep_short(kernel, key, now, pace);
+        }
         if let Err(error) = self.reconcile(kernel, key, now, pace) {
             self.fail(&error);
         }
+    }
+
+    /// As [`visit`](Self::visit), of a log that is kept short.
+    #[cold]
+    fn visit_to_keep_short<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        key: Key,
+        now: Instant,
+        pace: Duration,
+    ) {
+        if self.nobody_waits() {
+            return self.survey(kernel, key);
+        }
+        let before = self.window.end();
+        if let Err(error) = self.reconcile(kernel, key, now, pace) {
+            self.fail(&error);
+        }
+        let (start, end) = (self.published.start(), self.window.end());
+        let due = |retention: &Retention<F>| {
+            retention.left(start).is_some()
+                || retention.is_exceeded(start, end)
+                || retention.is_news(end)
+                || retention.to_discard().is_some()
+        };
+        // Without growth it may have been written anew, or where nothing was left of it.
+        if !self.more && end != before && !self.retention.as_deref().is_some_and(due) {
+            return;
+        }
+        let changed = self.keep_short(kernel);
+        let beyond = self.retention.as_ref().is_some_and(|retention| retention.is_beyond_cap());
+        if changed && beyond && self.window.end() >= self.cap {
+            // The tails get nothing of this, and the watch makes each write slower. It stays armed
+            // if this fails, which does no harm.
+            let _ = kernel.set_armed(&self.file, key, false);
+            self.notice = Notice::Slow;
+        }
+    }
+
+    /// Keeps a log short that nobody waits for: while it grows, by looking at it now and then,
+    /// which costs its writer nothing.
+    fn survey<K: Kernel<File = F>>(&mut self, kernel: &mut K, key: Key) {
+        let event = matches!(self.notice, Notice::Watch | Notice::Idle);
+        let changed = self.keep_short(kernel);
+        self.notice = Notice::Slow;
+        if event {
+            // The watch makes each write slower. It stays armed if this fails, which does no harm.
+            let _ = kernel.set_armed(&self.file, key, false);
+            return;
+        }
+        if changed {
+            return;
+        }
+        // Arm the watch, check the size, then sleep. Without a watch, the timer goes on.
+        match kernel.set_armed(&self.file, key, true) {
+            Ok(()) if !self.keep_short(kernel) => {
+                self.watched = true;
+                self.notice = Notice::Idle;
+            }
+            Ok(()) => {
+                self.watched = true;
+                let _ = kernel.set_armed(&self.file, key, false);
+            }
+            Err(error) => self.tried(Err(error)),
+        }
+    }
+
+    /// Gives back what is too much, a bounded piece of it, and says whether the log has changed
+    /// since it was looked at last.
+    fn keep_short<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> bool {
+        let (mut changed, truncations) = (false, self.published.truncations());
+        let tried = self.try_to_keep_short(kernel, &mut changed);
+        self.tried(tried);
+        // One that was written anew may be as long as before.
+        changed || self.published.truncations() != truncations
+    }
+
+    fn tried(&mut self, tried: io::Result<()>) {
+        if let Some(retention) = &mut self.retention {
+            retention.tried(tried);
+        }
+    }
+
+    fn try_to_keep_short<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        changed: &mut bool,
+    ) -> io::Result<()> {
+        self.begin(kernel)?;
+        let found = kernel.measure(&self.file)?;
+        let Some(retention) = &mut self.retention else { return Ok(()) };
+        *changed = retention.see(found, self.published.start());
+        // What the job has written since it has finished is not its output.
+        let size = found.size.min(self.cap);
+        if size < self.window.end() {
+            self.truncated();
+            return Ok(());
+        }
+        let size = self.published.final_end_now().unwrap_or(size);
+        if let Some(start) = retention.next_start(self.published.start(), size) {
+            // Whatever becomes a hole, what proves that the log is the same does not.
+            let hole =
+                self.retention.as_ref().map_or(start, |retention| retention.end_of_hole(start));
+            let same = match hole > self.window.mark().offset() {
+                true => self.skip_to(kernel, size)?,
+                false => self.is_intact(kernel)?,
+            };
+            if !same {
+                self.truncated();
+                return Ok(());
+            }
+            self.published.set_start(start);
+        }
+        self.give_back(kernel)?;
+        self.discard(kernel)
+    }
+
+    /// Gives back a piece of what lies behind the limit, whatever content that is of.
+    fn discard<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        let Some(retention) = &mut self.retention else { return Ok(()) };
+        let Some((from, to)) = retention.to_discard() else { return Ok(()) };
+        let file = Arc::clone(retention.file());
+        let data = kernel.data_from(&file, from)?;
+        if data >= to {
+            retention.has_discarded(to, false);
+            return Ok(());
+        }
+        let (from, to) = Retention::<F>::piece(data, to);
+        kernel.punch(&file, from, to)?;
+        retention.has_discarded(to, true);
+        Ok(())
+    }
+
+    /// Gives back a piece of what lies before the start.
+    fn give_back<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        let start = self.published.start();
+        let Some(retention) = &self.retention else { return Ok(()) };
+        let Some(from) = retention.left(start) else { return Ok(()) };
+        let start = retention.end_of_hole(start);
+        let file = Arc::clone(retention.file());
+        let data = kernel.data_from(&file, from)?;
+        // What was found is that of the log that it knows.
+        if !self.is_intact(kernel)? {
+            self.truncated();
+            return Ok(());
+        }
+        let mut to = start;
+        if data < start {
+            let piece = Retention::<F>::piece(data, start);
+            to = piece.1;
+            (self.hole, self.unproven) = (self.hole.max(to), to);
+            kernel.punch(&file, piece.0, to)?;
+            if !self.is_intact(kernel)? {
+                self.truncated();
+                return Ok(());
+            }
+            self.unproven = 0;
+        }
+        if let Some(retention) = &mut self.retention {
+            retention.has_given_back(to, data < start);
+        }
+        Ok(())
+    }
+
+    /// Goes to the end that the file has now, if it has no tails: the first one reads what comes
+    /// before from the file itself. Without effect on a log that is not kept short, which begins
+    /// there when it is opened.
+    pub(crate) fn catch_up<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        if self.has_tails() || self.retention.is_none() {
+            return Ok(());
+        }
+        let size = self.size_of(kernel)?;
+        if size < self.window.end() || !self.skip_to(kernel, size)? {
+            self.truncated();
+        }
+        Ok(())
+    }
+
+    /// Goes to the end that the file has now without reading what comes before. The answer is
+    /// `false`, and nothing has changed, if the log is not the one that it knows.
+    fn skip_to<K: Kernel<File = F>>(&mut self, kernel: &mut K, size: u64) -> io::Result<bool> {
+        let from = size.saturating_sub(OVERLAP as u64);
+        let mut last = [0; OVERLAP];
+        let last = &mut last[..usize::try_from(size - from).unwrap_or(OVERLAP)];
+        let read = read_to(kernel, &self.file, self.cap, last, from)?;
+        // The old bytes are compared last: what was read before is of the same content.
+        if read < last.len() || !self.is_intact(kernel)? {
+            return Ok(false);
+        }
+        self.window.skip_to(&Mark::of_last(last, from));
+        self.more = false;
+        self.publish_end();
+        self.add_news(News::Some);
+        Ok(true)
     }
 
     /// Fixes where the job's output ends: at the end that the file has now. A failure becomes the
@@ -313,7 +624,35 @@ impl<F> OpenLog<F> {
         if let Err(error) = &end {
             self.fail(error);
         }
+        self.end_retention(kernel);
         end
+    }
+
+    /// Nothing is written any more that is to be kept short.
+    pub(crate) fn end_retention<K: Kernel<File = F>>(&mut self, kernel: &mut K) {
+        if let Some(retention) = &mut self.retention {
+            retention.end();
+            self.keep_short(kernel);
+        }
+    }
+
+    /// Whether it need not be looked after any more although its job has not finished.
+    pub(crate) fn is_done(&self) -> bool {
+        self.retention.as_ref().is_some_and(|retention| retention.is_done())
+    }
+
+    /// Whether it is still kept short although its job has finished.
+    pub(crate) fn has_ended_retention(&self) -> bool {
+        self.retention.as_ref().is_some_and(|retention| retention.has_ended())
+    }
+
+    /// Whether everything is given back that is not to be kept, of a log that has its end.
+    pub(crate) fn is_kept_short(&self) -> bool {
+        let start = self.published.start();
+        self.retention.as_ref().is_none_or(|retention| {
+            let left = retention.left(start).is_some() || retention.to_discard().is_some();
+            retention.has_ended() && (!left || retention.has_failed())
+        })
     }
 
     /// Records the failure, for the tails.
@@ -339,7 +678,7 @@ impl<F> OpenLog<F> {
             return Ok(());
         }
         // Arm the watch, check the size, then sleep: the other order loses a write in between.
-        if self.notice == Notice::None {
+        if matches!(self.notice, Notice::None | Notice::Slow | Notice::Idle) {
             self.arm(kernel, key)?;
         }
         if self.more && self.ahead && self.caught_up.is_empty() {
@@ -373,7 +712,7 @@ impl<F> OpenLog<F> {
             if !self.more {
                 return Ok(self.window.end());
             }
-            let size = kernel.size(&self.file)?;
+            let size = self.size_of(kernel)?;
             // Otherwise the size is that of another content than the window's.
             if self.is_intact(kernel)? {
                 return Ok(size);
@@ -397,6 +736,15 @@ impl<F> OpenLog<F> {
 
     /// Reads up to the end that the file has now, whatever the tails do, and says where that is.
     fn fix_end<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        while !self.has_tails() {
+            // Nobody has read it: its end is enough.
+            let size = self.size_of(kernel)?;
+            if size >= self.window.end() && self.skip_to(kernel, size)? {
+                self.published.set_final_end(size);
+                return Ok(size);
+            }
+            self.truncated();
+        }
         loop {
             let size = self.size_now(kernel)?;
             if self.more {
@@ -420,7 +768,7 @@ impl<F> OpenLog<F> {
     /// may be a hole of any size. A tail that is there reads from the file itself.
     #[cold]
     fn skip<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
-        let size = kernel.size(&self.file)?;
+        let size = self.size_of(kernel)?;
         if self.move_to(kernel, size)? {
             self.publish_end();
             self.add_news(News::Some);
@@ -434,7 +782,8 @@ impl<F> OpenLog<F> {
     /// answer is `false`, if the log is not the one that it knows.
     fn move_to<K: Kernel<File = F>>(&mut self, kernel: &mut K, size: u64) -> io::Result<bool> {
         let mut window = self.window.moved_to(size);
-        let refill = window.refill(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        let refill = window
+            .refill(|buffer, offset| read_to(kernel, &self.file, self.cap, buffer, offset))?;
         // The old window's bytes are compared last: what was read before is of the same content.
         if refill == Refill::Truncated || !self.is_intact(kernel)? {
             return Ok(false);
@@ -458,15 +807,51 @@ impl<F> OpenLog<F> {
         buffer: &mut [u8],
         offset: u64,
     ) -> io::Result<bool> {
-        let length = kernel.read_at(&self.file, buffer, offset)?;
+        let length = read_to(kernel, &self.file, self.cap, buffer, offset)?;
         let mut good = length == buffer.len() && self.is_intact(kernel)?;
-        if good && let Some(mark) = mark {
-            good = mark.holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))?;
+        // A mark that may be in a hole proves nothing.
+        let start = self.published.start();
+        if good && let Some(mark) = mark.filter(|mark| mark.offset() >= start) {
+            good =
+                mark.holds(|buffer, offset| read_to(kernel, &self.file, self.cap, buffer, offset))?;
         }
         if !good {
             self.truncated();
         }
         Ok(good)
+    }
+
+    /// Whether the log has these bytes, as far as they were kept: then it goes on behind them for
+    /// whoever has read them last.
+    pub(crate) fn has_read<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        last: &Mark,
+    ) -> io::Result<bool> {
+        let kept = last.from(self.published.start());
+        let size = self.size_of(kernel)?;
+        let holds =
+            kept.holds(|buffer, offset| read_to(kernel, &self.file, self.cap, buffer, offset))?;
+        let truncations = self.published.truncations();
+        self.check(kernel)?;
+        Ok(holds && last.end() <= size && self.published.truncations() == truncations)
+    }
+
+    /// The last bytes before an offset, up to which somebody has read the log; `None` if it was
+    /// truncated, which is noted.
+    pub(crate) fn last_before<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        offset: u64,
+    ) -> io::Result<Option<Mark>> {
+        let from = offset.saturating_sub(OVERLAP as u64).max(self.published.start()).min(offset);
+        let mut last = [0; OVERLAP];
+        let last = &mut last[..usize::try_from(offset - from).unwrap_or(OVERLAP)];
+        let read = read_to(kernel, &self.file, self.cap, last, from)?;
+        let truncations = self.published.truncations();
+        self.check(kernel)?;
+        let same = read == last.len() && self.published.truncations() == truncations;
+        Ok(same.then(|| Mark::of_last(last, from)))
     }
 
     /// Notes a truncation, if the file does not hold any more what the window does. For what was
@@ -481,22 +866,73 @@ impl<F> OpenLog<F> {
     /// Whether the file still holds what the window does, so that what was just read elsewhere
     /// belongs with it.
     fn is_intact<K: Kernel<File = F>>(&self, kernel: &mut K) -> io::Result<bool> {
-        self.window.mark().holds(|buffer, offset| kernel.read_at(&self.file, buffer, offset))
+        self.window
+            .mark()
+            .holds(|buffer, offset| read_to(kernel, &self.file, self.cap, buffer, offset))
     }
 
-    /// The file does not hold any more what it held: everything starts anew at its first byte.
+    /// The file does not hold any more what it held: everything starts anew at its first byte, or
+    /// behind what is left of a hole, if the job has only made it shorter.
     fn truncated(&mut self) {
         self.published.add_truncation();
         self.window.restart(0);
+        self.begins_from = (self.hole > 0).then_some(self.unproven);
+        self.unproven = 0;
+        if let Some(retention) = &mut self.retention {
+            retention.restart();
+        }
         // The current content has not been read, and there may be no event for it.
         self.more = true;
         self.add_news(News::CaughtUp);
     }
 
+    /// Finds out where the content begins, if that is to be done, and lets the window begin there:
+    /// until then nothing of it is published.
+    fn begin<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<()> {
+        let mut tries = 0;
+        while let Some(least) = self.begins_from {
+            tries += 1;
+            self.begin_behind(kernel, least, tries == BEGINNINGS)?;
+        }
+        Ok(())
+    }
+
+    /// As [`begin`](Self::begin), unless the file changes meanwhile; but in any case, if this is to
+    /// be the `last` try.
+    #[cold]
+    fn begin_behind<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        least: u64,
+        last_try: bool,
+    ) -> io::Result<()> {
+        let size = kernel.size(&self.file)?.min(self.cap);
+        let mut start = kernel.data_from(&self.file, 0)?;
+        if (1..self.hole).contains(&start) {
+            start += zeros(|buffer| kernel.read_at(&self.file, buffer, start))?;
+        }
+        let start = start.min(self.hole).max(least).min(size);
+        let from = start.saturating_sub(OVERLAP as u64);
+        let mut last = [0; OVERLAP];
+        let last = &mut last[..usize::try_from(start - from).unwrap_or(OVERLAP)];
+        let read = read_to(kernel, &self.file, self.cap, last, from)?;
+        // Before the first byte there is a hole, and if not, the file is another one already.
+        let last = &last[..read];
+        let same = from + read as u64 == start && (least > 0 || last.iter().all(|byte| *byte == 0));
+        if same || last_try {
+            self.published.set_start(start);
+            self.window.skip_to(&Mark::of_last(last, from));
+            (self.hole, self.begins_from) = (start, None);
+            self.publish_end();
+            self.add_news(News::CaughtUp);
+        }
+        Ok(())
+    }
+
     /// The kernel has removed the watch.
     pub(crate) fn watch_lost(&mut self) {
         self.watched = false;
-        if self.notice == Notice::Watch {
+        if matches!(self.notice, Notice::Watch | Notice::Idle) {
             self.notice = Notice::None;
         }
     }
@@ -510,14 +946,21 @@ impl<F> OpenLog<F> {
     }
 
     fn refill<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<Refill> {
-        let (file, window) = (&self.file, &mut self.window);
-        let mut refill = window.refill(|buffer, offset| kernel.read_at(file, buffer, offset))?;
+        self.begin(kernel)?;
+        let (file, cap, window) = (&self.file, self.cap, &mut self.window);
+        let mut refill =
+            window.refill(|buffer, offset| read_to(kernel, file, cap, buffer, offset))?;
         // An armed watch that has nothing to report says, for half the price, that the log was not
         // truncated during the read.
         if let Refill::Grown(added) = refill
             && (self.notice != Notice::Watch || kernel.has_reports())
-            && !window.confirm(added, |buffer, offset| kernel.read_at(file, buffer, offset))?
+            && !window
+                .confirm(added, |buffer, offset| read_to(kernel, file, cap, buffer, offset))?
         {
+            refill = Refill::Truncated;
+        }
+        // It was made shorter while it was closed: what is left of its hole has to be found.
+        if self.hole > 0 && self.window.end() < self.published.end() {
             refill = Refill::Truncated;
         }
         match refill {
@@ -533,6 +976,12 @@ impl<F> OpenLog<F> {
             }
         }
         Ok(refill)
+    }
+
+    /// How much of the file is read.
+    fn size_of<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> io::Result<u64> {
+        self.begin(kernel)?;
+        Ok(kernel.size(&self.file)?.min(self.cap))
     }
 
     fn publish_end(&self) {
@@ -568,4 +1017,20 @@ impl<F> OpenLog<F> {
         let quick = quick || self.window.is_full_refill(added) && !pace.is_zero();
         self.streak = if quick { self.streak.saturating_add(1 + added / MANY_BYTES) } else { 0 };
     }
+}
+
+/// Reads at an offset, as if the file ended at `cap` at the latest.
+#[inline]
+fn read_to<K: Kernel>(
+    kernel: &mut K,
+    file: &K::File,
+    cap: u64,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let left = usize::try_from(cap.saturating_sub(offset)).unwrap_or(usize::MAX);
+    if left >= buffer.len() {
+        return kernel.read_at(file, buffer, offset);
+    }
+    if left == 0 { Ok(0) } else { kernel.read_at(file, &mut buffer[..left], offset) }
 }

@@ -3,19 +3,28 @@
 //! Plain data; knows nothing of the log behind it.
 
 use crate::id::Stream;
+use crate::log::bookmark::Bookmark;
 use crate::log::file_id::FileId;
 
 /// Where a tail begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Position {
-    /// At the first byte.
+    /// At the first byte; of a log of which only the newest bytes are
+    /// [kept](crate::Command::log_keep), at the first byte that was kept.
     Start,
     /// At the end that the log has when the tail is opened.
     End,
     /// At this byte, counted from zero. Past the end, a following tail waits until the log has come
-    /// so far.
+    /// so far. Before the first byte that was kept, the tail begins with
+    /// [`Read::Skipped`](crate::Read::Skipped).
     Offset(u64),
+    /// Where an earlier reader was, in another process perhaps. If the log was truncated since, the
+    /// tail begins with [`Read::Truncated`](crate::Read::Truncated), and goes on at its first byte.
+    ///
+    /// That is noticed by up to 16 bytes before the place: not if the log has the same ones there
+    /// again, nor if none of them was [kept](crate::Command::log_keep).
+    After(Bookmark),
     /// At the start of the last `n` lines; a last line without a newline counts as one.
     ///
     /// The log is read backwards until they are found, without its holes: the cost grows with their
@@ -32,7 +41,7 @@ impl Position {
     pub(crate) fn offset(self) -> Option<u64> {
         match self {
             Self::Offset(offset) => Some(offset),
-            Self::Start | Self::End | Self::LastLines(_) => None,
+            Self::Start | Self::End | Self::After(_) | Self::LastLines(_) => None,
         }
     }
 }

@@ -8,11 +8,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statx, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statx, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::log::directory::LogDirectory;
 use crate::log::file::{Identity, LogFile};
+use crate::log::retention::zeros;
 
 /// The name of a log does not lead to the file that was made for the job.
 ///
@@ -46,9 +47,23 @@ impl Place {
         Self { directory, name, identity }
     }
 
+    /// Where a log lies whose name alone is known: whatever regular file has it is taken for the
+    /// one that was made. `None` when there is none.
+    pub(crate) fn of_name(directory: &Arc<LogDirectory>, name: String) -> Option<Self> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = statx(directory.dir(), name.as_str(), flags, Identity::FLAGS).ok()?;
+        let is_file = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+        is_file.then(|| Self::new(Arc::clone(directory), name, Identity::new(&stat)))
+    }
+
     /// The full path.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path(&self.name)
+    }
+
+    /// Its name in the directory.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Which file was made here.
@@ -58,8 +73,16 @@ impl Place {
 
     /// Opens the log for reading. Never blocks, whatever has its name now.
     pub(crate) fn open(&self) -> io::Result<LogFile> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        self.open_as(OFlags::RDONLY)
+    }
+
+    /// As [`open`](Self::open), for writing as well.
+    pub(crate) fn open_for_writing(&self) -> io::Result<LogFile> {
+        self.open_as(OFlags::RDWR)
+    }
+
+    fn open_as(&self, access: OFlags) -> io::Result<LogFile> {
+        let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         // A pipe or device is opened before anybody can see what it is; without effect, with these
         // flags. A socket cannot be opened at all (ENXIO).
         let opened = retry_on_intr(|| {
@@ -68,7 +91,7 @@ impl Place {
         let file = match opened {
             Ok(file) => LogFile::new(File::from(file), self.path()),
             Err(Errno::NOENT) => return Err(NotOurLog::Removed.into()),
-            Err(Errno::LOOP | Errno::NXIO) => return Err(NotOurLog::Replaced.into()),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(NotOurLog::Replaced.into()),
             Err(errno) => return Err(errno.into()),
         };
         match file {
@@ -76,6 +99,21 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
             _ => Err(NotOurLog::Replaced.into()),
         }
+    }
+
+    /// The offset of the first byte behind the hole with which the log begins, if it does.
+    pub(crate) fn first_byte(&self) -> io::Result<u64> {
+        let file = self.open()?;
+        let data = file.data_from(0)?.min(file.size()?);
+        let rest = if data > 0 { zeros(|buffer| file.read_at(buffer, data))? } else { 0 };
+        Ok(data + rest)
+    }
+
+    /// The offset at which the log has a hole behind data, if it has one.
+    pub(crate) fn inner_hole(&self) -> io::Result<Option<u64>> {
+        let file = self.open()?;
+        let (data, size) = (file.data_from(0)?, file.size()?);
+        Ok(file.hole_from(data)?.filter(|hole| data < size && *hole < size))
     }
 
     /// The size of the log in bytes, without opening it.

@@ -4,8 +4,10 @@
 //! other threads take a consistent view with `known`. The file is behind a lock that is taken when
 //! the log is opened or closed, never per event. Knows nothing of tails.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Stands for an end that is not known.
 const NONE: u64 = u64::MAX;
@@ -13,7 +15,7 @@ const NONE: u64 = u64::MAX;
 /// What is known of a log.
 #[derive(Debug)]
 pub(crate) struct Published<F> {
-    /// The offset of the first byte that the file still has.
+    /// The offset of the first byte that was not given back to the file system, nor is about to be.
     start: AtomicU64,
     /// The offset behind the last byte that is known to be in the file.
     end: AtomicU64,
@@ -24,6 +26,8 @@ pub(crate) struct Published<F> {
     final_end: AtomicU64,
     /// The truncations that were known when the end was found: it lies in the content of that time.
     final_truncations: AtomicU32,
+    /// Whether any of it may be given back to the file system.
+    gives_back: AtomicBool,
     /// The open file, while somebody reads the log.
     file: Mutex<Option<Arc<F>>>,
 }
@@ -48,12 +52,25 @@ impl<F> Published<F> {
             truncations: AtomicU32::new(0),
             final_end: AtomicU64::new(NONE),
             final_truncations: AtomicU32::new(0),
+            gives_back: AtomicBool::new(false),
             file: Mutex::new(None),
         }
     }
 
     pub(crate) fn start(&self) -> u64 {
         self.start.load(Ordering::Relaxed)
+    }
+
+    /// The start, for a reader on any thread that has just read the file: what it has read before
+    /// this offset may be a hole. A start that goes back is that of another content, which whoever
+    /// compares the file after this call can tell.
+    pub(crate) fn start_after_read(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// What lies before this offset is given back to the file system, after this call.
+    pub(crate) fn set_start(&self, start: u64) {
+        self.start.store(start, Ordering::Release);
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -92,9 +109,20 @@ impl<F> Published<F> {
     /// The file was truncated or rewritten.
     pub(crate) fn add_truncation(&self) {
         // In this order: who sees the new count sees no end of the old content, and who sees an end
-        // of the new content sees the new count.
+        // of the new content sees the new count. Nothing of that was given back.
         self.end.store(0, Ordering::Release);
+        self.start.store(0, Ordering::Release);
         self.truncations.store(self.truncations().wrapping_add(1), Ordering::Release);
+    }
+
+    /// Some of it may be given back, from now on.
+    pub(crate) fn set_gives_back(&self) {
+        self.gives_back.store(true, Ordering::Release);
+    }
+
+    /// Whether any of it may be given back to the file system.
+    pub(crate) fn gives_back(&self) -> bool {
+        self.gives_back.load(Ordering::Acquire)
     }
 
     /// The log was opened, or closed.
@@ -169,5 +197,60 @@ mod tests {
         let known = published.known();
         assert_eq!(u64::from(known.final_truncations), CONTENTS - 1);
         assert_eq!((known.end, known.final_end, known.start), (0, Some(CONTENTS * 10 - 1), 0));
+    }
+}
+
+#[cfg(all(test, jobworker_loom))]
+mod models {
+    use super::*;
+    use crate::sync::{check, thread};
+
+    /// Whoever asks `known`, in every order of the stores of `publish`.
+    fn ask(publish: fn(&Published<()>), judge: fn(Known)) {
+        check(None, move || {
+            let published: Arc<Published<()>> = Arc::new(Published::new());
+            let of_loop = Arc::clone(&published);
+            let thread = thread::spawn(move || publish(&of_loop));
+            judge(published.known());
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_end_is_that_of_the_content_it_is_seen_with() {
+        let publish = |published: &Published<()>| {
+            published.set_end(10);
+            published.add_truncation();
+            published.set_end(20);
+        };
+        ask(publish, |known| {
+            let ends: &[u64] = if known.truncations == 0 { &[0, 10] } else { &[0, 20] };
+            assert!(ends.contains(&known.end), "{known:?}");
+        });
+    }
+
+    #[test]
+    fn a_final_end_is_seen_with_its_content_and_as_the_end() {
+        let publish = |published: &Published<()>| {
+            published.add_truncation();
+            published.set_final_end(20);
+        };
+        ask(publish, |known| match known.final_end {
+            Some(end) => assert_eq!((end, known.final_truncations, known.end), (20, 1, 20)),
+            None => assert!([0, 20].contains(&known.end)),
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_truncated_after_its_end_keeps_the_end_it_had() {
+        let publish = |published: &Published<()>| {
+            published.set_final_end(20);
+            published.add_truncation();
+        };
+        ask(publish, |known| {
+            if known.truncations == 1 {
+                assert_eq!((known.final_end, known.final_truncations), (Some(20), 0));
+            }
+        });
     }
 }

@@ -9,8 +9,8 @@ use std::io;
 ///
 /// # Read on until `UpToDate` or `Ended`
 /// [`Event::Readable`](crate::Event::Readable) is edge-triggered: it comes again only after
-/// `UpToDate` was returned. A loop that stops at `Truncated` or `Replaced`, as `while let
-/// Read::Data(..)` does, never gets the bytes that follow. Match on all five variants, or use
+/// `UpToDate` was returned. A loop that stops at `Truncated`, `Skipped` or `Replaced`, as `while
+/// let Read::Data(..)` does, never gets the bytes that follow. Match on all six variants, or use
 /// [`next_chunk`](crate::Reactor::next_chunk), whose `while let` loop is right.
 ///
 /// ```
@@ -23,6 +23,7 @@ use std::io;
 ///         match reactor.read(tail, &mut buffer)? {
 ///             Read::Data(length) => to.extend_from_slice(&buffer[..length]),
 ///             Read::Truncated => eprintln!("the log was truncated"),
+///             Read::Skipped { bytes } => eprintln!("{bytes} bytes are gone"),
 ///             Read::Replaced { missed } => eprintln!("another file; files missed: {missed}"),
 ///             Read::UpToDate => return Ok(true),
 ///             Read::Ended => return Ok(false),
@@ -47,6 +48,13 @@ pub enum Read {
     /// The job truncated its log since the last read, or it was written anew; bytes that this tail
     /// had not read are gone. The tail goes on at the first byte of what the log is now: read on.
     Truncated,
+    /// The next bytes were not kept: the log has a [`log_keep`](crate::Command::log_keep), and has
+    /// grown by more than that since they were written. The tail goes on at the first byte that was
+    /// kept, of the same log: read on.
+    Skipped {
+        /// How many bytes are gone, at least one.
+        bytes: u64,
+    },
     /// The name leads to another file now, and the tail has read the one before it: only for a tail
     /// that follows [by name](crate::TailOptions::by_name). It goes on in the next file, usually at
     /// its first byte: read on.
@@ -71,6 +79,11 @@ pub enum Fill<'a> {
     UpToDate,
     /// As [`Read::Truncated`].
     Truncated,
+    /// As [`Read::Skipped`].
+    Skipped {
+        /// As there.
+        bytes: u64,
+    },
     /// As [`Read::Replaced`].
     Replaced {
         /// As there.
@@ -89,6 +102,8 @@ pub struct Chunk<'a> {
     /// The job truncated its log, or it was written anew, before these bytes: see
     /// [`Read::Truncated`].
     pub truncated: bool,
+    /// So many bytes before these were not kept: see [`Read::Skipped`].
+    pub skipped: u64,
     /// The bytes that follow are of another file: see [`Read::Replaced`].
     pub replaced: bool,
     /// There may have been files in between of which nothing is read: see [`Read::Replaced`].
@@ -98,7 +113,7 @@ pub struct Chunk<'a> {
 impl Chunk<'_> {
     /// Without bytes and without a report.
     pub(crate) const EMPTY: Self =
-        Self { bytes: &[], truncated: false, replaced: false, missed: false };
+        Self { bytes: &[], truncated: false, skipped: 0, replaced: false, missed: false };
 }
 
 /// Why a tail could not be read.

@@ -1,4 +1,4 @@
-//! Owns [`Schedule`]: which logs are to be visited, at once or at the end of the pace.
+//! Owns [`Schedule`]: which logs are to be visited, at once or at the end of one of two paces.
 //!
 //! Invariant: a log is in each list once at most, as its [`Listed`] says. A key in a list may be
 //! that of a log that was closed or removed since. Knows nothing of what a visit does.
@@ -13,7 +13,12 @@ use crate::log::open_log::Need;
 pub(crate) struct Listed {
     due: bool,
     paced: bool,
+    slow: bool,
 }
+
+/// The time between two looks at a log that is kept short while nobody waits for it. A writer of
+/// 1 GB/s writes 10 MB meanwhile.
+const SLOW_PACE: Duration = Duration::from_millis(10);
 
 /// The logs to be visited.
 #[derive(Debug)]
@@ -26,11 +31,22 @@ pub(crate) struct Schedule {
     paced: Vec<Key>,
     pace_at: Option<Instant>,
     pace: Duration,
+    /// Logs to be visited at `slow_at`, one slow pace after the first of them was listed.
+    slow: Vec<Key>,
+    slow_at: Option<Instant>,
 }
 
 impl Schedule {
     pub(crate) fn new(pace: Duration) -> Self {
-        Self { due: Vec::new(), spare: Vec::new(), paced: Vec::new(), pace_at: None, pace }
+        Self {
+            due: Vec::new(),
+            spare: Vec::new(),
+            paced: Vec::new(),
+            pace_at: None,
+            pace,
+            slow: Vec::new(),
+            slow_at: None,
+        }
     }
 
     pub(crate) fn pace(&self) -> Duration {
@@ -53,12 +69,21 @@ impl Schedule {
         }
     }
 
+    /// Lets a log be visited at the end of the slow pace.
+    fn add_slow(&mut self, log: Key, listed: &mut Listed) {
+        if !listed.slow {
+            listed.slow = true;
+            self.slow.push(log);
+        }
+    }
+
     /// Puts a log into the list that it needs to be in.
     pub(crate) fn serve(&mut self, log: Key, need: Need, listed: &mut Listed) {
         match need {
             Need::Nothing => {}
             Need::Visit => self.add_due(log, listed),
             Need::Pace => self.add_paced(log, listed),
+            Need::Slow => self.add_slow(log, listed),
         }
     }
 
@@ -69,17 +94,24 @@ impl Schedule {
 
     /// Whether a visit is due later.
     pub(crate) fn has_paced(&self) -> bool {
-        !self.paced.is_empty()
+        !self.paced.is_empty() || !self.slow.is_empty()
     }
 
     /// When the hot logs are to be visited next: one pace after the first call with one listed.
-    pub(crate) fn pace_at(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+    pub(crate) fn pace_at(&mut self, now: impl Fn() -> Instant) -> Option<Instant> {
         if self.paced.is_empty() {
             self.pace_at = None;
         } else if self.pace_at.is_none() {
             self.pace_at = now().checked_add(self.pace);
         }
-        self.pace_at
+        if self.slow.is_empty() {
+            self.slow_at = None;
+            return self.pace_at;
+        }
+        if self.slow_at.is_none() {
+            self.slow_at = now().checked_add(SLOW_PACE);
+        }
+        self.pace_at.into_iter().chain(self.slow_at).min()
     }
 
     /// Takes the logs that are to be visited in this turn. What becomes due during the visits is
@@ -106,6 +138,18 @@ impl Schedule {
         }
         key
     }
+
+    /// As [`end_pace`](Self::end_pace), of the slow pace.
+    pub(crate) fn end_slow_pace(&mut self, now: Instant) -> Option<Key> {
+        if self.slow_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        let key = self.slow.pop();
+        if key.is_none() {
+            self.slow_at = None;
+        }
+        key
+    }
 }
 
 impl Listed {
@@ -117,5 +161,10 @@ impl Listed {
     /// The log was taken from the list of those that wait for the pace.
     pub(crate) fn taken_from_paced(&mut self) {
         self.paced = false;
+    }
+
+    /// The log was taken from the list of those that wait for the slow pace.
+    pub(crate) fn taken_from_slow(&mut self) {
+        self.slow = false;
     }
 }

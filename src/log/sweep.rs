@@ -5,19 +5,15 @@
 //! temporary files, nobody holds its lock, and no log in it was to outlive that host. A step makes
 //! a bounded number of calls. Knows nothing of jobs or the loop.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, lstat, openat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::log::directory::{KEEP, PREFIX, lock, temporary_parent};
+use crate::log::directory::{KEEP, is_ours, is_private, lock, temporary_parent};
 
 /// A sweep of log directories that is going on. Dropping it gives all locks back; the next sweep
 /// does the rest.
@@ -101,19 +97,6 @@ impl Current {
         }
         Ok(true)
     }
-}
-
-/// Whether a directory looks like one that a host of this user has made.
-fn is_ours(name: &OsStr, path: &Path) -> bool {
-    let uuid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-    uuid.is_some_and(|uuid| Uuid::try_parse(uuid).is_ok_and(|found| found.to_string() == uuid))
-        && lstat(path).is_ok_and(|stat| is_private(&stat))
-}
-
-fn is_private(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-        && stat.st_uid == rustix::process::geteuid().as_raw()
-        && stat.st_mode & 0o7777 == 0o700
 }
 
 /// Whether there is a log that was to outlive the host, as far as is recorded.

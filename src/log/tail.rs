@@ -4,15 +4,18 @@
 //! reported a truncation. It has one `Readable` in the queue at most. Knows nothing of other tails.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::event::Event;
 use crate::id::{Key, TailId, Token};
 use crate::log::behind::Behind;
+use crate::log::excerpt::Excerpt;
 use crate::log::kernel::Kernel;
 use crate::log::open_log::{OpenLog, Waiting};
 use crate::log::queue::Queue;
 use crate::log::read::Read;
 use crate::log::scratch::Scratch;
+use crate::log::window::Mark;
 
 /// Where a tail ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ enum Found<'a> {
     UpToDate,
     /// The log was truncated, and the tail has not reported it yet.
     Truncated,
+    /// So many bytes were not kept.
+    Skipped(u64),
     /// The log has failed, with this errno.
     Failed(i32),
     /// Nothing any more.
@@ -80,6 +85,8 @@ pub(crate) enum Filled {
     UpToDate,
     /// As [`Read::Truncated`].
     Truncated,
+    /// As [`Read::Skipped`], with the same number.
+    Skipped(u64),
     /// As [`Read::Replaced`], with the same `missed`.
     Replaced(bool),
     /// As [`Read::Ended`].
@@ -106,6 +113,8 @@ enum State {
     Reading,
     /// Its place is still being looked for: until then there is nothing for it.
     Searching,
+    /// Its place is in what the log was before a truncation, which it has not reported.
+    Outdated,
     /// It has reported its end, and reports nothing else from then on.
     Ended,
 }
@@ -166,6 +175,11 @@ impl Tail {
             waiting: Waiting::No,
             ..*self
         }
+    }
+
+    /// The log was truncated before the tail was opened, which it is to report first.
+    pub(crate) fn set_outdated(&mut self) {
+        self.state = State::Outdated;
     }
 
     /// The log that it reads.
@@ -237,7 +251,7 @@ impl Tail {
 
     /// Whether its log was truncated, which it has not reported.
     pub(crate) fn is_outdated<F>(&self, log: &OpenLog<F>) -> bool {
-        self.truncations != log.published().truncations()
+        self.state == State::Outdated || self.truncations != log.published().truncations()
     }
 
     /// Whether it reads, and has read exactly what is known of the log.
@@ -305,6 +319,10 @@ impl Tail {
         behind: &mut Behind,
     ) -> io::Result<Read> {
         let copied = match self.find(log) {
+            Found::Window(_) if !is_proved(log, behind.mark(key)) => {
+                self.restart(log);
+                return Ok(Read::Truncated);
+            }
             Found::Window(bytes) => {
                 let copied = bytes.len().min(buffer.len());
                 buffer[..copied].copy_from_slice(&bytes[..copied]);
@@ -324,6 +342,10 @@ impl Tail {
             Found::Truncated => {
                 self.restart(log);
                 return Ok(Read::Truncated);
+            }
+            Found::Skipped(bytes) => {
+                self.skip(bytes);
+                return Ok(Read::Skipped { bytes });
             }
             Found::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
@@ -346,6 +368,10 @@ impl Tail {
         behind: &mut Behind,
     ) -> io::Result<Filled> {
         match self.find(log) {
+            Found::Window(_) if !is_proved(log, behind.mark(key)) => {
+                self.restart(log);
+                Ok(Filled::Truncated)
+            }
             Found::Window(bytes) => {
                 self.set_filled(bytes.len());
                 Ok(Filled::Window(self.log, self.offset, bytes.len()))
@@ -372,12 +398,40 @@ impl Tail {
                 self.restart(log);
                 Ok(Filled::Truncated)
             }
+            Found::Skipped(bytes) => {
+                self.skip(bytes);
+                Ok(Filled::Skipped(bytes))
+            }
             Found::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
             Found::Ended => {
                 self.state = State::Ended;
                 Ok(Filled::Ended)
             }
         }
+    }
+
+    /// The bytes that are there for it, for a reader on another thread; `None` when there are none.
+    pub(crate) fn excerpt<F>(
+        &self,
+        key: Key,
+        log: &OpenLog<F>,
+        behind: &Behind,
+    ) -> Option<Excerpt<F>> {
+        let left = match self.find(log) {
+            Found::Window(bytes) => bytes.len() as u64,
+            Found::File(left) => left,
+            _ => return None,
+        };
+        let files = (Arc::clone(log.file()), Arc::clone(log.shared()));
+        let (newest, last) = (log.window().mark(), behind.mark(key));
+        let last = last.filter(|last| last.offset() >= log.published().start());
+        Some(Excerpt::new(files, (self.offset, self.offset + left), newest, last.copied()))
+    }
+
+    /// Goes on at the offset to which it was read elsewhere, by an excerpt.
+    pub(crate) fn skip_to(&mut self, offset: u64) {
+        self.offset = offset;
+        self.filled = 0;
     }
 
     /// Moves on, by no more than the last `fill` has shown.
@@ -397,6 +451,7 @@ impl Tail {
         match self.state {
             State::Reading => {}
             State::Searching => return Found::UpToDate,
+            State::Outdated => return Found::Truncated,
             State::Ended => return Found::Ended,
         }
         let published = log.published();
@@ -410,6 +465,10 @@ impl Tail {
         };
         let known = bound.unwrap_or_else(|| published.end());
         if self.offset < known {
+            let start = published.start().min(known);
+            if self.offset < start {
+                return Found::Skipped(start - self.offset);
+            }
             let left = known - self.offset;
             return match log.window().from(self.offset) {
                 Some(bytes) => {
@@ -426,16 +485,32 @@ impl Tail {
         }
     }
 
+    /// Goes on behind bytes that were not kept.
+    fn skip(&mut self, bytes: u64) {
+        self.offset += bytes;
+        self.filled = 0;
+    }
+
     /// Marks the log's truncations as reported and continues at the first byte.
     fn restart<F>(&mut self, log: &OpenLog<F>) {
-        self.truncations = log.published().truncations();
+        let truncations = log.published().truncations();
+        let before = std::mem::replace(&mut self.truncations, truncations);
+        self.state = State::Reading;
         self.offset = 0;
         self.filled = 0;
-        if let Until::Offset(_) = self.until.get() {
+        if before != truncations
+            && let Until::Offset(_) = self.until.get()
+        {
             // Its remaining bytes are gone.
             self.until = PackedUntil::new(Until::Offset(0));
         }
     }
+}
+
+/// Whether a tail that was behind the window finds in it what it has read last. The window does not
+/// notice that the log was made shorter behind its end, and longer again.
+fn is_proved<F>(log: &OpenLog<F>, last: Option<&Mark>) -> bool {
+    last.is_none_or(|last| log.window().agrees(&last.from(log.published().start())))
 }
 
 #[cfg(test)]

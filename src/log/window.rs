@@ -10,7 +10,7 @@ pub(crate) const OVERLAP: usize = 16;
 /// The newest bytes of a log.
 #[derive(Debug)]
 pub(crate) struct Window {
-    /// Empty until the first refill; three times `keep` from then on.
+    /// No more than a mark until the first refill; three times `keep` from then on.
     buffer: Vec<u8>,
     high: usize,
     /// The offset in the log of the byte after `buffer[high - 1]`.
@@ -66,11 +66,27 @@ impl Window {
         self.buffer.get(skip..self.high)
     }
 
+    /// Whether these bytes are among those of the window, as far as it has them.
+    pub(crate) fn agrees(&self, mark: &Mark) -> bool {
+        let mark = mark.from(self.start());
+        self.from(mark.offset).is_none_or(|bytes| mark.begins(bytes))
+    }
+
     /// Forgets every byte. The log has `size` bytes, of which the next refill reads the last few:
     /// without any, a log that was rewritten could not be told apart from one that has grown.
     pub(crate) fn restart(&mut self, size: u64) {
         self.high = 0;
         self.end = size.saturating_sub(OVERLAP as u64);
+    }
+
+    /// Goes to where these bytes of the log end, and forgets every other byte.
+    pub(crate) fn skip_to(&mut self, last: &Mark) {
+        if self.buffer.len() < last.length {
+            self.buffer.resize(OVERLAP, 0);
+        }
+        self.buffer[..last.length].copy_from_slice(&last.bytes[..last.length]);
+        self.high = last.length;
+        self.end = last.offset + last.length as u64;
     }
 
     /// The last bytes, to be compared with the file later.
@@ -97,9 +113,10 @@ impl Window {
         &mut self,
         mut read: impl FnMut(&mut [u8], u64) -> Result<usize, E>,
     ) -> Result<Refill, E> {
-        if self.buffer.is_empty() {
+        if self.buffer.len() < 3 * self.keep {
             // Zeroed by the kernel as its pages are first touched.
-            self.buffer = vec![0; 3 * self.keep];
+            let held = std::mem::replace(&mut self.buffer, vec![0; 3 * self.keep]);
+            self.buffer[..self.high].copy_from_slice(&held[..self.high]);
         }
         if self.buffer.len() - self.high < self.keep {
             // More than twice `keep` bytes are held here, and `keep` of them stay: the next move
@@ -218,7 +235,7 @@ fn reads_again_by<E>(
 }
 
 /// Some bytes of a log and where they were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Mark {
     bytes: [u8; OVERLAP],
     length: usize,
@@ -226,6 +243,9 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
+    /// How many bytes a mark has at most.
+    pub(crate) const MOST: usize = OVERLAP;
+
     /// The last of these bytes, which are at this offset of the log.
     pub(crate) fn of_last(bytes: &[u8], offset: u64) -> Self {
         let length = bytes.len().min(OVERLAP);
@@ -233,6 +253,36 @@ impl Mark {
         let mut last = [0; OVERLAP];
         last[..length].copy_from_slice(&bytes[skip..]);
         Self { bytes: last, length, offset: offset + skip as u64 }
+    }
+
+    /// What is left of it where nothing before `start` was kept.
+    pub(crate) fn from(&self, start: u64) -> Self {
+        let skip = usize::try_from(start.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let bytes = self.bytes[..self.length].get(skip..).unwrap_or_default();
+        Self::of_last(bytes, self.offset + (self.length - bytes.len()) as u64)
+    }
+
+    /// The last of its bytes and these, which are at this offset: those of the mark come before
+    /// them, if it ends there.
+    pub(crate) fn and(&self, bytes: &[u8], offset: u64) -> Self {
+        if bytes.len() >= OVERLAP || self.end() != offset {
+            return Self::of_last(bytes, offset);
+        }
+        Self::of_last(&[self.bytes(), bytes].concat(), self.offset)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Where its bytes are.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The offset behind its bytes.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.length as u64
     }
 
     /// Whether these bytes, which were just read from where it was made, begin with it.
@@ -384,6 +434,50 @@ mod tests {
             assert!(matches!(refill(&mut window, &log[..end]), Refill::Grown(_)));
         }
         assert_eq!(window.from(0).unwrap(), log);
+    }
+
+    #[test]
+    fn a_mark_proves_what_is_left_of_it() {
+        let log: Vec<u8> = (1..100).collect();
+        let mark = Mark::of_last(&log[..50], 0);
+        let mut holed = log.clone();
+        holed[..40].fill(0);
+        let holds = |mark: &Mark, log: &[u8]| {
+            let read = |buffer: &mut [u8], offset: u64| {
+                let from = usize::try_from(offset).unwrap();
+                buffer.copy_from_slice(&log[from..from + buffer.len()]);
+                Ok::<_, Infallible>(buffer.len())
+            };
+            mark.holds(read) == Ok(true)
+        };
+        assert!(holds(&mark, &log) && !holds(&mark, &holed));
+        assert!(holds(&mark.from(40), &holed) && holds(&mark.from(3), &log));
+        holed[49] = 0;
+        assert!(!holds(&mark.from(40), &holed));
+        assert!(holds(&mark.from(50), &holed) && holds(&mark.from(99), &holed));
+    }
+
+    #[test]
+    fn a_window_that_has_skipped_knows_the_log_again() {
+        let log: Vec<u8> = (0..200).collect();
+        let mut other = log.clone();
+        other[159] += 1;
+        for before in [0, 10, 150] {
+            for same in [false, true] {
+                let mut window = Window::new(0, 32);
+                while window.end() < before {
+                    refill(&mut window, &log[..usize::try_from(before).unwrap()]);
+                }
+                window.skip_to(&Mark::of_last(&log[..160], 0));
+                assert_eq!((window.end(), window.from(160)), (160, None));
+                if same {
+                    assert_eq!(refill(&mut window, &log), Refill::Grown(32));
+                    assert_eq!(window.from(160).unwrap(), &log[160..192]);
+                } else {
+                    assert_eq!(refill(&mut window, &other), Refill::Truncated, "{before}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::command::ByteSize;
 use crate::job::{BoundedSpawns, Containment};
 
 /// How a [`Reactor`](crate::Reactor) is set up.
@@ -24,14 +25,19 @@ use crate::job::{BoundedSpawns, Containment};
 pub struct Config {
     pub(crate) containment: Containment,
     pub(crate) cgroup_parent: Option<PathBuf>,
+    pub(crate) name: Option<String>,
     pub(crate) host_leaf: Option<String>,
     pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) logs_total: Option<ByteSize>,
+    pub(crate) history: Option<PathBuf>,
+    pub(crate) history_sync: bool,
     pub(crate) bounded_spawns: BoundedSpawns,
     pub(crate) spawn_timeout: Duration,
     pub(crate) reap_orphans: bool,
     pub(crate) launcher: Option<PathBuf>,
     pub(crate) pace: Duration,
     pub(crate) window_bytes: usize,
+    pub(crate) busy_poll: Duration,
 }
 
 impl Default for Config {
@@ -39,14 +45,19 @@ impl Default for Config {
         Self {
             containment: Containment::Cgroup,
             cgroup_parent: None,
+            name: None,
             host_leaf: None,
             log_dir: None,
+            logs_total: None,
+            history: None,
+            history_sync: true,
             bounded_spawns: BoundedSpawns::ChangingIds,
             spawn_timeout: Duration::from_secs(10),
             reap_orphans: false,
             launcher: None,
             pace: Duration::from_micros(200),
             window_bytes: 64 * 1024,
+            busy_poll: Duration::ZERO,
         }
     }
 }
@@ -71,6 +82,22 @@ impl Config {
     /// host's own cgroup.
     pub fn cgroup_parent(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.cgroup_parent = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Names the host, so that jobs that [survive](crate::Command::survives) it are found by the
+    /// next one of the same name: see [`Reactor::recover`](crate::Reactor::recover).
+    ///
+    /// There is one host of a name below a [`cgroup_parent`](Self::cgroup_parent): it holds
+    /// flock(2) on a cgroup `jobworker@<name>` there, accessible to its user alone, and the kernel
+    /// drops that with the host. At most 64 letters and digits of ASCII, `-`, `_` and `.`.
+    ///
+    /// # Errors
+    /// Of [`Reactor::with_config`](crate::Reactor::with_config):
+    /// [`SystemError::Name`](crate::SystemError::Name), and
+    /// [`SystemError::NameTaken`](crate::SystemError::NameTaken) while another host has the name.
+    pub fn name(&mut self, name: &str) -> &mut Self {
+        self.name = Some(name.to_owned());
         self
     }
 
@@ -103,6 +130,57 @@ impl Config {
     /// already go on.
     pub fn log_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
         self.log_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets how much the logs of all jobs may have together; by default that is not limited.
+    ///
+    /// If they have more, the logs of finished jobs are dropped, those first whose jobs have
+    /// finished first, until it is enough: their bytes are given back to the file system, and tails
+    /// that have not read them return [`Read::Skipped`](crate::Read::Skipped) with their number,
+    /// and then the end. The log of a job that runs is never dropped: limit it by
+    /// [`Command::log_keep`](crate::Command::log_keep) or
+    /// [`Command::log_limit`](crate::Command::log_limit). Logs of removed jobs do not count.
+    ///
+    /// All logs are looked at for that, read or not, as the chapter on
+    /// [retention](crate::guide::retention) says: it takes a descriptor and an inotify watch for
+    /// each log of a running job, and a file system that can give back parts of a file.
+    pub fn logs_total(&mut self, bytes: ByteSize) -> &mut Self {
+        self.logs_total = Some(bytes);
+        self
+    }
+
+    /// Keeps the final report of each job as a small file in this directory, `<job>.report`, for
+    /// [`History`](crate::History) to read. It must exist, belong to the host's user, and be
+    /// accessible to nobody else (mode 0700); it may be the [`log_dir`](Self::log_dir). The default
+    /// is to keep none.
+    ///
+    /// A report is written and synced, and gets its name as a whole, before
+    /// [`Event::Finished`](crate::Event::Finished) is reported, so that whoever knows of the end of
+    /// a job finds its report, whatever happens afterwards. One that cannot be written is a problem
+    /// in the report, and written again by a [recovery](crate::Reactor::recover) of the job. A host
+    /// that is killed while it writes leaves nothing behind, unless the file system has no files
+    /// without a name (`O_TMPFILE`), or a report is replaced: then a `<job>.report.new`, which the
+    /// next report of the job and [`History::remove`](crate::History::remove) remove. The files are
+    /// the host's to remove.
+    ///
+    /// # When it blocks
+    /// The turn of the loop in which a job finishes waits for the disk, once for the file and once
+    /// for the directory: from 0.1 ms on a good solid-state disk to some 20 ms on one that turns.
+    /// Everything else waits meanwhile. A host that cannot afford that has its history in memory
+    /// (tmpfs), or does without the [sync](Self::history_sync).
+    pub fn history(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.history = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Sets whether each report of the [history](Self::history) is synced to the disk; the default
+    /// is to do so.
+    ///
+    /// Without it, a report outlives the host in any case, but may be lost, or found damaged, when
+    /// the whole system crashes within the next half minute or so.
+    pub fn history_sync(&mut self, sync: bool) -> &mut Self {
+        self.history_sync = sync;
         self
     }
 
@@ -220,6 +298,35 @@ impl Config {
     /// from the file.
     pub fn window_bytes(&mut self, bytes: usize) -> &mut Self {
         self.window_bytes = bytes;
+        self
+    }
+
+    /// Sets how long [`poll`](crate::Reactor::poll) looks for events again and again before it goes
+    /// to sleep; by default it sleeps at once.
+    ///
+    /// A processor that sleeps needs 10 to 100 µs to wake up, which is most of what a line or an
+    /// exit takes from the job to the host. What comes while the reactor looks is noticed within
+    /// one or two microseconds. This costs a processor: each call of `poll` that has to wait uses
+    /// it for this long, and a host whose events come more often than that never gives it up.
+    /// Measured by the `tailers` benchmark.
+    ///
+    /// It has no effect on a host that watches the reactor's descriptor in a loop of its own, and
+    /// polls it with a timeout of zero. The thread of a [`Worker`](crate::Worker) looks as well;
+    /// its readers sleep.
+    ///
+    /// ```
+    /// use jobworker::{Config, Reactor};
+    /// use std::time::Duration;
+    ///
+    /// let mut config = Config::new();
+    /// config.busy_poll(Duration::from_micros(500));
+    /// let reactor = Reactor::with_config(&config)?;
+    /// # drop(reactor);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[doc(alias("spin", "SO_BUSY_POLL"))]
+    pub fn busy_poll(&mut self, duration: Duration) -> &mut Self {
+        self.busy_poll = duration;
         self
     }
 }

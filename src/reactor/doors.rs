@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{Result, TailError};
 use crate::id::{JobId, TailId, Token};
 use crate::job::{Job, Launcher, Linux};
+use crate::log::{Excerpt, LogFile, Mark};
 use crate::reactor::reactor::Reactor;
 
 impl Reactor {
@@ -25,14 +26,37 @@ impl Reactor {
         self.jobs.get(job).is_ok_and(Job::is_attached)
     }
 
+    /// Whether a job is kept until the host has removed it, so that it is not to be removed
+    /// unasked.
+    pub(crate) fn survives(&self, job: JobId) -> bool {
+        self.jobs.get(job).is_ok_and(|job| job.record().policies().survives)
+    }
+
     /// Opens another tail on the log of a tail, as that would be had it read only up to `offset`,
     /// where the bytes `last` end.
-    pub(crate) fn branch(&mut self, tail: TailId, offset: u64, last: &[u8]) -> Result<TailId> {
+    pub(crate) fn branch(
+        &mut self,
+        tail: TailId,
+        offset: u64,
+        last: &[u8],
+        token: Token,
+    ) -> Result<TailId> {
         self.check_process()?;
         let Linux { logs, queue, .. } = &mut self.system;
-        let branch = logs.branch(tail, (offset, last), Token::default(), queue);
+        let branch = logs.branch(tail, (offset, last), token, queue);
         self.tell_host()?;
         branch.ok_or_else(|| TailError::Unknown(tail).into())
+    }
+
+    /// The bytes that are there for a tail, to be read on another thread; `None` when there are
+    /// none, and [`fill_buf`](Self::fill_buf) says why.
+    pub(crate) fn excerpt(&self, tail: TailId) -> Option<Excerpt<LogFile>> {
+        self.system.logs.excerpt(tail)
+    }
+
+    /// A tail was read by its excerpt, up to `offset`, where the bytes of the mark end.
+    pub(crate) fn was_read(&mut self, tail: TailId, offset: u64, last: Mark) {
+        self.system.logs.was_read(tail, offset, last);
     }
 
     /// Whether a tail has read exactly what is known of its log.

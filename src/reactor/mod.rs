@@ -2,15 +2,21 @@
 //!
 //! Knows nothing of threads.
 
+#[cfg(feature = "tokio")]
+mod async_reactor;
 mod capabilities;
 mod config;
 mod doors;
 mod nested;
 mod reactor;
+mod recovery;
 mod resources;
 mod sweeping;
 mod system_pressure;
 
+#[cfg(feature = "tokio")]
+pub use async_reactor::AsyncReactor;
 pub use capabilities::{Capabilities, Check, Verdict};
 pub use config::Config;
 pub use reactor::{Census, Reactor};
+pub use recovery::Recovery;

@@ -40,7 +40,9 @@ use crate::reactor::reactor::Reactor;
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.system.driver.nest(|| {
-            let due_later = self.jobs.next_deadline().is_some() || self.system.logs.has_paced();
+            let due_later = self.jobs.next_deadline().is_some()
+                || self.system.logs.has_paced()
+                || self.system.look_at_space().is_some();
             self.has_work() || due_later
         })
     }

@@ -14,23 +14,25 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use uuid::Uuid;
 
-use crate::cgroup::{Owner, Tree};
-use crate::command::{Command, Signal};
+use crate::cgroup::{HostName, Owner, Tree};
+use crate::command::{ByteSize, Command, Signal};
 use crate::driver::{Driver, Notice, Source, Wait, Waker};
 use crate::error::{Error, Result, SystemError, TailError};
 use crate::event::{Event, Events, Report, Status, StopCause};
 use crate::id::{JobId, Stream, TailId, Token};
 use crate::job::{
-    Bounds, Contained, Containment, Job, Launched, Launcher, Linux, Orphans, Registry,
-    open_launcher, open_null, test_placement,
+    Bounds, Contained, Containment, History, Job, Launched, Launcher, Linux, Orphans, Registry,
+    TerminalInput, open_launcher, open_null, test_placement,
 };
 use crate::log::{
-    Chunk, FileId, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions, into_error,
+    Bookmark, Chunk, FileId, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions,
+    into_error,
 };
 use crate::reactor::config::Config;
 use crate::reactor::sweeping::Sweeping;
 use crate::reactor::system_pressure::SystemPressure;
 use crate::sys::{ForkMark, Nurseries, random_uuid};
+use crate::trace;
 
 /// How long dropping a reactor may wait for the jobs that it has killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,8 +43,9 @@ const LONG: Duration = Duration::from_secs(86_400);
 /// Runs programs as jobs and follows their logs, all on the thread that polls it.
 ///
 /// It owns everything: processes, cgroups, logs and tails. Dropping it kills every job that is not
-/// [detached](Command::detached), waits up to five seconds until they are gone, and removes their
-/// cgroups and, unless they are to be [kept](Command::keep_log), their logs.
+/// [detached](Command::detached) and does not [survive](Command::survives), waits up to five
+/// seconds until they are gone, and removes their cgroups and, unless they are to be
+/// [kept](Command::keep_log), their logs.
 ///
 /// # In an event loop of your own
 /// [`AsFd`](std::os::fd::AsFd) gives one descriptor, an epoll, that is readable whenever
@@ -130,12 +133,19 @@ impl Reactor {
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
-        let owner = match config.containment {
+        let name = config.name.as_deref().map(HostName::new);
+        let refused =
+            |reason| SystemError::Name { name: config.name.clone().unwrap_or_default(), reason };
+        let name = name.transpose().map_err(refused)?;
+        let mut owner = match config.containment {
             Containment::Cgroup => Some(usable_tree(config, &nurseries)?),
             // Whatever is missing: that is what was asked for.
             Containment::BestAvailable => usable_tree(config, &nurseries).ok(),
             Containment::ProcessGroup => None,
         };
+        if let (Some(owner), Some(name)) = (&mut owner, name) {
+            owner.take_name(name)?;
+        }
         let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,
             None => LogDirectory::temporary(random_uuid)?,
@@ -148,21 +158,30 @@ impl Reactor {
                 None => None,
             },
         };
-        let launcher = Launcher::new(owner, nurseries, Arc::new(directory), bounds)?;
+        let history = match &config.history {
+            Some(dir) => Some((History::open(dir)?, config.history_sync)),
+            None => None,
+        };
+        let directory = Arc::new(directory);
+        let logs_in = (Arc::clone(&directory), config.logs_total.is_some());
+        let launcher = Launcher::new(owner, nurseries, logs_in, bounds, history.clone())?;
         // Tail ids start at a random number, so that those of another reactor are not mistaken for
         // ours.
         let unique = random_uuid()?.as_fields().0;
-        let logs = Logs::new(config.window_bytes, config.pace, unique);
+        let total = config.logs_total.map(ByteSize::as_bytes);
+        let logs = Logs::new(config.window_bytes, config.pace, unique, total);
         let orphans = config.reap_orphans.then(Orphans::new).transpose()?;
-        Ok(Self {
-            system: Linux::new(Driver::new()?, logs, orphans),
+        let reactor = Self {
+            system: Linux::new(Driver::new(config.busy_poll)?, logs, directory, orphans, history),
             jobs: Registry::new(),
             launcher: Arc::new(launcher),
             system_pressure: SystemPressure::default(),
             sweeping: Sweeping::default(),
             notices: Vec::new(),
             mark: ForkMark::new().map_err(Error::event_loop("map a page that forks wipe"))?,
-        })
+        };
+        trace::reactor_created();
+        Ok(reactor)
     }
 
     /// How the processes of a job are held together:
@@ -180,10 +199,7 @@ impl Reactor {
     /// ```
     #[must_use]
     pub fn containment(&self) -> Containment {
-        match self.launcher.owner() {
-            Some(_) => Containment::Cgroup,
-            None => Containment::ProcessGroup,
-        }
+        self.launcher.containment()
     }
 
     /// Waits for events, and replaces the content of `events` with those that have occurred.
@@ -270,10 +286,13 @@ impl Reactor {
     /// ends.
     fn settle(&mut self) -> Result<()> {
         // Only what was left by earlier turns: what begins in this one has had its share.
-        let unfinished = self.jobs.has_work();
+        let unfinished = self.jobs.has_unfinished();
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
         let happened = !notices.is_empty();
+        // Before logs that are kept short make room.
+        let grows = self.system.logs.may_have_grown();
+        self.system.check_space(Instant::now(), happened || grows);
         for notice in notices.drain(..) {
             self.dispatch(notice);
         }
@@ -287,9 +306,16 @@ impl Reactor {
         if unfinished {
             self.jobs.go_on(&mut self.system);
         }
+        self.jobs.copy_output(&mut self.system);
         self.system.reap_orphans(happened);
         let Linux { driver, logs, queue, .. } = &mut self.system;
         logs.visit_due(driver, now, queue);
+        while let Some(log) = self.system.logs.take_exceeded() {
+            self.jobs.log_exceeded(log, &mut self.system);
+        }
+        if self.system.take_full() {
+            self.jobs.logs_have_no_room(&mut self.system);
+        }
         Ok(())
     }
 
@@ -303,12 +329,12 @@ impl Reactor {
                 Source::Job(job, source) => jobs.ready(job, source, registration, priority, system),
                 Source::SystemPressure(_) => {
                     if let Some(event) = self.system_pressure.ready(registration, priority) {
+                        trace::queued(&event);
                         system.queue.push(event);
                     }
                 }
                 Source::Sweep => {
-                    let Linux { driver, queue, .. } = system;
-                    self.sweeping.ready(registration, self.launcher.owner(), driver, queue);
+                    self.sweeping.ready(registration, self.launcher.owner(), system);
                 }
                 Source::Orphan => system.orphan_exited(registration),
                 Source::Log(_) | Source::Name(_) | Source::Directory => {
@@ -352,7 +378,8 @@ impl Reactor {
 
     fn next_deadline(&mut self) -> Option<Instant> {
         let pace = self.system.logs.pace_at(Instant::now);
-        self.jobs.next_deadline().into_iter().chain(pace).min()
+        let look = self.system.look_at_space();
+        self.jobs.next_deadline().into_iter().chain(pace).chain(look).min()
     }
 
     /// Makes the descriptor readable, for a host that polls it, when work is due now, and sets the
@@ -445,6 +472,46 @@ impl Reactor {
     pub fn take_stdin(&mut self, job: JobId) -> Result<Option<PipeWriter>> {
         self.check_process()?;
         self.with_job(job, |job, _| job.take_stdin())
+    }
+
+    /// Types into the terminal of a job, of a command with
+    /// [`Output::Terminal`](crate::Output::Terminal): the job reads it from its standard input if
+    /// that is [`Stdin::Terminal`](crate::Stdin::Terminal), and from `/dev/tty`.
+    ///
+    /// Each call opens another descriptor to type by; see [`TerminalInput`] for when it blocks, and
+    /// how long it can be used.
+    ///
+    /// ```
+    /// use jobworker::{Command, Output, Reactor, Signal, Stdin, Terminal, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let mut command = Command::new("cat");
+    /// command.stdin(Stdin::Terminal).output(Output::Terminal(Terminal::new(24, 80)));
+    /// let job = reactor.spawn(&command, Token(1))?;
+    /// // Ctrl-C.
+    /// assert_eq!(reactor.terminal_input(job)?.try_write(b"\x03")?, 1);
+    /// assert_eq!(reactor.wait(job)?.exit.signal(), Some(Signal::INT));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Job`] (`Unknown`, `NoTerminal` or `Finished`); [`Error::System`] (`Loop`) when
+    /// there is no free descriptor.
+    pub fn terminal_input(&self, job: JobId) -> Result<TerminalInput> {
+        self.check_process()?;
+        self.jobs.get(job)?.terminal()?.input()
+    }
+
+    /// Changes the size of a job's terminal. The kernel sends SIGWINCH to the terminal's foreground
+    /// process group, if the size is another one. Does not block.
+    ///
+    /// # Errors
+    /// [`Error::Job`] (`Unknown`, `NoTerminal` or `Finished`); [`Error::System`] (`Loop`) when the
+    /// kernel refuses it, which should not happen.
+    #[doc(alias = "TIOCSWINSZ")]
+    pub fn resize(&mut self, job: JobId, rows: u16, columns: u16) -> Result<()> {
+        self.check_process()?;
+        self.jobs.get(job)?.terminal()?.resize(rows, columns)
     }
 
     /// Adopts a job that was started, on any thread.
@@ -570,11 +637,12 @@ impl Reactor {
     /// keeps up; `None` when there is nothing more for now, or at the end.
     ///
     /// This is the simplest way to read: a `while let Some(chunk)` loop returns every byte, in
-    /// order, across truncations, which [`Chunk::truncated`] reports, and from file to file, which
-    /// [`Chunk::replaced`] reports. Once it has returned `None`,
-    /// [`Event::Readable`] comes when there is more. At the end it stays `None`; if the tail was
-    /// opened before its job finished, [`Event::Finished`] comes after the last `Readable`. Call
-    /// [`read`](Self::read) to tell an end from a pause.
+    /// order, across truncations, which [`Chunk::truncated`] reports, over bytes that were not
+    /// [kept](Command::log_keep), whose number is [`Chunk::skipped`], and from file to file, which
+    /// [`Chunk::replaced`] reports. Once it has returned `None`, [`Event::Readable`] comes when
+    /// there is more. At the end it stays `None`; if the tail was opened before its job finished,
+    /// [`Event::Finished`] comes after the last `Readable`. Call [`read`](Self::read) to tell an
+    /// end from a pause.
     ///
     /// A chunk is of a bounded size, but a job that writes without a pause can keep such a loop
     /// going: bound the number of chunks per turn if other work must not wait, and come back for
@@ -606,6 +674,7 @@ impl Reactor {
         Ok(match self.system.logs.show(filled) {
             Fill::Data(bytes) => Some(Chunk { bytes, ..Chunk::EMPTY }),
             Fill::Truncated => Some(Chunk { truncated: true, ..Chunk::EMPTY }),
+            Fill::Skipped { bytes } => Some(Chunk { skipped: bytes, ..Chunk::EMPTY }),
             Fill::Replaced { missed } => Some(Chunk { replaced: true, missed, ..Chunk::EMPTY }),
             Fill::UpToDate | Fill::Ended => None,
         })
@@ -613,8 +682,8 @@ impl Reactor {
 
     /// Copies the next bytes of a tail into `buffer`. Does not block, but may read the file.
     ///
-    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`] and
-    /// [`Read::Replaced`] no event announces the bytes that follow.
+    /// Read on until [`Read::UpToDate`] or [`Read::Ended`]: after [`Read::Truncated`],
+    /// [`Read::Skipped`] and [`Read::Replaced`] no event announces the bytes that follow.
     ///
     /// # Errors
     /// [`Error::Tail`] (`Unknown`, or `Io` or `WatchLimit` when the file cannot be read or watched:
@@ -673,6 +742,7 @@ impl Reactor {
     }
 
     /// The offset in the log of the byte that the tail reads next: a later tail can continue there.
+    /// A [`bookmark`](Self::bookmark) tells that one of a truncation as well.
     ///
     /// While the place of a tail is still being looked for, see
     /// [`LastLines`](crate::Position::LastLines), it is the end that the log had when the tail was
@@ -683,6 +753,22 @@ impl Reactor {
     pub fn position(&self, tail: TailId) -> Result<u64> {
         let position = self.system.logs.position(tail);
         position.ok_or_else(|| TailError::Unknown(tail).into())
+    }
+
+    /// Where a tail is: a later one can go on there, with
+    /// [`Position::After`](crate::Position::After), in another process as well. Unlike a
+    /// [`position`](Self::position) alone, it tells if the log was truncated meanwhile.
+    ///
+    /// Reads the last 16 bytes before the position from the file.
+    ///
+    /// # Errors
+    /// [`Error::Tail`] (`Unknown`, or `Io` when the log cannot be read).
+    pub fn bookmark(&mut self, tail: TailId) -> Result<Bookmark> {
+        self.check_process()?;
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        let bookmark = logs.bookmark(driver, tail, queue);
+        self.tell_host()?;
+        bookmark.map_err(|error| self.read_error(tail, error))
     }
 
     /// Which file a tail reads now: with the [`position`](Self::position) in it, a later tail that
@@ -877,6 +963,13 @@ impl Reactor {
 
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
     ///
+    /// Of a job that [survives](Command::survives) its host, this is the acknowledgement: no later
+    /// host is told of it any more.
+    ///
+    /// Its events that were not polled yet are dropped: a host that counts jobs by
+    /// [`Event::Finished`] removes them only after that, although [`status`](Self::status) says so
+    /// a poll earlier.
+    ///
     /// ```
     /// use jobworker::{Command, ErrorKind, Reactor, Token};
     ///
@@ -962,6 +1055,7 @@ impl Reactor {
 
     fn status_of(&self, job: &Job<Linux>) -> Status {
         let path = |stream| Some(self.system.logs.place(job.log(stream)?).path());
+        let range = |stream| self.system.logs.span(job.log(stream)?);
         let record = job.record();
         let exit = job.exit();
         Status {
@@ -975,6 +1069,8 @@ impl Reactor {
             cgroup: job.group().and_then(Contained::path),
             output: path(Stream::Output),
             error: path(Stream::Error),
+            output_range: range(Stream::Output),
+            error_range: range(Stream::Error),
             report: job.report().cloned(),
         }
     }
@@ -1018,7 +1114,7 @@ pub struct Census {
     /// Inotify watches.
     pub watches: usize,
     /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds,
-    /// pressure triggers, and what a sweep waits for.
+    /// terminals, pressure triggers, and what a sweep waits for.
     pub sources: usize,
 }
 
@@ -1026,6 +1122,7 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         // Another process's jobs, groups and epoll are not this one's to end or to empty.
         if self.mark.is_here() {
+            trace::reactor_dropped(self.jobs.attached());
             // There is nobody left to report a failure to.
             let _ = self.shut_down();
         }

@@ -222,8 +222,8 @@ impl Reactor {
     /// these limits then takes one instead of creating it and writing its limits.
     ///
     /// There is one such pool, and a call with other limits replaces it. It is not refilled
-    /// automatically: call this again after spawns, when there is time. A detached job
-    /// does not take from it.
+    /// automatically: call this again after spawns, when there is time. A job that is detached
+    /// or survives its host does not take from it.
     ///
     /// ```
     /// use jobworker::{Command, Limits, Reactor, Token};

@@ -7,15 +7,15 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cgroup::{Owner, Progress, Sweep};
 use crate::driver::{Driver, Readiness, Registration, Source, Timer};
 use crate::error::{Error, Result};
-use crate::event::{Event, Swept};
+use crate::event::Swept;
 use crate::id::Token;
-use crate::log::{DirectorySweep, Queue};
+use crate::job::Linux;
+use crate::log::DirectorySweep;
 
 /// How long a sweep may work in one turn of the loop.
 const TURN: Duration = Duration::from_millis(1);
@@ -63,32 +63,31 @@ impl Sweeping {
         &mut self,
         registration: Registration,
         owner: Option<&Owner>,
-        driver: &mut Driver,
-        queue: &mut Queue,
+        system: &mut Linux,
     ) {
         let Some(running) = &mut self.running else { return };
         if running.registration == registration {
             running.timer.fired();
         }
-        match running.work(driver) {
+        match running.work(&mut system.driver) {
             Ok(false) => return,
             Ok(true) => {}
             // It cannot be continued.
             Err(error) => running.swept.errors.push(error),
         }
         if let Some(running) = self.running.take() {
-            let (token, swept) = running.end(driver);
-            queue.push(Event::Swept { token, swept });
+            let (token, swept) = running.end(&mut system.driver);
+            system.swept(token, swept);
         }
         while self.running.is_none()
             && let Some(token) = self.waiting.pop_front()
         {
-            match Running::begin(token, owner, driver) {
+            match Running::begin(token, owner, &mut system.driver) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => {
                     let mut swept = Swept::default();
                     swept.errors.push(error);
-                    queue.push(Event::Swept { token, swept: Arc::new(swept) });
+                    system.swept(token, swept);
                 }
             }
         }
@@ -171,9 +170,9 @@ impl Running {
     }
 
     /// Deregisters everything, and gives the result.
-    fn end(mut self, driver: &mut Driver) -> (Token, Arc<Swept>) {
+    fn end(mut self, driver: &mut Driver) -> (Token, Swept) {
         self.unwatch(driver);
         driver.deregister(self.timer.as_fd(), self.registration);
-        (self.token, Arc::new(self.swept))
+        (self.token, self.swept)
     }
 }

@@ -8,15 +8,18 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
-use std::{io, mem, ptr};
+use std::{fs, io, mem, ptr};
 
 use linux_raw_sys::general as raw;
+use linux_raw_sys::ioctl::TIOCSCTTY;
 use linux_raw_sys::prctl::{
     PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_LOWER,
     PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_GET_DUMPABLE, PR_GET_SECUREBITS,
     PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, PR_SET_SECUREBITS,
 };
+use rustix::fs::{fstat, fstatfs};
 use rustix::io::Errno;
+use rustix::ioctl::{Opcode, opcode};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::command::Signal;
@@ -118,7 +121,7 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
 
 fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> Result<PidfdInfo, i32> {
-    const PIDFD_GET_INFO: u32 = rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
+    const PIDFD_GET_INFO: Opcode = opcode::read_write::<PidfdInfo>(0xff, 11);
     let mut info = PidfdInfo { mask, cgroup: 0, ids: [0; 11], exit_code: 0 };
     let fd = pidfd.as_raw_fd().unsigned_abs() as usize;
     let arguments = [fd, PIDFD_GET_INFO as usize, (&raw mut info).expose_provenance(), 0, 0, 0];
@@ -148,12 +151,38 @@ pub(crate) fn exit_after_reap(pidfd: &OwnedFd) -> Option<Exit> {
     if info.mask & PIDFD_INFO_EXIT == 0 {
         return None;
     }
-    // As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the
-    // code.
-    Some(match Signal::from_raw(info.exit_code & 0x7f) {
-        Some(signal) => Exit::Signal { signal, core_dumped: info.exit_code & 0x80 != 0 },
-        None => Exit::Code((info.exit_code >> 8) & 0xff),
-    })
+    Some(decode_exit(info.exit_code))
+}
+
+/// As wait(2) encodes it: the signal in the low seven bits, then the core dump flag, then the code.
+pub(crate) fn decode_exit(status: i32) -> Exit {
+    match Signal::from_raw(status & 0x7f) {
+        Some(signal) => Exit::Signal { signal, core_dumped: status & 0x80 != 0 },
+        None => Exit::Code((status >> 8) & 0xff),
+    }
+}
+
+/// The inode of a pidfd, which no other process has until the system is booted again; `None` before
+/// Linux 6.9, where all pidfds have the same, and where an inode has 32 bits.
+pub(crate) fn pidfd_inode(pidfd: &OwnedFd) -> Option<u64> {
+    /// `PID_FS_MAGIC` in linux/magic.h.
+    const PID_FS: u64 = 0x5049_4446;
+    let file_system = fstatfs(pidfd).ok()?;
+    // The field is signed or unsigned, narrow or wide, by architecture.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    let magic = file_system.f_type as u64;
+    if magic != PID_FS || usize::BITS < u64::BITS {
+        return None;
+    }
+    fstat(pidfd).ok().map(|stat| stat.st_ino)
+}
+
+/// The number of the process behind a pidfd, as this process sees it; `None` once it is reaped.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    // -1 once it is reaped, 0 when it is in another PID namespace.
+    number.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Sends a signal to the process behind a pidfd. rustix can send only signals that have a name.
@@ -259,6 +288,14 @@ pub(super) fn set_session() -> Result<(), i32> {
 pub(super) fn set_process_group() -> Result<(), i32> {
     // SAFETY: two integers.
     unsafe { call(raw::__NR_setpgid, [0; 6]) }.map(drop)
+}
+
+/// ioctl(2) with `TIOCSCTTY`: a terminal that no session has becomes the controlling one of the
+/// session that the calling process leads.
+pub(super) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> Result<(), i32> {
+    let fd = terminal.as_raw_fd().unsigned_abs() as usize;
+    // SAFETY: three integers; zero asks that it be taken from no other session.
+    unsafe { call(raw::__NR_ioctl, [fd, TIOCSCTTY as usize, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// fcntl(2) with `F_DUPFD`: a duplicate of a descriptor that is not below `least` and stays open at

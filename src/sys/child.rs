@@ -164,6 +164,8 @@ fn leave_host(
             Ok(())
         }
     })?;
+    // While every descriptor still has the number that it has in the host.
+    step_if(report, Stage::Terminal, birth.terminal, calls::set_controlling_terminal)?;
     step(report, Stage::Signals, reset_signals)?;
     let sources = step(report, Stage::StandardStreams, || {
         let sources = lift(birth, kept)?;

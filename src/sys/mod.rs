@@ -3,6 +3,9 @@
 //!
 //! Knows nothing of policy: what to run and what to do about a failure is decided above.
 
+#[cfg(feature = "tokio")]
+mod async_descriptor;
+mod boot_time;
 mod calls;
 mod capabilities;
 mod child;
@@ -20,7 +23,10 @@ mod random;
 mod report;
 mod stat;
 
-pub(crate) use calls::{Reap, cgroup_id, epoll_fd, tells_pidfd_info};
+#[cfg(feature = "tokio")]
+pub(crate) use async_descriptor::AsyncDescriptor;
+pub(crate) use boot_time::boot_time;
+pub(crate) use calls::{Reap, cgroup_id, epoll_fd, pid_of, pidfd_inode, tells_pidfd_info};
 pub(crate) use children::{ChildList, threads};
 pub(crate) use fork_mark::ForkMark;
 pub use launcher_main::run_launcher;
@@ -33,6 +39,6 @@ pub(crate) use nursery::Placement;
 pub(crate) use plan::{
     Birth, CStringArray, Descriptor, Failure, Plan, Program, ResourceLimit, Unstarted,
 };
-pub(crate) use process::{Process, has_exited, send};
+pub(crate) use process::{NOT_TOLD, Process, has_exited, send};
 pub(crate) use random::random_uuid;
 pub(crate) use stat::Stat;

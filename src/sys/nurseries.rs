@@ -138,6 +138,7 @@ mod tests {
             cgroup: None,
             new_session: false,
             new_process_group: false,
+            terminal: None,
         };
         let plan = Plan { birth, program: &program };
         let process = if code % 4 < 2 {

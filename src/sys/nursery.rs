@@ -226,6 +226,7 @@ impl Nursery {
             cgroup: None,
             new_session: true,
             new_process_group: false,
+            terminal: None,
         };
         let (process, verdict) = self.deliver(launcher, &letter::probe(), raised, &birth)?;
         await_verdict(&verdict, &process, until);

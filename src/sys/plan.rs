@@ -74,6 +74,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) new_session: bool,
     pub(crate) new_process_group: bool,
+    /// What becomes the controlling terminal of the new session.
+    pub(crate) terminal: Option<BorrowedFd<'a>>,
 }
 
 impl Birth<'_> {

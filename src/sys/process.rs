@@ -1,30 +1,88 @@
-//! Owns [`Process`]: a child of ours by its pidfd, from its birth to its reaping.
+//! Owns [`Process`]: the main process of a job by its pidfd, from its birth to its reaping: a child
+//! of ours, or what a dead host has left.
 //!
 //! Invariant: a process is only ever named by its pidfd, so a number that was used again is never
-//! hit. Knows nothing of cgroups beyond the descriptor to be born in.
+//! hit. Of a process whose exit is not known, there is a reason. Knows nothing of cgroups beyond
+//! the descriptor to be born in.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::readlink;
 use rustix::io::Errno;
 
 use crate::command::Signal;
 use crate::event::{Exit, Usage};
 use crate::sys::calls::{self, Reap};
+use crate::sys::stat::Stat;
 
-/// A child of ours.
+/// A child of ours, or what a dead host has left.
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
     pidfd: OwnedFd,
+    origin: Origin,
 }
+
+/// Where a process comes from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// We have cloned it.
+    Child,
+    /// Another host has cloned it.
+    Left,
+    /// It has ended before we came, in this way. Its descriptor is no pidfd.
+    Past { exit: Exit, usage: Usage, reason: &'static str },
+}
+
+/// Why nobody can say how a process has ended that another host has cloned.
+pub(crate) const NOT_TOLD: &str = "its main process was not a child of this host and was reaped \
+                                   by its new parent at once, and before Linux 6.15 the kernel \
+                                   does not keep how a process has ended";
 
 impl Process {
     /// A child that was just cloned.
     pub(crate) fn new(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd }
+        Self { pid, pidfd, origin: Origin::Child }
+    }
+
+    /// A process that another host has cloned. It may be a child of ours: a host that
+    /// executes another program keeps its children.
+    pub(crate) fn left(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, origin: Origin::Left }
+    }
+
+    /// A process that has ended before, with the reason if it is not known how. Its descriptor is
+    /// one that is ready, as that of a process is that has ended.
+    pub(crate) fn past(
+        pid: u32,
+        exit: Exit,
+        usage: Usage,
+        reason: &'static str,
+    ) -> io::Result<Self> {
+        let ready = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { pid, pidfd: ready, origin: Origin::Past { exit, usage, reason } })
+    }
+
+    /// Why it is not known how it has ended, if that is so; of a child, the host knows why.
+    pub(crate) fn why_unknown(&self) -> Option<&'static str> {
+        match self.origin {
+            Origin::Child => None,
+            Origin::Left => Some(NOT_TOLD),
+            Origin::Past { reason, .. } => Some(reason),
+        }
+    }
+
+    /// Whether this is a process, rather than what is known of one that has ended.
+    pub(crate) fn is_process(&self) -> bool {
+        !matches!(self.origin, Origin::Past { .. })
+    }
+
+    /// Whether it has ended before we came, and nobody knows how: perhaps not even which it was.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self.origin, Origin::Past { exit: Exit::Unknown, .. })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -37,12 +95,22 @@ impl Process {
 
     /// How it ended and what it used, once it has; see [`Reap`] for what becomes of the zombie.
     pub(crate) fn wait(&self, reap: Reap) -> io::Result<Option<(Exit, Usage)>> {
-        calls::wait(&self.pidfd, reap)
+        match self.origin {
+            Origin::Past { exit, usage, .. } => Ok(Some((exit, usage))),
+            Origin::Child | Origin::Left => calls::wait(&self.pidfd, reap),
+        }
     }
 
     /// How it ended, when somebody else has reaped it; `None` while that is being done.
     pub(crate) fn exit_after_reap(&self) -> Option<Exit> {
-        calls::exit_after_reap(&self.pidfd)
+        match self.origin {
+            Origin::Child => calls::exit_after_reap(&self.pidfd),
+            // Its new parent may take its time, or never reap it.
+            Origin::Left => {
+                zombie_exit(self.pid, &self.pidfd).or_else(|| calls::exit_after_reap(&self.pidfd))
+            }
+            Origin::Past { exit, .. } => Some(exit),
+        }
     }
 
     /// Kills it and reaps it. Returns whether it is gone, which takes longer than `timeout` only
@@ -96,8 +164,25 @@ impl Process {
 
     /// Sends a signal; a process that has exited is fine.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        send(&self.pidfd, signal)
+        if self.is_process() { send(&self.pidfd, signal) } else { Ok(()) }
     }
+}
+
+/// How a process has ended that somebody else is to reap, as /proc tells as long as that has not
+/// happened; `None` when it does not.
+fn zombie_exit(pid: u32, pidfd: &OwnedFd) -> Option<Exit> {
+    let stat = Stat::of(pid).ok().flatten()?;
+    if stat.state != b'Z' {
+        return None;
+    }
+    let status = stat.exit_code?;
+    // Who may not know reads zero. The link of the program can be followed by whoever may, but
+    // leads nowhere once the process has ended.
+    let told = status != 0
+        || matches!(readlink(format!("/proc/{pid}/exe"), Vec::new()), Err(Errno::NOENT));
+    // What was read is that of this process if it has its number still: it was not reaped.
+    let same = calls::pid_of(pidfd) == Some(pid);
+    (told && same).then(|| calls::decode_exit(status))
 }
 
 /// Whether a process group has any process, as the result of a signal to it says.

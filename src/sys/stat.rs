@@ -14,6 +14,11 @@ pub(crate) struct Stat {
     pub(crate) state: u8,
     /// The fifth: the number of the process group.
     pub(crate) process_group: u32,
+    /// The 22nd: when it was cloned, in ticks since the system was booted.
+    pub(crate) start: u64,
+    /// The 52nd: how a zombie has ended, as wait(2) encodes it; zero as well for whoever may not
+    /// know.
+    pub(crate) exit_code: Option<i32>,
 }
 
 impl Stat {
@@ -40,7 +45,9 @@ impl Stat {
         let &[state] = fields.next()?.as_bytes() else { return None };
         // The fourth is passed over.
         let process_group = fields.nth(1)?.parse().ok()?;
-        Some(Self { state, process_group })
+        let start = fields.nth(16)?.parse().ok()?;
+        let exit_code = fields.nth(29).and_then(|field| field.parse().ok());
+        Some(Self { state, process_group, start, exit_code })
     }
 }
 
@@ -49,12 +56,12 @@ mod tests {
     use super::*;
 
     /// The fields after the name. Except for the state, the value of each is its number.
-    const REST: &str =
-        "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32\n";
+    const REST: &str = "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 \
+                        30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52\n";
 
     #[test]
     fn the_name_of_a_process_cannot_pass_for_other_fields() {
-        let expected = Stat { state: b'S', process_group: 5 };
+        let expected = Stat { state: b'S', process_group: 5, start: 22, exit_code: Some(52) };
         for name in [&b"sh"[..], b"", b"a) Z 7", b") Z 1 2 3", b"a\nb", b"\xff\xc3", b"(()"] {
             let content = [b"42 (", name, b") ", REST.as_bytes()].concat();
             assert_eq!(Stat::parse(&content), Some(expected), "{name:?}");

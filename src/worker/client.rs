@@ -4,24 +4,31 @@
 //! first. A call that waits for the thread returns when that is gone. Knows nothing of what is
 //! asked for.
 
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use crate::error::{Error, Result, SystemError, WorkerError};
-use crate::job::Launcher;
-use crate::reactor::Reactor;
+use crate::job::Containment;
+use crate::sync::Mutex;
+use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sys::ForkMark;
 use crate::worker::engine::Engine;
+use crate::worker::layer0::{Launcher, Reactor};
 use crate::worker::mailbox::Mailbox;
 use crate::worker::progress::Progress;
 use crate::worker::reply::reply;
 use crate::worker::wait::{block_on, lock};
+use crate::worker::worker_events::Board;
 
 /// What all handles of a worker share.
 #[derive(Debug)]
 pub(super) struct Client {
     mailbox: Arc<Mailbox>,
-    launcher: Arc<Launcher>,
+    /// The reactor's, and gone with it: handles that are left keep no directory and no cgroup.
+    launcher: Weak<Launcher>,
+    containment: Containment,
+    board: Arc<Board>,
     /// In a process that the host forks there is no such thread.
     mark: ForkMark,
     id: ThreadId,
@@ -32,9 +39,11 @@ impl Client {
     /// Runs a reactor on a thread of its own. Returns the jobs that it has, too.
     pub(super) fn start(reactor: Reactor) -> Result<(Arc<Self>, Vec<Arc<Progress>>)> {
         let mark = ForkMark::new().map_err(Error::event_loop("map a page that forks wipe"))?;
-        let launcher = Arc::clone(reactor.launcher());
+        let launcher = Arc::downgrade(reactor.launcher());
+        let containment = reactor.containment();
         let mailbox = Arc::new(Mailbox::new(reactor.waker()));
-        let (engine, jobs) = Engine::new(reactor)?;
+        let board: Arc<Board> = Arc::default();
+        let (engine, jobs) = Engine::new(reactor, Arc::clone(&board))?;
         let main = {
             let mailbox = Arc::clone(&mailbox);
             move || engine.main(&mailbox)
@@ -43,11 +52,23 @@ impl Client {
         let thread = thread.map_err(Error::event_loop("start the thread of a worker"))?;
         let id = thread.thread().id();
         let thread = Mutex::new(Some(thread));
-        Ok((Arc::new(Self { mailbox, launcher, mark, id, thread }), jobs))
+        Ok((Arc::new(Self { mailbox, launcher, containment, board, mark, id, thread }), jobs))
     }
 
-    pub(super) fn launcher(&self) -> &Launcher {
-        &self.launcher
+    /// Starts jobs. To be held until what it has started is adopted: the cgroup of a job is removed
+    /// before the marker of its owner.
+    pub(super) fn launcher(&self) -> Result<Arc<Launcher>> {
+        self.launcher.upgrade().ok_or_else(|| self.why())
+    }
+
+    /// How the processes of a job are held together.
+    pub(super) fn containment(&self) -> Containment {
+        self.containment
+    }
+
+    /// What the loop publishes for all.
+    pub(super) fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Fails in a process that was forked from the one that made the worker.
@@ -97,6 +118,16 @@ impl Client {
         let (sender, mut receiver) = reply();
         self.post(move |engine| sender.send(act(engine)))?;
         block_on(None, |cx| receiver.poll(cx)).flatten().ok_or_else(|| self.why())?
+    }
+
+    /// Blocks until there is a result; `None` when the time is up first.
+    pub(super) fn block_on<T>(
+        &self,
+        until: Option<Instant>,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<Option<T>> {
+        self.check_may_block()?;
+        Ok(block_on(until, poll))
     }
 
     /// For a call that has nothing to do once the worker was shut down.

@@ -6,21 +6,27 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::command::Command;
-use crate::error::{Result, WorkerError};
-use crate::event::{Event, Events, Status};
+use crate::error::{JobError, Result, WorkerError};
+use crate::event::{Event, Events, Recovered, Status, Swept};
 use crate::id::{JobId, Token};
 use crate::job::Launched;
-use crate::reactor::Reactor;
+use crate::reactor::Recovery;
+use crate::sys::random_uuid;
+use crate::worker::job_events::JobEvent;
+use crate::worker::layer0::Reactor;
 use crate::worker::mailbox::{Mail, Mailbox};
 use crate::worker::outputs::Outputs;
 use crate::worker::progress::{End, Progress};
 use crate::worker::reply::Sender;
 use crate::worker::shutdown::Shutdown;
+use crate::worker::wait::discard;
+use crate::worker::worker_events::{Board, WorkerEvent};
 
 /// How many events are handled in one turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -31,6 +37,11 @@ pub(super) struct Engine {
     pub(super) reactor: Reactor,
     pub(super) outputs: Outputs,
     jobs: HashMap<JobId, Entry>,
+    board: Arc<Board>,
+    /// Who wants to know what a sweep has removed.
+    sweeps: HashMap<Token, Sender<Arc<Swept>>>,
+    /// The token of the next sweep.
+    sweep: Token,
     ending: Option<Ending>,
 }
 
@@ -38,8 +49,11 @@ pub(super) struct Engine {
 #[derive(Debug)]
 struct Entry {
     progress: Arc<Progress>,
-    /// Whether there is a handle, so that the job has to stay when it is finished.
-    held: bool,
+    /// How many handles there are, whose clones do not count. With one, the job has to stay when
+    /// it is finished.
+    handles: usize,
+    /// Whether the host has dealt with the end of a job that survives it.
+    acknowledged: bool,
 }
 
 /// A shutdown that has begun.
@@ -55,18 +69,31 @@ struct Ending {
 
 impl Engine {
     /// Takes over a reactor, with the jobs that it has, each of which has a handle.
-    pub(super) fn new(reactor: Reactor) -> Result<(Self, Vec<Arc<Progress>>)> {
+    pub(super) fn new(reactor: Reactor, board: Arc<Board>) -> Result<(Self, Vec<Arc<Progress>>)> {
         let mut jobs = HashMap::new();
         for id in reactor.jobs() {
             let status = reactor.status(id)?;
             let progress = Arc::new(Progress::new(id, status.pid));
+            if let Some(exit) = status.exit {
+                progress.publish(JobEvent::Exited(exit)).wake();
+            }
             if let Some(report) = status.report {
                 progress.set_end(End::Finished(report)).wake();
             }
-            jobs.insert(id, Entry { progress, held: true });
+            jobs.insert(id, Entry { progress, handles: 1, acknowledged: false });
         }
         let known = jobs.values().map(|entry| Arc::clone(&entry.progress)).collect();
-        Ok((Self { reactor, outputs: Outputs::new(), jobs, ending: None }, known))
+        let engine = Self {
+            reactor,
+            outputs: Outputs::new(),
+            jobs,
+            board,
+            sweeps: HashMap::new(),
+            // So that the sweeps of the host that had the reactor are not mistaken for ours.
+            sweep: Token(random_uuid()?.as_fields().0 as usize),
+            ending: None,
+        };
+        Ok((engine, known))
     }
 
     /// Runs the loop until there is nobody left, it is shut down or it fails, then tells everybody.
@@ -75,13 +102,18 @@ impl Engine {
         let (regular, why) = match ran {
             Ok(Ok(())) => (true, WorkerError::ShutDown),
             Ok(Err(error)) => (false, WorkerError::Failed { cause: error.to_string() }),
-            Err(panic) => (false, WorkerError::Panicked { message: message_of(panic.as_ref()) }),
+            Err(panic) => {
+                let message = message_of(panic.as_ref());
+                discard(panic);
+                (false, WorkerError::Panicked { message })
+            }
         };
         mailbox.end(&why);
         self.outputs.lose();
         for entry in self.jobs.values() {
             entry.progress.set_end(End::Lost).wake_last();
         }
+        self.board.end().wake_last();
         let ending = self.ending.take();
         let status = |job: &JobId| self.reactor.status(*job).ok();
         let stopped: Option<Vec<Status>> =
@@ -116,16 +148,46 @@ impl Engine {
 
     fn handle(&mut self, event: &Event) {
         match event {
-            Event::Readable { tail, .. } => self.outputs.readable(&mut self.reactor, *tail),
+            Event::Readable { tail, token } => {
+                self.outputs.readable(&mut self.reactor, *tail, *token);
+            }
             Event::Finished { job, report, .. } => {
                 let Some(entry) = self.jobs.get(job) else { return };
                 let woken = entry.progress.set_end(End::Finished(Arc::clone(report)));
                 self.remove_unused(*job);
                 woken.wake();
             }
-            // A worker has no handles that would report these, and a wake-up is one to look into
-            // the mailbox.
-            _ => {}
+            Event::Exited { job, exit, .. } => self.publish(*job, JobEvent::Exited(*exit)),
+            Event::Oom { job, kills, cause, .. } => {
+                self.publish(*job, JobEvent::Oom { kills: *kills, cause: *cause });
+            }
+            Event::Pressure { job, resource, .. } => {
+                self.publish(*job, JobEvent::Pressure(*resource));
+            }
+            Event::LogLimit { job, stream, .. } => {
+                self.publish(*job, JobEvent::LogLimit(*stream));
+            }
+            Event::Frozen { job, .. } => self.publish(*job, JobEvent::Frozen),
+            Event::Thawed { job, .. } => self.publish(*job, JobEvent::Thawed),
+            Event::LogSpace { full } => {
+                self.board.publish(WorkerEvent::LogSpace { full: *full }).wake();
+            }
+            Event::SystemPressure { resource, .. } => {
+                self.board.publish(WorkerEvent::SystemPressure(*resource)).wake();
+            }
+            Event::Swept { token, swept } => {
+                if let Some(sender) = self.sweeps.remove(token) {
+                    sender.send(Arc::clone(swept));
+                }
+            }
+            // To look into the mailbox.
+            Event::Woken => {}
+        }
+    }
+
+    fn publish(&self, job: JobId, event: JobEvent) {
+        if let Some(entry) = self.jobs.get(&job) {
+            entry.progress.publish(event).wake();
         }
     }
 
@@ -163,21 +225,79 @@ impl Engine {
 
     fn add(&mut self, job: JobId) -> Result<Arc<Progress>> {
         let progress = Arc::new(Progress::new(job, self.reactor.status(job)?.pid));
-        self.jobs.insert(job, Entry { progress: Arc::clone(&progress), held: true });
+        let entry = Entry { progress: Arc::clone(&progress), handles: 1, acknowledged: false };
+        self.jobs.insert(job, entry);
         Ok(progress)
     }
 
-    /// The last handle of a job is gone.
+    /// Begins to look for what earlier hosts have left.
+    pub(super) fn recovery(&mut self, pidfds: Vec<OwnedFd>) -> Result<Recovery> {
+        self.check_open()?;
+        self.reactor.recovery_with(pidfds)
+    }
+
+    /// Takes over the next job of a recovery.
+    pub(super) fn recover(
+        &mut self,
+        recovery: &mut Recovery,
+    ) -> Result<Option<(Recovered, Arc<Progress>)>> {
+        self.check_open()?;
+        let Some(recovered) = self.reactor.recover(recovery, Token::default())? else {
+            return Ok(None);
+        };
+        let progress = self.add(recovered.job)?;
+        Ok(Some((recovered, progress)))
+    }
+
+    /// The host has dealt with the end of a job.
+    pub(super) fn acknowledge(&mut self, job: JobId) -> Result<()> {
+        let entry = self.jobs.get_mut(&job).ok_or(JobError::Unknown(job))?;
+        if entry.progress.end().is_none() {
+            return Err(JobError::NotFinished(job).into());
+        }
+        entry.acknowledged = true;
+        Ok(())
+    }
+
+    /// What another handle of a job needs, if there is such a job.
+    pub(super) fn find(&mut self, job: JobId) -> Option<Arc<Progress>> {
+        let entry = self.jobs.get_mut(&job)?;
+        entry.handles += 1;
+        Some(Arc::clone(&entry.progress))
+    }
+
+    /// The same for each job.
+    pub(super) fn all(&mut self) -> Vec<Arc<Progress>> {
+        let handle = |entry: &mut Entry| {
+            entry.handles += 1;
+            Arc::clone(&entry.progress)
+        };
+        self.jobs.values_mut().map(handle).collect()
+    }
+
+    /// The last clone of a handle of a job is gone.
     pub(super) fn let_go(&mut self, job: JobId) {
         if let Some(entry) = self.jobs.get_mut(&job) {
-            entry.held = false;
+            entry.handles -= 1;
             self.remove_unused(job);
         }
     }
 
+    /// Begins a sweep.
+    pub(super) fn sweep(&mut self, reply: Sender<Arc<Swept>>) -> Result<()> {
+        let token = self.sweep;
+        self.reactor.sweep(token)?;
+        self.sweep = Token(token.0.wrapping_add(1));
+        self.sweeps.insert(token, reply);
+        Ok(())
+    }
+
     /// Removes a job that is finished and has no handle. A shutdown reports on it first.
     fn remove_unused(&mut self, job: JobId) {
-        let unused = |entry: &Entry| !entry.held && entry.progress.end().is_some();
+        let unused = |entry: &Entry| {
+            let dealt_with = entry.acknowledged || !self.reactor.survives(job);
+            entry.handles == 0 && entry.progress.end().is_some() && dealt_with
+        };
         if self.ending.is_none() && self.jobs.get(&job).is_some_and(unused) {
             self.jobs.remove(&job);
             // That its log cannot be removed is of no interest to anybody any more.

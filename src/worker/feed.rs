@@ -1,15 +1,17 @@
 //! Owns [`Feed`]: the newest pieces of one log, which the loop publishes once for all readers.
 //!
-//! Invariants: the pieces of one epoch follow each other without a gap, and an epoch ends where the
-//! loop's tail has reported a truncation. Never more than [`RING`] bytes are held, whoever reads
+//! Invariants: the pieces of one epoch follow each other, and an epoch ends where the loop's tail
+//! has reported a truncation. Where bytes were not kept there is a gap between them, and whoever is
+//! at its beginning is behind. Never more than [`RING`] bytes are held, whoever reads
 //! them and however slowly. The loop takes no more from the log than somebody wants. Knows nothing
 //! of the loop, and of how a reader that is behind gets on.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::error::{Error, SystemError, TailError};
+use crate::sync::Mutex;
 use crate::worker::wait::{Ticket, WaitList, Waiter, Woken, lock};
 
 /// How many bytes a feed holds at most.
@@ -45,7 +47,7 @@ pub(super) enum Front {
     Armed,
     /// There is more, and nobody has wanted it.
     Stalled,
-    /// There is more, and the loop was asked for it.
+    /// There may be more, and the loop is going to read it.
     Asked,
 }
 
@@ -96,17 +98,6 @@ struct State {
     /// Whether anybody has found nothing since something was published.
     wanted: bool,
     waiting: WaitList,
-}
-
-/// What the loop has taken from its tail at once.
-#[derive(Debug)]
-pub(super) struct Taken {
-    /// With the number of truncations before each, counted from the begin of the feed.
-    pub(super) pieces: Vec<(u64, Piece)>,
-    /// Where the tail is now.
-    pub(super) place: Place,
-    /// How it stopped.
-    pub(super) stopped: Stopped,
 }
 
 /// Why the loop has taken no more.
@@ -187,34 +178,50 @@ impl Feed {
         state.wanted
     }
 
-    /// Publishes what was taken, and returns those who have to be woken.
-    pub(super) fn publish(&self, taken: Taken) -> Woken {
+    /// Publishes the next bytes, and returns those who have to be woken. The loop goes on to read,
+    /// until it [stops](Self::stop).
+    pub(super) fn push(&self, bytes: Arc<[u8]>) -> Woken {
         let mut state = lock(&self.state);
-        let news = state.place.epoch != taken.place.epoch
-            || !taken.pieces.is_empty()
-            || !matches!(taken.stopped, Stopped::UpToDate);
-        state.place = taken.place;
-        for (epoch, piece) in taken.pieces {
-            state.push(epoch, piece);
-        }
-        state.front = match taken.stopped {
-            Stopped::UpToDate => Front::Armed,
-            Stopped::Enough | Stopped::Ended | Stopped::Failed(_) => Front::Stalled,
-        };
-        match taken.stopped {
-            Stopped::UpToDate | Stopped::Enough => state.failure = None,
+        state.push(bytes);
+        state.has_news()
+    }
+
+    /// The tail of the loop has found the log truncated. Returns those who have to be woken; the
+    /// loop goes on to read, until it [stops](Self::stop).
+    pub(super) fn truncate(&self) -> Woken {
+        let mut state = lock(&self.state);
+        state.place = Place { epoch: state.place.epoch + 1, offset: 0 };
+        state.has_news()
+    }
+
+    /// So many bytes are not kept any more: whoever has read up to here is behind, and hears of the
+    /// gap from a tail of its own. Returns those who have to be woken; the loop goes on to read,
+    /// until it [stops](Self::stop).
+    pub(super) fn skip(&self, bytes: u64) -> Woken {
+        let mut state = lock(&self.state);
+        state.place.offset += bytes;
+        state.has_news()
+    }
+
+    /// The loop reads no more for now. Returns those who have to be woken: all, unless there is
+    /// nothing that they could do but wait.
+    pub(super) fn stop(&self, stopped: Stopped) -> Woken {
+        let mut state = lock(&self.state);
+        state.front = Front::Stalled;
+        match stopped {
+            Stopped::UpToDate => {
+                state.front = Front::Armed;
+                state.failure = None;
+                return Woken::default();
+            }
+            Stopped::Enough => {}
             Stopped::Ended => state.end = Some(End::Log),
             Stopped::Failed(error) => {
                 state.failures += 1;
                 state.failure = Some(error);
             }
         }
-        if news {
-            state.wanted = false;
-            state.waiting.take()
-        } else {
-            Woken::default()
-        }
+        state.take_waiting()
     }
 
     /// The tail of the loop goes on further ahead, in the same epoch, and waits there: whoever
@@ -225,8 +232,7 @@ impl Feed {
         state.held = 0;
         state.place.offset = offset;
         state.front = Front::Armed;
-        state.wanted = false;
-        state.waiting.take()
+        state.take_waiting()
     }
 
     /// The loop has ended.
@@ -273,7 +279,10 @@ impl State {
         }
     }
 
-    fn push(&mut self, epoch: u64, piece: Piece) {
+    fn push(&mut self, bytes: Arc<[u8]>) {
+        let Place { epoch, offset } = self.place;
+        let piece = Piece { offset, bytes };
+        self.place.offset = piece.end();
         self.held += piece.bytes.len();
         self.pieces.push_back((epoch, piece));
         while self.held > RING
@@ -281,6 +290,18 @@ impl State {
         {
             self.held -= oldest.bytes.len();
         }
+    }
+
+    /// There is something for those who wait, and reading has not failed.
+    fn has_news(&mut self) -> Woken {
+        self.front = Front::Asked;
+        self.failure = None;
+        self.take_waiting()
+    }
+
+    fn take_waiting(&mut self) -> Woken {
+        self.wanted = false;
+        self.waiting.take()
     }
 }
 
@@ -309,12 +330,12 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn piece(offset: u64, length: usize) -> Piece {
-        Piece { offset, bytes: vec![b'x'; length].into() }
-    }
-
-    fn taken(pieces: Vec<(u64, Piece)>, (epoch, offset): (u64, u64), stopped: Stopped) -> Taken {
-        Taken { pieces, place: Place { epoch, offset }, stopped }
+    /// Publishes pieces of these lengths.
+    fn publish(feed: &Feed, lengths: &[usize], stopped: Stopped) {
+        for length in lengths {
+            feed.push(vec![b'x'; *length].into()).wake();
+        }
+        feed.stop(stopped).wake();
     }
 
     fn look(feed: &Feed, epoch: u64, offset: u64) -> String {
@@ -332,15 +353,14 @@ mod tests {
         let feed = Feed::new(10);
         assert_eq!(look(&feed, 0, 10), "Armed");
         assert_eq!(look(&feed, 0, 9), "Behind");
-        let pieces = vec![(0, piece(10, 5)), (0, piece(15, 1)), (0, piece(16, 4))];
-        feed.publish(taken(pieces, (0, 20), Stopped::Enough)).wake();
+        publish(&feed, &[5, 1, 4], Stopped::Enough);
         for (offset, found) in
             [(9, "Behind"), (10, "10..15"), (14, "10..15"), (15, "15..16"), (19, "16..20")]
         {
             assert_eq!(look(&feed, 0, offset), found);
         }
         assert_eq!(look(&feed, 0, 20), "Stalled");
-        feed.publish(taken(Vec::new(), (0, 20), Stopped::Ended)).wake();
+        publish(&feed, &[], Stopped::Ended);
         assert_eq!(look(&feed, 0, 20), "Ended");
         assert_eq!(look(&feed, 0, 10), "10..15");
     }
@@ -348,8 +368,12 @@ mod tests {
     #[test]
     fn a_truncation_is_found_once_what_was_held_before_it_is_read() {
         let feed = Feed::new(0);
-        let pieces = vec![(0, piece(0, 5)), (1, piece(0, 3)), (3, piece(0, 2))];
-        feed.publish(taken(pieces, (3, 2), Stopped::UpToDate)).wake();
+        publish(&feed, &[5], Stopped::UpToDate);
+        feed.truncate().wake();
+        publish(&feed, &[3], Stopped::UpToDate);
+        feed.truncate().wake();
+        feed.truncate().wake();
+        publish(&feed, &[2], Stopped::UpToDate);
         assert_eq!(look(&feed, 0, 4), "0..5");
         assert_eq!(look(&feed, 0, 5), "truncated to 1:0");
         assert_eq!(look(&feed, 1, 2), "0..3");
@@ -357,7 +381,8 @@ mod tests {
         assert_eq!(look(&feed, 1, 3), "truncated to 3:0");
         assert_eq!(look(&feed, 3, 2), "Armed");
         // Without anything of it in the ring.
-        feed.publish(taken(Vec::new(), (4, 0), Stopped::UpToDate)).wake();
+        feed.truncate().wake();
+        publish(&feed, &[], Stopped::UpToDate);
         assert_eq!(look(&feed, 3, 2), "truncated to 4:0");
         // A piece of a later content that is not its first leads to the current one.
         feed.skip_to(7).wake();
@@ -371,9 +396,8 @@ mod tests {
         let feed = Feed::new(0);
         let mut end = 0;
         for _ in 0..100 {
-            let pieces = vec![(0, piece(end, PIECE))];
+            publish(&feed, &[PIECE], Stopped::UpToDate);
             end += PIECE as u64;
-            feed.publish(taken(pieces, (0, end), Stopped::UpToDate)).wake();
             let state = lock(&feed.state);
             assert!(state.held <= RING);
             assert_eq!(state.held, state.pieces.iter().map(|(_, p)| p.bytes.len()).sum::<usize>());
@@ -398,9 +422,9 @@ mod tests {
         assert_eq!(wait(), Front::Asked);
         assert!(feed.has_more());
         // Nothing new: they still wait.
-        feed.publish(taken(Vec::new(), (0, 0), Stopped::UpToDate)).wake();
+        publish(&feed, &[], Stopped::UpToDate);
         assert!(feed.has_more());
-        feed.publish(taken(vec![(0, piece(0, 1))], (0, 1), Stopped::UpToDate)).wake();
+        publish(&feed, &[1], Stopped::UpToDate);
         assert!(!feed.has_more());
     }
 
@@ -408,18 +432,173 @@ mod tests {
     fn each_reader_is_given_a_failure_once() {
         let feed = Feed::new(0);
         let fail = || Error::log("read log", "/a/log")(io::Error::from_raw_os_error(5));
-        feed.publish(taken(Vec::new(), (0, 0), Stopped::Failed(fail()))).wake();
+        publish(&feed, &[], Stopped::Failed(fail()));
         let place = Place { epoch: 0, offset: 0 };
         for _ in 0..2 {
             let Found::Failed(1, error) = feed.look(place, 0) else { panic!() };
             assert_eq!((error.to_string(), error.kind()), (fail().to_string(), ErrorKind::Other));
         }
         assert!(matches!(feed.look(place, 1), Found::Nothing(Front::Stalled)));
-        feed.publish(taken(Vec::new(), (0, 0), Stopped::Failed(fail()))).wake();
+        publish(&feed, &[], Stopped::Failed(fail()));
         assert!(matches!(feed.look(place, 1), Found::Failed(2, _)));
-        feed.publish(taken(Vec::new(), (0, 0), Stopped::UpToDate)).wake();
+        publish(&feed, &[], Stopped::UpToDate);
         assert!(matches!(feed.look(place, 1), Found::Nothing(Front::Armed)));
         feed.lose().wake();
         assert!(matches!(feed.look(place, 1), Found::Lost));
+    }
+}
+
+#[cfg(all(test, jobworker_loom))]
+mod models {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::driver::Eventfd;
+    use crate::sync::{check, thread};
+    use crate::worker::wait::block_on;
+
+    const START: Place = Place { epoch: 0, offset: 0 };
+
+    fn publish(feed: &Feed, length: usize) {
+        feed.push(vec![b'x'; length].into()).wake();
+        feed.stop(Stopped::UpToDate).wake();
+    }
+
+    fn end(feed: &Feed) {
+        feed.stop(Stopped::Ended).wake();
+    }
+
+    /// Waits until there is something else than nothing, and asks the loop when it has to be.
+    fn wait(feed: &Feed, place: Place, ask: impl Fn()) -> Found {
+        let (waiter, mut ticket) = (Arc::new(Waiter::default()), None);
+        let found = block_on(None, |cx| {
+            waiter.set(cx.waker());
+            match feed.look_or_wait(place, 0, &mut ticket, &waiter) {
+                Found::Nothing(front) => {
+                    if front == Front::Stalled {
+                        ask();
+                    }
+                    Poll::Pending
+                }
+                found => Poll::Ready(found),
+            }
+        });
+        feed.leave(ticket);
+        found.unwrap()
+    }
+
+    /// Reads to the end, and says where each piece, or each next content, begins.
+    fn read(feed: &Feed, mut place: Place, ask: impl Fn()) -> (Vec<Place>, Found) {
+        let mut found = Vec::new();
+        loop {
+            match wait(feed, place, &ask) {
+                Found::Piece(piece) => {
+                    found.push(place);
+                    place.offset = piece.end();
+                }
+                Found::Truncated(next) => place = next,
+                other => return (found, other),
+            }
+        }
+    }
+
+    #[test]
+    fn each_reader_finds_all_that_is_published() {
+        check(Some(2), || {
+            let feed = Arc::new(Feed::new(0));
+            let threads = [(); 2].map(|()| {
+                let feed = Arc::clone(&feed);
+                thread::spawn(move || read(&feed, START, || ()))
+            });
+            publish(&feed, 1);
+            feed.truncate().wake();
+            publish(&feed, 2);
+            end(&feed);
+            for thread in threads {
+                let (found, end) = thread.join().unwrap();
+                assert_eq!(found, [START, Place { epoch: 1, offset: 0 }]);
+                assert!(matches!(end, Found::Ended));
+            }
+        });
+    }
+
+    #[test]
+    fn one_reader_asks_the_loop_when_there_is_more_that_nobody_has_wanted() {
+        check(Some(2), || {
+            let feed = Arc::new(Feed::new(0));
+            let asked = Eventfd::alone();
+            let threads = [(); 2].map(|()| {
+                let (feed, asked) = (Arc::clone(&feed), asked.clone());
+                thread::spawn(move || {
+                    let asks = std::cell::Cell::new(0);
+                    let found = wait(&feed, START, || {
+                        asks.set(asks.get() + 1);
+                        asked.wake().unwrap();
+                    });
+                    assert!(matches!(found, Found::Piece(_)));
+                    asks.get()
+                })
+            });
+            let wanted = feed.has_more();
+            if !wanted {
+                asked.wait();
+            }
+            publish(&feed, 1);
+            let asks: i32 = threads.map(|thread| thread.join().unwrap()).iter().sum();
+            assert_eq!(asks, i32::from(!wanted));
+        });
+    }
+
+    #[test]
+    fn one_that_gives_up_takes_nobody_elses_place() {
+        check(Some(4), || {
+            let feed = Arc::new(Feed::new(0));
+            let reading = Arc::clone(&feed);
+            let reading = thread::spawn(move || read(&reading, START, || ()));
+            let giving_up = Arc::clone(&feed);
+            let giving_up = thread::spawn(move || {
+                let (waiter, mut ticket) = (Arc::new(Waiter::default()), None);
+                giving_up.look_or_wait(START, 0, &mut ticket, &waiter);
+                giving_up.leave(ticket);
+            });
+            publish(&feed, 1);
+            end(&feed);
+            assert!(matches!(reading.join().unwrap(), (found, Found::Ended) if found == [START]));
+            giving_up.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_is_behind_and_misses_nothing_else() {
+        const HALF: u64 = RING as u64 / 2;
+        check(Some(3), || {
+            let feed = Arc::new(Feed::new(0));
+            let reading = Arc::clone(&feed);
+            let reading = thread::spawn(move || read(&reading, START, || ()));
+            for _ in 0..3 {
+                publish(&feed, RING / 2);
+                assert!(lock(&feed.state).held <= RING);
+            }
+            end(&feed);
+            let (found, end) = reading.join().unwrap();
+            let offsets: Vec<u64> = found.iter().map(|place| place.offset).collect();
+            match end {
+                Found::Ended => assert_eq!(offsets, [0, HALF, 2 * HALF]),
+                Found::Behind => assert!(offsets.is_empty()),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_waits_hears_that_the_loop_has_ended() {
+        check(Some(3), || {
+            let feed = Arc::new(Feed::new(0));
+            let reading = Arc::clone(&feed);
+            let reading = thread::spawn(move || read(&reading, START, || ()));
+            publish(&feed, 1);
+            feed.lose().wake_last();
+            assert!(matches!(reading.join().unwrap(), (found, Found::Lost) if found == [START]));
+        });
     }
 }

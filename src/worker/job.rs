@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::PipeWriter;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Limits, Signal};
 use crate::error::Result;
-use crate::event::{Pressure, Report, Stallable, Stats, Status};
+use crate::event::{Pressure, Report, Stall, Stallable, Stats, Status};
 use crate::id::JobId;
+use crate::job::TerminalInput;
 use crate::log::TailOptions;
-use crate::reactor::Reactor;
 use crate::worker::client::Client;
+use crate::worker::job_events::JobEvents;
+use crate::worker::layer0::Reactor;
 use crate::worker::output::Output;
 use crate::worker::progress::{End, Progress};
 use crate::worker::wait::{Ticket, Waiter, block_on};
@@ -28,9 +31,11 @@ use crate::worker::wait::{Ticket, Waiter, block_on};
 ///
 /// # Dropping handles
 /// Dropping a handle never stops a job. A finished job stays, with its log, as long as there is a
-/// handle, an [`Output`] or a [`Finished`] of it. Once the last of them is gone the job is removed,
-/// and its log too unless that is to be [kept](crate::Command::keep_log); a job that is still
-/// running goes on, and is removed when it is finished.
+/// handle, an [`Output`], a [`Finished`] or a [`JobEvents`] of it. Once the last of them is gone
+/// the job is removed, and its log too unless that is to be [kept](crate::Command::keep_log); a job
+/// that is still running goes on, and is removed when it is finished. A job that
+/// [survives](crate::Command::survives) its host is removed only once it was
+/// [acknowledged](Self::acknowledge) as well.
 ///
 /// # Errors
 /// All methods that ask the thread fail with [`Error::Worker`](crate::Error::Worker) once that has
@@ -62,6 +67,10 @@ impl Job {
 
     pub(super) fn client(&self) -> &Client {
         &self.handle.client
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.handle.progress
     }
 
     fn ask<T: Send + 'static>(
@@ -162,6 +171,28 @@ impl Job {
         Finished { job: self.clone(), waiter: Arc::default(), ticket: None }
     }
 
+    /// A subscription to what happens to the job from now on, for a thread or a task. Asks nobody.
+    ///
+    /// If the main process has exited already, that comes first, and if the job is finished, that
+    /// is the last event as well.
+    ///
+    /// ```
+    /// use jobworker::worker::JobEvent;
+    /// use jobworker::{Command, Worker};
+    ///
+    /// let worker = Worker::new()?;
+    /// let job = worker.spawn(&Command::new("true"))?;
+    /// let mut events = job.events();
+    /// assert!(matches!(events.wait()?, Some(JobEvent::Exited(exit)) if exit.success()));
+    /// assert!(matches!(events.wait()?, Some(JobEvent::Finished(_))));
+    /// assert!(events.wait()?.is_none());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> JobEvents {
+        JobEvents::new(self.clone())
+    }
+
     /// Stops the job, as [`Reactor::stop`].
     ///
     /// # Errors
@@ -235,6 +266,42 @@ impl Job {
         self.ask(|reactor, id| reactor.limits(id))
     }
 
+    /// The pidfd of the main process, as [`Reactor::pidfd`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::pidfd`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn pidfd(&self) -> Result<OwnedFd> {
+        self.ask(|reactor, id| reactor.pidfd(id))
+    }
+
+    /// The label of a job that survives its host, as [`Reactor::label`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::label`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn label(&self) -> Result<Vec<u8>> {
+        self.ask(|reactor, id| reactor.label(id).map(<[u8]>::to_vec))
+    }
+
+    /// Changes the label of a job that survives its host, as [`Reactor::set_label`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::set_label`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn set_label(&self, label: impl Into<Vec<u8>>) -> Result<()> {
+        let label = label.into();
+        self.ask(move |reactor, id| reactor.set_label(id, label))
+    }
+
+    /// Says that the host has dealt with the end of a job that [survives](crate::Command::survives)
+    /// it, so that no host is to be told of it again: the job is removed with its last handle, as
+    /// [`Reactor::remove`] does. Of any other job it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Job`](crate::Error::Job) (`NotFinished`); [`Error::Worker`](crate::Error::Worker).
+    pub fn acknowledge(&self) -> Result<()> {
+        let id = self.id();
+        self.client().call(move |engine| engine.acknowledge(id))
+    }
+
     /// What the job uses, or has used, as [`Reactor::stats`].
     ///
     /// # Errors
@@ -249,6 +316,36 @@ impl Job {
     /// As for [`Reactor::pressure`]; [`Error::Worker`](crate::Error::Worker).
     pub fn pressure(&self, resource: Stallable) -> Result<Pressure> {
         self.ask(move |reactor, id| reactor.pressure(id, resource))
+    }
+
+    /// Watches the job for stalls, as [`Reactor::watch_pressure`]. They come to its
+    /// [events](Self::events): subscribe before.
+    ///
+    /// ```
+    /// use jobworker::{Command, Stall, Stallable, Worker};
+    /// use std::time::Duration;
+    ///
+    /// let worker = Worker::new()?;
+    /// let job = worker.spawn(Command::new("sleep").arg("1000"))?;
+    /// let mut events = job.events();
+    /// let stall = Stall::some(Duration::from_millis(200), Duration::from_secs(2));
+    /// job.watch_pressure(Stallable::Cpu, stall)?;
+    /// assert!(events.wait_timeout(Duration::from_millis(1))?.is_none());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Reactor::watch_pressure`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn watch_pressure(&self, resource: Stallable, stall: Stall) -> Result<()> {
+        self.ask(move |reactor, id| reactor.watch_pressure(id, resource, stall))
+    }
+
+    /// Ends a watch of [`watch_pressure`](Self::watch_pressure).
+    ///
+    /// # Errors
+    /// [`Error::Worker`](crate::Error::Worker).
+    pub fn unwatch_pressure(&self, resource: Stallable) -> Result<()> {
+        self.ask(move |reactor, id| reactor.unwatch_pressure(id, resource))
     }
 
     /// Takes the host's end of the pipe that is the job's standard input, as
@@ -277,6 +374,22 @@ impl Job {
     /// [`Error::Worker`](crate::Error::Worker).
     pub fn take_stdin(&self) -> Result<Option<PipeWriter>> {
         self.ask(Reactor::take_stdin)
+    }
+
+    /// Types into the job's terminal, as [`Reactor::terminal_input`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::terminal_input`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn terminal_input(&self) -> Result<TerminalInput> {
+        self.ask(|reactor, id| reactor.terminal_input(id))
+    }
+
+    /// Changes the size of the job's terminal, as [`Reactor::resize`].
+    ///
+    /// # Errors
+    /// As for [`Reactor::resize`]; [`Error::Worker`](crate::Error::Worker).
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        self.ask(move |reactor, id| reactor.resize(id, rows, columns))
     }
 
     /// Opens a log of the job for a reader, as [`Reactor::tail`]: at a
@@ -316,11 +429,14 @@ impl Future for Finished {
         let handle = &this.job.handle;
         handle.client.check_process()?;
         this.waiter.set(cx.waker());
-        match handle.progress.end_or_wait(&mut this.ticket, &this.waiter) {
-            None => Poll::Pending,
-            Some(End::Finished(report)) => Poll::Ready(Ok(report)),
-            Some(End::Lost) => Poll::Ready(Err(handle.client.why())),
-        }
+        let Some(end) = handle.progress.end_or_wait(&mut this.ticket, &this.waiter) else {
+            return Poll::Pending;
+        };
+        this.waiter.clear();
+        Poll::Ready(match end {
+            End::Finished(report) => Ok(report),
+            End::Lost => Err(handle.client.why()),
+        })
     }
 }
 

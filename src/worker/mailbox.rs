@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 
 use crate::driver::Waker;
 use crate::error::{Result, WorkerError};
+use crate::sync::Mutex;
 use crate::worker::engine::Engine;
-use crate::worker::wait::lock;
+use crate::worker::wait::{lock, whatever_happens};
 
 /// How many requests the loop handles in one turn: jobs and other logs come in between.
 const REQUESTS_PER_TURN: usize = 64;
@@ -95,7 +94,7 @@ impl Mailbox {
         };
         for request in left {
             // Its drop wakes a task, whose waker may panic. The others are dropped all the same.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(request)));
+            whatever_happens(|| drop(request));
         }
     }
 
@@ -108,5 +107,75 @@ impl Mailbox {
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, jobworker_loom))]
+mod models {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sync::{check, thread};
+    use crate::worker::model::{Failure, Reactor};
+    use crate::worker::reply::reply;
+    use crate::worker::wait::block_on;
+
+    /// Asks the loop for something, and waits: `None` when it will not be answered.
+    fn ask(mailbox: &Mailbox) -> Option<u32> {
+        let (sender, mut receiver) = reply();
+        let posted = mailbox.post(Box::new(move |_| sender.send(7)));
+        let answer = block_on(None, |cx| receiver.poll(cx)).flatten();
+        assert!(posted.is_ok() || answer.is_none());
+        answer
+    }
+
+    #[test]
+    fn each_request_is_answered_and_then_the_loop_ends() {
+        check(Some(2), || {
+            let (reactor, _kernel) = Reactor::of_model(0);
+            let mailbox = Arc::new(Mailbox::new(reactor.waker()));
+            let (engine, _) = Engine::new(reactor, Arc::default()).unwrap();
+            let of_loop = Arc::clone(&mailbox);
+            let main = thread::spawn(move || engine.main(&of_loop));
+            let other = Arc::clone(&mailbox);
+            let other = thread::spawn(move || ask(&other));
+            assert_eq!(ask(&mailbox), Some(7));
+            assert_eq!(other.join().unwrap(), Some(7));
+            mailbox.desert();
+            main.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_request_is_answered_or_dropped_when_the_loop_ends() {
+        check(None, || {
+            let (reactor, _kernel) = Reactor::of_model(0);
+            let mailbox = Arc::new(Mailbox::new(reactor.waker()));
+            let asking = Arc::clone(&mailbox);
+            let asking = thread::spawn(move || ask(&asking));
+            mailbox.end(&WorkerError::ShutDown);
+            assert_eq!(asking.join().unwrap(), None);
+            assert_eq!(mailbox.ended(), Some(WorkerError::ShutDown));
+        });
+    }
+
+    #[test]
+    fn a_request_is_answered_or_dropped_when_the_loop_fails() {
+        for failure in [Failure::Error, Failure::Panic] {
+            check(Some(3), move || {
+                let (reactor, kernel) = Reactor::of_model(0);
+                let mailbox = Arc::new(Mailbox::new(reactor.waker()));
+                let (engine, _) = Engine::new(reactor, Arc::default()).unwrap();
+                let of_loop = Arc::clone(&mailbox);
+                let main = thread::spawn(move || engine.main(&of_loop));
+                let asking = Arc::clone(&mailbox);
+                let asking = thread::spawn(move || ask(&asking));
+                kernel.fail(failure);
+                let answer = asking.join().unwrap();
+                assert!(answer.is_none_or(|answer| answer == 7));
+                main.join().unwrap();
+                assert_eq!(ask(&mailbox), None);
+            });
+        }
     }
 }

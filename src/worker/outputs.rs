@@ -2,19 +2,19 @@
 //!
 //! Invariants: each log that is followed at its end has one tail, the front of its feed, whatever
 //! the number of readers there; a reader that is elsewhere has a tail of its own. Exactness is that
-//! of these tails: a reader moves from one to the other only where both have read the same bytes.
-//! Work is done only when a reader asks for it, and no call takes more than a feed holds. Knows
-//! nothing of jobs and threads.
+//! of these tails: a reader moves from one to the other only where both have read the same bytes,
+//! and what it has read by itself counts as read by its tail. Work is done only when a reader asks
+//! for it, and no call takes more than a feed holds. Knows nothing of jobs and threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::id::{JobId, Key, Slots, Stream, TailId, Token};
-use crate::log::{Fill, TailOptions};
-use crate::reactor::Reactor;
-use crate::worker::feed::{Feed, PIECE, Piece, Place, RING, Stopped, Taken};
-use crate::worker::output::Reader;
+use crate::log::{Excerpt, Fill, Mark, TailOptions};
+use crate::worker::closer::Reader;
+use crate::worker::feed::{Feed, PIECE, Piece, Place, RING, Stopped};
+use crate::worker::layer0::{LogFile, Reactor};
 use crate::worker::wait::Woken;
 
 /// One of the logs of a job.
@@ -24,8 +24,18 @@ type LogId = (JobId, Stream);
 #[derive(Debug)]
 pub(super) struct Outputs {
     readers: Slots<Entry>,
-    feeds: HashMap<LogId, Front>,
-    tails: HashMap<TailId, Use>,
+    feeds: Slots<Front>,
+    /// The feed of each log that has one.
+    by_log: HashMap<LogId, Key>,
+    /// All tails. The key of each is its token.
+    tails: Slots<(TailId, Use)>,
+}
+
+/// One of the tails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tail {
+    id: TailId,
+    key: Key,
 }
 
 /// One reader.
@@ -40,10 +50,10 @@ struct Entry {
 /// Where it gets its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// From a tail of its own, piece by piece.
-    Own(TailId),
-    /// From the feed of its log, without the loop.
-    Feed,
+    /// From the file, as far as a tail of its own knows it.
+    Own(Tail),
+    /// From this feed, the one of its log, without the loop.
+    Feed(Key),
     /// It has read everything.
     Ended,
 }
@@ -51,7 +61,8 @@ enum Source {
 /// The tail of the loop at the end of a log, and the feed that it serves.
 #[derive(Debug)]
 struct Front {
-    tail: TailId,
+    log: LogId,
+    tail: Tail,
     feed: Arc<Feed>,
     readers: usize,
 }
@@ -60,14 +71,18 @@ struct Front {
 #[derive(Clone, Copy, Debug)]
 enum Use {
     Reader(Key),
-    Feed(LogId),
+    Feed(Key),
 }
 
 /// What a reader gets that has a tail of its own.
 #[derive(Debug)]
 pub(super) enum Own {
+    /// There is so much to read by itself.
+    Excerpt(Excerpt<LogFile>),
     Piece(Piece),
     Truncated,
+    /// It goes on at this offset; so many bytes before that were not kept.
+    Skipped(u64, u64),
     /// Nothing yet: it is told when there is something.
     Nothing,
     /// It has caught up: from here on the feed has everything.
@@ -77,7 +92,12 @@ pub(super) enum Own {
 
 impl Outputs {
     pub(super) fn new() -> Self {
-        Self { readers: Slots::new(), feeds: HashMap::new(), tails: HashMap::new() }
+        Self {
+            readers: Slots::new(),
+            feeds: Slots::new(),
+            by_log: HashMap::new(),
+            tails: Slots::new(),
+        }
     }
 
     /// Opens a log for a reader, and returns the offset at which it begins.
@@ -88,11 +108,11 @@ impl Outputs {
         options: TailOptions,
         reader: Arc<Reader>,
     ) -> Result<(Key, u64)> {
-        let tail = reactor.tail(job, options, Token::default())?;
-        let position = reactor.position(tail)?;
+        let key = self.readers.vacant_key();
+        let tail = self.add_tail(Use::Reader(key), |token| reactor.tail(job, options, token))?;
+        let position = reactor.position(tail.id)?;
         let (log, follow) = ((job, options.stream), options.follow);
-        let key = self.readers.insert(Entry { log, follow, source: Source::Own(tail), reader });
-        self.tails.insert(tail, Use::Reader(key));
+        self.readers.insert(Entry { log, follow, source: Source::Own(tail), reader });
         Ok((key, position))
     }
 
@@ -101,27 +121,42 @@ impl Outputs {
         let Some(entry) = self.readers.remove(key) else { return };
         match entry.source {
             Source::Own(tail) => self.close_tail(reactor, tail),
-            Source::Feed => self.leave_feed(reactor, entry.log),
+            Source::Feed(feed) => self.leave_feed(reactor, feed),
             Source::Ended => {}
         }
     }
 
-    /// The next piece for a reader with a tail of its own.
+    /// What there is for a reader with a tail of its own, which has `read` so far by itself. If it
+    /// is in `doubt`, because the log was not what its excerpt said, the tail reads the next piece
+    /// and finds out.
     ///
     /// # Panics
     /// When it has none: a reader asks only for what it was told it has.
-    pub(super) fn next(&mut self, reactor: &mut Reactor, key: Key) -> Result<Own> {
+    pub(super) fn next(
+        &mut self,
+        reactor: &mut Reactor,
+        key: Key,
+        read: Option<(u64, Mark)>,
+        doubt: bool,
+    ) -> Result<Own> {
         let Source::Own(tail) = self.readers[key].source else {
             unreachable!("the reader was told that it has no tail any more")
         };
-        let offset = reactor.position(tail)?;
-        Ok(match reactor.fill_buf(tail)? {
+        if let Some((offset, last)) = read {
+            reactor.was_read(tail.id, offset, last);
+        }
+        if !doubt && let Some(excerpt) = reactor.excerpt(tail.id) {
+            return Ok(Own::Excerpt(excerpt));
+        }
+        let offset = reactor.position(tail.id)?;
+        Ok(match reactor.fill_buf(tail.id)? {
             Fill::Data(bytes) => {
                 let bytes: Arc<[u8]> = bytes[..bytes.len().min(PIECE)].into();
-                reactor.consume(tail, bytes.len())?;
+                reactor.consume(tail.id, bytes.len())?;
                 Own::Piece(Piece { offset, bytes })
             }
             Fill::Truncated => Own::Truncated,
+            Fill::Skipped { bytes } => Own::Skipped(offset + bytes, bytes),
             Fill::Replaced { .. } => unreachable!("the log of a job is not followed by name"),
             Fill::UpToDate => match self.join(reactor, key, tail) {
                 Some((feed, place)) => Own::Joined(feed, place),
@@ -137,40 +172,38 @@ impl Outputs {
 
     /// Lets a reader whose own tail has nothing more to read go over to the feed of its log, unless
     /// it does not follow, or waits for something else than growth.
-    fn join(
-        &mut self,
-        reactor: &mut Reactor,
-        key: Key,
-        tail: TailId,
-    ) -> Option<(Arc<Feed>, Place)> {
+    fn join(&mut self, reactor: &mut Reactor, key: Key, tail: Tail) -> Option<(Arc<Feed>, Place)> {
         let Entry { log, follow, .. } = self.readers[key];
-        if !follow || !reactor.is_at_end(tail) {
+        if !follow || !reactor.is_at_end(tail.id) {
             return None;
         }
-        let offset = reactor.position(tail).ok()?;
-        if let Some(front) = self.feeds.get(&log) {
-            if !reactor.is_at_end(front.tail) {
+        let offset = reactor.position(tail.id).ok()?;
+        let joined = if let Some(joined) = self.by_log.get(&log).copied() {
+            if !reactor.is_at_end(self.feeds[joined].tail.id) {
                 // Nobody has wanted more of late. It may be far behind, but not for long.
-                self.pump(reactor, log);
+                self.pump(reactor, joined);
             }
-            let front = self.feeds.get_mut(&log)?;
+            let front = &mut self.feeds[joined];
             front.readers += 1;
-            if reactor.is_at_end(front.tail) {
+            if reactor.is_at_end(front.tail.id) {
                 self.close_tail(reactor, tail);
             } else {
                 // Still far behind: it goes on here, and those who have not read as far are behind.
                 let before = std::mem::replace(&mut front.tail, tail);
                 front.feed.skip_to(offset).wake();
-                self.tails.insert(tail, Use::Feed(log));
+                self.tails[tail.key].1 = Use::Feed(joined);
                 self.close_tail(reactor, before);
             }
+            joined
         } else {
             let feed = Arc::new(Feed::new(offset));
-            self.feeds.insert(log, Front { tail, feed, readers: 1 });
-            self.tails.insert(tail, Use::Feed(log));
-        }
-        self.readers[key].source = Source::Feed;
-        let feed = Arc::clone(&self.feeds.get(&log)?.feed);
+            let joined = self.feeds.insert(Front { log, tail, feed, readers: 1 });
+            self.by_log.insert(log, joined);
+            self.tails[tail.key].1 = Use::Feed(joined);
+            joined
+        };
+        self.readers[key].source = Source::Feed(joined);
+        let feed = Arc::clone(&self.feeds[joined].feed);
         let place = feed.place();
         debug_assert_eq!(place.offset, offset);
         Some((feed, place))
@@ -185,106 +218,110 @@ impl Outputs {
         place: Place,
         last: &[u8],
     ) -> Result<bool> {
-        let log = self.readers[key].log;
-        let Some(front) = self.feeds.get(&log) else {
-            unreachable!("a feed stays as long as it has readers")
+        let Source::Feed(left) = self.readers[key].source else {
+            unreachable!("the reader was not given a feed")
         };
+        let front = &self.feeds[left];
         if front.feed.place().epoch != place.epoch {
             return Ok(false);
         }
-        let tail = reactor.branch(front.tail, place.offset, last)?;
+        let of_feed = front.tail.id;
+        let tail = self.add_tail(Use::Reader(key), |token| {
+            reactor.branch(of_feed, place.offset, last, token)
+        })?;
         self.readers[key].source = Source::Own(tail);
-        self.tails.insert(tail, Use::Reader(key));
-        self.leave_feed(reactor, log);
+        self.leave_feed(reactor, left);
         Ok(true)
     }
 
-    /// A tail has something to read.
-    pub(super) fn readable(&mut self, reactor: &mut Reactor, tail: TailId) {
-        match self.tails.get(&tail) {
-            Some(Use::Reader(key)) => self.readers[*key].reader.has_news(),
-            Some(Use::Feed(log)) => {
-                let log = *log;
-                if self.feeds.get(&log).is_some_and(|front| front.feed.has_more()) {
-                    self.pump(reactor, log);
-                }
-            }
+    /// A tail with this token has something to read.
+    pub(super) fn readable(&mut self, reactor: &mut Reactor, tail: TailId, Token(token): Token) {
+        match self.tails.unpack(token) {
+            Some((_, (id, of))) if *id == tail => match *of {
+                Use::Reader(key) => self.readers[key].reader.has_news(),
+                Use::Feed(key) if self.feeds[key].feed.has_more() => self.pump(reactor, key),
+                Use::Feed(_) => {}
+            },
             // It was closed by an earlier event of this turn, or is not ours.
-            None => {}
+            Some(_) | None => {}
         }
     }
 
     /// A reader wants more than its feed has.
     pub(super) fn wanted(&mut self, reactor: &mut Reactor, key: Key) {
         if let Some(entry) = self.readers.get(key)
-            && entry.source == Source::Feed
+            && let Source::Feed(feed) = entry.source
         {
-            self.pump(reactor, entry.log);
+            self.pump(reactor, feed);
         }
     }
 
     /// Every reader hears that the loop has ended.
     pub(super) fn lose(&mut self) {
-        for front in self.feeds.values() {
+        for (_, front) in self.feeds.iter() {
             front.feed.lose().wake_last();
         }
         Woken::of(self.readers.iter().map(|(_, entry)| entry.reader.lose())).wake_last();
     }
 
-    /// Takes what the front of a log has, at most what its feed holds, and publishes it.
-    fn pump(&mut self, reactor: &mut Reactor, log: LogId) {
-        let Some(front) = self.feeds.get(&log) else { return };
-        let taken = take(reactor, front.tail, front.feed.place());
-        front.feed.publish(taken).wake();
+    /// Publishes what the front of a log has, at most what its feed holds. Those who wait are woken
+    /// before the tail is read on: that takes time which they need not wait for.
+    fn pump(&mut self, reactor: &mut Reactor, key: Key) {
+        let Front { tail: Tail { id: tail, .. }, feed, .. } = &self.feeds[key];
+        let mut taken = 0;
+        let stopped = loop {
+            if taken >= RING {
+                break Stopped::Enough;
+            }
+            match reactor.fill_buf(*tail) {
+                Ok(Fill::Data(bytes)) => {
+                    let bytes: Arc<[u8]> = bytes[..bytes.len().min(PIECE)].into();
+                    let length = bytes.len();
+                    taken += length;
+                    if let Err(error) = reactor.consume(*tail, length) {
+                        break Stopped::Failed(error);
+                    }
+                    feed.push(bytes).wake();
+                }
+                Ok(Fill::Truncated) => {
+                    feed.truncate().wake();
+                    // Counts as a piece: a job that does nothing else must not hold up the loop.
+                    taken += PIECE;
+                }
+                Ok(Fill::Skipped { bytes }) => feed.skip(bytes).wake(),
+                Ok(Fill::Replaced { .. }) => {
+                    unreachable!("the log of a job is not followed by name")
+                }
+                Ok(Fill::UpToDate) => break Stopped::UpToDate,
+                Ok(Fill::Ended) => break Stopped::Ended,
+                Err(error) => break Stopped::Failed(error),
+            }
+        };
+        feed.stop(stopped).wake();
     }
 
-    fn leave_feed(&mut self, reactor: &mut Reactor, log: LogId) {
-        let Some(front) = self.feeds.get_mut(&log) else { return };
+    fn leave_feed(&mut self, reactor: &mut Reactor, key: Key) {
+        let front = &mut self.feeds[key];
         front.readers -= 1;
         if front.readers == 0 {
-            let tail = front.tail;
-            self.feeds.remove(&log);
+            let (log, tail) = (front.log, front.tail);
+            self.by_log.remove(&log);
+            self.feeds.remove(key);
             self.close_tail(reactor, tail);
         }
     }
 
-    fn close_tail(&mut self, reactor: &mut Reactor, tail: TailId) {
-        self.tails.remove(&tail);
-        // It can only be unknown, because its job was removed.
-        let _ = reactor.close(tail);
+    /// Makes a tail, with a token that says what it is for.
+    fn add_tail(&mut self, of: Use, open: impl FnOnce(Token) -> Result<TailId>) -> Result<Tail> {
+        // A table of 2^32 tails would not fit into memory.
+        let token = self.tails.vacant_key().pack().unwrap_or(usize::MAX);
+        let id = open(Token(token))?;
+        Ok(Tail { id, key: self.tails.insert((id, of)) })
     }
-}
 
-/// Reads on from a place, at most as many bytes as a feed holds.
-fn take(reactor: &mut Reactor, tail: TailId, mut place: Place) -> Taken {
-    let (mut pieces, mut length) = (Vec::new(), 0);
-    let stopped = loop {
-        if length >= RING {
-            break Stopped::Enough;
-        }
-        match reactor.fill_buf(tail) {
-            Ok(Fill::Data(bytes)) => {
-                let bytes: Arc<[u8]> = bytes[..bytes.len().min(PIECE)].into();
-                let piece = Piece { offset: place.offset, bytes };
-                length += piece.bytes.len();
-                if let Err(error) = reactor.consume(tail, piece.bytes.len()) {
-                    break Stopped::Failed(error);
-                }
-                place.offset = piece.end();
-                pieces.push((place.epoch, piece));
-            }
-            Ok(Fill::Truncated) => {
-                place = Place { epoch: place.epoch + 1, offset: 0 };
-                // Counts as a piece: a job that does nothing else must not hold up the loop.
-                length += PIECE;
-            }
-            Ok(Fill::Replaced { .. }) => {
-                unreachable!("the log of a job is not followed by name")
-            }
-            Ok(Fill::UpToDate) => break Stopped::UpToDate,
-            Ok(Fill::Ended) => break Stopped::Ended,
-            Err(error) => break Stopped::Failed(error),
-        }
-    };
-    Taken { pieces, place, stopped }
+    fn close_tail(&mut self, reactor: &mut Reactor, tail: Tail) {
+        self.tails.remove(tail.key);
+        // It can only be unknown, because its job was removed.
+        let _ = reactor.close(tail.id);
+    }
 }

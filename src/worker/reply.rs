@@ -3,11 +3,11 @@
 //! Invariant: a receiver is always woken: by the value, or because the sender was dropped. Knows
 //! nothing of requests.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::worker::wait::{Waiter, lock};
+use crate::sync::Mutex;
+use crate::worker::wait::{Waiter, lock, whatever_happens};
 
 #[derive(Debug)]
 enum State<T> {
@@ -48,7 +48,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         if let Some(slot) = self.0.take() {
             // The thread may be panicking already, and must not panic twice.
-            let _ = catch_unwind(AssertUnwindSafe(|| slot.settle(State::Gone)));
+            whatever_happens(|| slot.settle(State::Gone));
         }
     }
 }
@@ -98,5 +98,40 @@ mod tests {
             thread.join().unwrap();
             assert_eq!(block_on(None, |cx| receiver.poll(cx)), Some(None));
         }
+    }
+}
+
+#[cfg(all(test, jobworker_loom))]
+mod models {
+    use super::*;
+    use crate::sync::{check, thread};
+    use crate::worker::wait::block_on;
+
+    #[test]
+    fn a_receiver_that_waits_gets_the_value_or_that_there_is_none() {
+        for value in [Some(7), None] {
+            check(None, move || {
+                let (sender, mut receiver) = reply();
+                let thread = thread::spawn(move || match value {
+                    Some(value) => sender.send(value),
+                    None => drop(sender),
+                });
+                assert_eq!(block_on(None, |cx| receiver.poll(cx)), Some(value));
+                thread.join().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_moves_to_another_task_is_woken_there() {
+        check(None, || {
+            let (sender, mut receiver) = reply();
+            let thread = thread::spawn(move || sender.send(7));
+            let mut elsewhere = Context::from_waker(std::task::Waker::noop());
+            if receiver.poll(&mut elsewhere).is_pending() {
+                assert_eq!(block_on(None, |cx| receiver.poll(cx)), Some(Some(7)));
+            }
+            thread.join().unwrap();
+        });
     }
 }

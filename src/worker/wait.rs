@@ -2,18 +2,20 @@
 //! and [`WaitList`], those who wait for the same thing.
 //!
 //! Invariants: threads and tasks wait in the same way, by a [`std::task::Waker`]. Whoever is taken
-//! from a list is woken, even if the waker of another panics. A waker is never called, and so no
-//! code of the host run, under a lock. Knows nothing of what is waited for.
+//! from a list is woken, even if the waker of another panics. A waker is never called, cloned or
+//! dropped, and so no code of the host run, under a lock. Knows nothing of what is waited for.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Instant;
 
 use slab::Slab;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, thread_local};
 
 /// Takes a lock, even if a thread has panicked under it: what the locks of this room guard is
 /// consistent between any two statements.
@@ -89,10 +91,17 @@ impl Waiter {
     /// Who is to be woken from now on. Called before a state is checked, so that a change after
     /// the check finds it.
     pub(super) fn set(&self, waker: &Waker) {
-        let mut current = lock(&self.waker);
-        if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {
-            *current = Some(waker.clone());
+        if !lock(&self.waker).as_ref().is_some_and(|current| current.will_wake(waker)) {
+            let new = waker.clone();
+            let before = lock(&self.waker).replace(new);
+            drop(before);
         }
+    }
+
+    /// Nobody is to be woken any more. A waker may own what waits, which would keep itself.
+    pub(super) fn clear(&self) {
+        let before = lock(&self.waker).take();
+        drop(before);
     }
 
     /// Wakes it, if it waits.
@@ -140,19 +149,29 @@ impl WaitList {
     /// Takes all of them, to be woken outside of the lock.
     pub(super) fn take(&mut self) -> Woken {
         self.round += 1;
-        Woken(self.waiting.drain().collect())
+        Woken::of(self.waiting.drain())
     }
 }
 
-/// Waiters that have to be woken.
+/// Waiters that have to be woken. One alone takes no allocation.
 #[derive(Debug, Default)]
 #[must_use]
-pub(super) struct Woken(Vec<Arc<Waiter>>);
+pub(super) struct Woken {
+    first: Option<Arc<Waiter>>,
+    others: Vec<Arc<Waiter>>,
+}
 
 impl Woken {
-    /// Those who wait for something of their own.
-    pub(super) fn of(waiters: impl Iterator<Item = Arc<Waiter>>) -> Self {
-        Self(waiters.collect())
+    /// All of these.
+    pub(super) fn of(mut waiters: impl Iterator<Item = Arc<Waiter>>) -> Self {
+        Self { first: waiters.next(), others: waiters.collect() }
+    }
+
+    /// Together with others.
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.others.extend(others.first);
+        self.others.extend(others.others);
+        self
     }
 
     /// Wakes all of them. Should a waker panic, the others are woken first.
@@ -164,12 +183,32 @@ impl Woken {
 
     /// Wakes all of them, whatever their wakers do.
     pub(super) fn wake_last(self) {
-        let _ = self.wake_all();
+        if let Some(panic) = self.wake_all() {
+            discard(panic);
+        }
     }
 
     fn wake_all(self) -> Option<Box<dyn Any + Send>> {
         let wake = |waiter: Arc<Waiter>| catch_unwind(AssertUnwindSafe(|| waiter.wake())).err();
-        self.0.into_iter().filter_map(wake).reduce(|first, _| first)
+        let all = self.first.into_iter().chain(self.others);
+        all.filter_map(wake).reduce(|first, another| {
+            discard(another);
+            first
+        })
+    }
+}
+
+/// Does something that may run code of the host, whatever that does.
+pub(super) fn whatever_happens(act: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(act)) {
+        discard(panic);
+    }
+}
+
+/// Drops what a panic has left, which is the host's as well, and may panic again.
+pub(super) fn discard(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
 }
 
@@ -201,6 +240,61 @@ mod tests {
         let woken = list.take();
         assert!(catch_unwind(AssertUnwindSafe(|| woken.wake())).is_err());
         assert!(parkers.iter().all(|parker| parker.woken.load(Ordering::Relaxed)));
+    }
+
+    /// A panic whose payload panics when it is dropped, and so does the payload of that.
+    struct Spiteful;
+
+    impl Drop for Spiteful {
+        fn drop(&mut self) {
+            std::panic::panic_any(Self);
+        }
+    }
+
+    impl Wake for Spiteful {
+        fn wake(self: Arc<Self>) {
+            std::mem::forget(self);
+            std::panic::panic_any(Self);
+        }
+    }
+
+    #[test]
+    fn everybody_is_woken_although_what_the_panics_leave_panics_as_well() {
+        let mut list = WaitList::default();
+        let waiters: Vec<Arc<Waiter>> = (0..4).map(|_| Arc::default()).collect();
+        for waiter in &waiters {
+            list.add(&mut None, waiter);
+        }
+        for waiter in &waiters[..3] {
+            waiter.set(&Waker::from(Arc::new(Spiteful)));
+        }
+        let (parker, waker) = parker();
+        waiters[3].set(&waker);
+        list.take().wake_last();
+        assert!(parker.woken.load(Ordering::Relaxed));
+    }
+
+    /// Uses what it waits by, when it is dropped.
+    struct Meddler(Arc<Waiter>);
+
+    impl Wake for Meddler {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Meddler {
+        fn drop(&mut self) {
+            self.0.wake();
+        }
+    }
+
+    #[test]
+    fn a_waker_may_use_what_it_waits_by_when_it_is_dropped() {
+        let waiter = Arc::new(Waiter::default());
+        for _ in 0..2 {
+            waiter.set(&Waker::from(Arc::new(Meddler(Arc::clone(&waiter)))));
+        }
+        waiter.clear();
+        assert_eq!(Arc::strong_count(&waiter), 1);
     }
 
     #[test]
@@ -237,5 +331,65 @@ mod tests {
         let soon = Instant::now() + Duration::from_millis(5);
         assert_eq!(block_on(Some(soon), |_| Poll::<()>::Pending), None);
         assert!(soon <= Instant::now());
+    }
+}
+
+#[cfg(all(test, jobworker_loom))]
+mod models {
+    use super::*;
+    use crate::sync::check;
+
+    /// Something to wait for.
+    #[derive(Debug, Default)]
+    struct Flag {
+        set: AtomicBool,
+        waiter: Waiter,
+    }
+
+    impl Flag {
+        fn raise(&self) {
+            self.set.store(true, Ordering::Release);
+            self.waiter.wake();
+        }
+
+        fn wait(&self) {
+            let raised = block_on(None, |cx| {
+                self.waiter.set(cx.waker());
+                if self.set.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            });
+            assert_eq!(raised, Some(()));
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken_by_each_of_two() {
+        check(Some(3), || {
+            let flags: Arc<[Flag; 2]> = Arc::default();
+            let threads = [0, 1].map(|index| {
+                let flags = Arc::clone(&flags);
+                thread::spawn(move || flags[index].raise())
+            });
+            // The first may be raised while the second is waited for, and wakes in vain then.
+            flags[1].wait();
+            flags[0].wait();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_wake_of_an_earlier_wait_does_not_end_a_later_one() {
+        check(Some(3), || {
+            let flags: Arc<[Flag; 2]> = Arc::default();
+            let raising = Arc::clone(&flags);
+            let thread = thread::spawn(move || {
+                raising[0].raise();
+                raising[1].raise();
+            });
+            flags[0].wait();
+            flags[1].wait();
+            thread.join().unwrap();
+        });
     }
 }

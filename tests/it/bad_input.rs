@@ -12,14 +12,13 @@ use jobworker::{
     ByteSize, Command, Containment, Error, ErrorKind, Exit, InvalidLimit, JobError, Limits,
     LimitsError, Output, Position, ProcessGroup, Reactor, Resource, SpawnError, SystemError, Token,
 };
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
-};
+use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Pid, PidfdFlags, Rlimit, getrlimit, pidfd_open, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::skips::skip;
 use crate::support::{
-    Place, World, alone, cgroup_mount, directories, remove_parent, sh, wait_for_exit,
+    Place, World, alone, cgroup_mount, directories, private_tmpfs, remove_parent, sh, wait_for_exit,
 };
 
 /// Panics unless the text contains all of these parts.
@@ -42,7 +41,7 @@ fn grouped() -> World {
 /// that is not possible, prints why and returns `false`.
 fn become_user(uid: u32) -> bool {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change its user");
+        skip("only root can change its user");
         return false;
     }
     let (gid, uid) = (rustix::process::Gid::from_raw(uid), rustix::process::Uid::from_raw(uid));
@@ -212,7 +211,7 @@ fn a_limit_without_its_controller_is_refused_by_name() {
     ];
     for (controller, name, limits) in limits {
         if available.split_whitespace().any(|available| available == controller) {
-            eprintln!("skipped: the {controller} controller is available here");
+            skip(format_args!("the {controller} controller is available here"));
             continue;
         }
         let error = world.try_spawn(Command::new("true").limits(&limits)).unwrap_err();
@@ -344,8 +343,13 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
         cases.push((theirs, "it belongs to user 65534, not to user 0"));
     }
     let before = held(&place);
+    let mut config = place.config();
+    if place.cgroup.is_none() {
+        // So that the directory is all that there is to be refused.
+        config.containment(Containment::ProcessGroup);
+    }
     for (path, reason) in cases {
-        let error = Reactor::with_config(place.config().log_dir(&path)).unwrap_err();
+        let error = Reactor::with_config(config.log_dir(&path)).unwrap_err();
         assert!(matches!(error, Error::System(SystemError::LogDirectory { .. })), "{error:?}");
         says(
             &error.to_string(),
@@ -355,44 +359,17 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
     }
 }
 
-/// A mounted file system. It is unmounted on drop, so that the directory below can be removed.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Detached, because files on it may still be open.
-        let _ = unmount(&self.0, UnmountFlags::DETACH);
-    }
-}
-
-/// Mounts a small tmpfs that only this thread and its children see. Where that is not possible,
-/// prints why and returns `None`.
-fn private_tmpfs(path: &Path) -> Option<Mounted> {
-    // Deprecated because unsharing the descriptor table affects the I/O safety of other threads;
-    // this unshares only mounts.
-    #[allow(deprecated)]
-    let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
-    let private = || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
-    let mounted =
-        || mount("tmpfs", path, "tmpfs", MountFlags::empty(), c"size=64k,nr_inodes=12,mode=0700");
-    if let Err(errno) = unshared.and_then(|()| private()).and_then(|()| mounted()) {
-        eprintln!("skipped: no file system can be mounted here: {errno}");
-        return None;
-    }
-    Some(Mounted(path.to_owned()))
-}
-
 #[test]
 fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
     if !alone!() {
         return;
     }
     let place = Place::new();
-    if place.cgroup.is_none() {
+    if place.cgroup_or_skip().is_none() {
         return;
     }
     let logs = place.logs();
-    let Some(mounted) = private_tmpfs(&logs) else { return };
+    let Some(mounted) = private_tmpfs(&logs, c"size=64k,nr_inodes=12,mode=0700") else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
     // Declared after the world, so that it is dropped first, also when the test fails.
     let _mounted = mounted;
@@ -427,7 +404,8 @@ fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
     while filler.write_all(&[0; 4096]).is_ok() {}
     let (output, report) = world.run(&sh("echo hello 2>/dev/null || exit 9"));
     assert_eq!((output.as_str(), report.exit), ("", Exit::Code(9)));
-    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    let [problem] = &report.problems[..] else { panic!("{:?}", report.problems) };
+    assert!(matches!(problem, Error::Job(JobError::LogCut { .. })), "{problem}");
     drop(filler);
     fs::remove_file(logs.join("filler")).unwrap();
     let (output, report) = world.run(&sh("while echo 0123456789 2>/dev/null; do :; done; exit 9"));
@@ -635,7 +613,7 @@ fn a_place_that_cannot_hold_jobs_is_refused_by_what_is_wrong_with_it() {
         return;
     }
     let place = Place::new();
-    let Some(cgroup) = place.cgroup.clone() else { return };
+    let Some(cgroup) = place.cgroup_or_skip() else { return };
     let before = held(&place);
     let refused = |parent: &Path, reason: &str| {
         let error = Reactor::with_config(place.config().cgroup_parent(parent)).unwrap_err();
@@ -656,7 +634,7 @@ fn a_place_that_cannot_hold_jobs_is_refused_by_what_is_wrong_with_it() {
         refused(&invalid, "its cgroup.type is \"domain invalid\"");
         refused(&cgroup, "its cgroup.type is \"domain threaded\"");
     } else {
-        eprintln!("skipped: no threaded group can be made here");
+        skip("no threaded group can be made here");
     }
     fs::remove_dir(threaded).unwrap();
     fs::remove_dir(invalid).unwrap();

@@ -3,8 +3,10 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd;
+
+use linux_raw_sys::general::__NR_clone3;
 
 /// Makes this program a launcher as well, for hosts in these tests: `main` belongs to the harness,
 /// so this runs before it.
@@ -27,6 +29,19 @@ static RUN_LAUNCHER: extern "C" fn() = {
         jobworker::run_launcher();
     }
     run_launcher
+};
+
+/// Prints what the tests have left out, when all are done: `main` belongs to the harness.
+#[used]
+// SAFETY: the C library calls what is in this section at the end of `exit`, on the thread that
+// exits. Nothing there needs more of Rust's standard library than standard error and a lock.
+#[unsafe(link_section = ".fini_array")]
+static PRINT_SKIPS: extern "C" fn() = {
+    extern "C" fn print_skips() {
+        // Nobody is left to be told that it cannot be printed.
+        let _ = io::stderr().write_all(crate::skips::summary().as_bytes());
+    }
+    print_skips
 };
 
 unsafe extern "C" {
@@ -101,13 +116,25 @@ struct Instruction {
 /// Makes clone3 fail with ENOSYS in this thread and its children, for good.
 #[track_caller]
 pub(crate) fn refuse_clone3() {
+    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+    const ENOSYS: u32 = 38;
+    filter(__NR_clone3, SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+/// Makes this process die, as if it were killed, when this thread makes a system call.
+#[track_caller]
+pub(crate) fn die_at(call: u32) {
+    const SECCOMP_RET_KILL_PROCESS: u32 = 0x8000_0000;
+    filter(call, SECCOMP_RET_KILL_PROCESS);
+}
+
+/// What becomes of a system call of this thread and its children, for good.
+#[track_caller]
+fn filter(call: u32, action: u32) {
     const PR_SET_SECCOMP: c_int = 22;
     const PR_SET_NO_NEW_PRIVS: c_int = 38;
     const SECCOMP_MODE_FILTER: usize = 2;
     const SECCOMP_RET_ALLOW: u32 = 0x7fff_0000;
-    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
-    const CLONE3: u32 = 435;
-    const ENOSYS: u32 = 38;
     #[repr(C)]
     struct Program {
         length: u16,
@@ -115,11 +142,11 @@ pub(crate) fn refuse_clone3() {
     }
     let instruction = |code, if_true, operand| Instruction { code, if_true, if_false: 0, operand };
     let filter = [
-        // Load the number of the system call; skip one instruction if it is clone3.
+        // Load the number of the system call; skip one instruction if it is this one.
         instruction(0x20, 0, 0),
-        instruction(0x15, 1, CLONE3),
+        instruction(0x15, 1, call),
         instruction(0x06, 0, SECCOMP_RET_ALLOW),
-        instruction(0x06, 0, SECCOMP_RET_ERRNO | ENOSYS),
+        instruction(0x06, 0, action),
     ];
     let program = Program { length: 4, first: filter.as_ptr() };
     // SAFETY: integers, then a pointer to a program of which the kernel makes a copy.

@@ -15,6 +15,7 @@ use jobworker::{
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::calls::io_priority;
+use crate::skips::skip;
 use crate::support::{World, alone, assert_arguments_arrive, end_group, pidfd, sh};
 
 /// Runs a program, which must succeed, and returns its output.
@@ -143,7 +144,7 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
     let dir = fs::canonicalize(world.place.dir.path()).unwrap();
     assert_eq!(output(&mut world, command.current_dir(&dir)), format!("{}\n", dir.display()));
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped in part: only root can change the user");
+        skip("only root can change the user");
         return;
     }
     // The directory is entered as the job's user, to whom root's private one is closed.
@@ -160,14 +161,14 @@ fn a_working_directory_is_the_hosts_or_the_one_that_was_asked_for() {
 fn a_root_directory_is_changed_before_the_working_directory_and_the_user() {
     let Some(mut world) = World::new() else { return };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change the root directory");
+        skip("only root can change the root directory");
         return;
     }
     // Where /lib and /bin are links into it, /usr has all that its programs need.
     let linked = fs::symlink_metadata("/lib").is_ok_and(|file| file.is_symlink());
     let has = |name| Path::new("/usr").join(name).exists();
     if !linked || !["bin/pwd", "bin/sleep", "lib", "share"].into_iter().all(has) {
-        eprintln!("skipped: /usr cannot be a root directory here");
+        skip("/usr cannot be a root directory here");
         return;
     }
     let mut command = Command::new("pwd");
@@ -212,7 +213,7 @@ fn standard_input_is_empty_a_file_or_a_descriptor() {
 fn user_group_and_groups_are_set_for_good_and_the_hosts_groups_are_not_left_to_another_user() {
     let Some(mut world) = World::new() else { return };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change the user");
+        skip("only root can change the user");
         return;
     }
     // To the kernel, groups belong to a thread, so no other thread gets these.
@@ -247,7 +248,7 @@ fn a_host_that_was_dumpable_stays_so_when_its_threads_start_jobs_as_other_users_
     // A child that changes its ids while it shares the host's memory clears this flag of the host.
     let dumpable = || rustix::process::dumpable_behavior().unwrap();
     if dumpable() != DumpableBehavior::Dumpable || !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: not root, or not dumpable to begin with");
+        skip("not root, or not dumpable to begin with");
         return;
     }
     for _ in 0..5 {

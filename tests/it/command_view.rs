@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use jobworker::{
-    Capability, Command, EndPolicy, IoPriority, Limits, Output, ProcessGroup, Resource, Scheduler,
-    Signal, Stdin,
+    ByteSize, Capability, Command, EndPolicy, IoPriority, Limits, Output, OverLimit, ProcessGroup,
+    Resource, Scheduler, Signal, Stdin,
 };
 
 use crate::support::{World, rounds};
@@ -23,7 +23,15 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     assert!(view.capability_bounding_set().is_none() && view.securebits().is_none());
     assert_eq!((view.current_dir(), view.time_limit(), view.accounting()), (None, None, None));
     assert_eq!((view.stop_signal(), view.grace()), (Signal::TERM, Duration::from_secs(10)));
-    assert!(!view.inherit_env() && !view.keep_log() && !view.detached() && !view.no_new_privs());
+    assert!(
+        !view.inherit_env()
+            && !view.keep_log()
+            && view.log_keep().is_none()
+            && view.log_limit().is_none()
+            && !view.detached()
+            && !view.no_new_privs()
+    );
+    assert!(!view.survives() && view.label().is_empty());
 
     let mut limits = Limits::new();
     limits.pids_max(5);
@@ -40,6 +48,8 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .output(Output::Split)
         .pass_fd(7, std::fs::File::open("/dev/null").unwrap())
         .keep_log(true)
+        .log_keep(ByteSize::from_mib(1))
+        .log_limit(ByteSize::from_mib(2), OverLimit::Discard)
         .uid(1)
         .gid(2)
         .groups([3, 4])
@@ -57,6 +67,8 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
         .process_group(ProcessGroup::Own)
         .parent_death_signal(Signal::KILL)
         .detached(true)
+        .survives(true)
+        .label("mine")
         .end_policy(EndPolicy::WaitAll)
         .stop_signal(Signal::INT)
         .grace(Duration::ZERO)
@@ -68,7 +80,10 @@ fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     let envs: Vec<_> = view.envs().collect();
     assert_eq!(envs, [("A".as_ref(), Some("1".as_ref())), ("B".as_ref(), None)]);
     assert!(view.inherit_env() && view.keep_log() && view.detached() && view.no_new_privs());
+    assert!(view.survives() && view.label() == b"mine");
     assert_eq!(view.current_dir(), Some(Path::new("/tmp")));
+    assert_eq!(view.log_keep(), Some(ByteSize::from_mib(1)));
+    assert_eq!(view.log_limit(), Some((ByteSize::from_mib(2), OverLimit::Discard)));
     assert!(matches!(view.stdin(), Stdin::File(path) if path == Path::new("/etc/passwd")));
     assert!(matches!(view.output(), Output::Split) && view.new_session_keyring());
     assert_eq!((view.uid(), view.gid(), view.groups()), (Some(1), Some(2), Some(&[3, 4][..])));

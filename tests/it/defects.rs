@@ -13,6 +13,7 @@ use jobworker::{
     Signal, StopCause, TailError, TailId, Token,
 };
 
+use crate::skips::skip;
 use crate::support::{
     World, alone, await_exit, directories, has_exited, is_dead, pidfd, resident_bytes, rounds, sh,
 };
@@ -195,7 +196,7 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
         // Makes the kernel give the pid that has just become free to the next process, unless
         // another one is started in between.
         if fs::write(LAST, (number - 1).to_string()).is_err() {
-            eprintln!("skipped: {LAST} cannot be written here");
+            skip(format_args!("{LAST} cannot be written here"));
             return;
         }
         let mut stranger =
@@ -222,7 +223,7 @@ fn defect_08_a_stop_after_the_exit_does_not_hit_a_stranger_that_has_the_number_n
         }
         eprintln!("attempt {attempt}: another process got the pid");
     }
-    eprintln!("skipped: other processes got the pid in every attempt");
+    skip("other processes got the pid in every attempt");
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //! reads it.
 
 use std::fs;
+use std::path::PathBuf;
 
-use jobworker::{Position, Signal};
+use jobworker::{ErrorKind, Position, Reactor, Signal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{World, alone, rounds, sh};
+use crate::support::{Place, World, alone, markers, rounds, sh};
 
 fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
@@ -38,6 +39,31 @@ fn nine_hundred_jobs_run_within_the_usual_limit_of_1024_descriptors() {
         world.reactor.remove(job).unwrap();
     }
     assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+fn a_reactor_that_cannot_be_made_for_lack_of_descriptors_leaves_nothing_behind() {
+    if !alone!() {
+        return;
+    }
+    let place = Place::new();
+    let Some(cgroup) = &place.cgroup_or_skip() else { return };
+    let (open, maximum) = (open_descriptors(), getrlimit(Resource::Nofile).maximum);
+    let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    let mut refused = 0;
+    for more in 0.. {
+        // The list of descriptors, which is counted, is closed by now.
+        limit(Some((open - 1 + more) as u64));
+        let started = Reactor::with_config(&place.config());
+        limit(maximum);
+        let Err(error) = started else { break };
+        assert_eq!(error.kind(), ErrorKind::LimitReached, "{error}");
+        assert!(error.to_string().contains("raise RLIMIT_NOFILE"), "{error}");
+        assert_eq!(open_descriptors(), open);
+        assert_eq!(markers(cgroup), Vec::<PathBuf>::new(), "{more} more: {error}");
+        refused += 1;
+    }
+    assert!(refused > 5);
 }
 
 #[test]

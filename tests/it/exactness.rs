@@ -178,7 +178,9 @@ impl Reader {
             Read::Data(read) => self.bytes.extend_from_slice(&buffer[..read]),
             Read::UpToDate => self.ready = false,
             Read::Ended => self.end(),
-            Read::Truncated | Read::Replaced { .. } => panic!("nobody has truncated the log"),
+            Read::Truncated | Read::Skipped { .. } | Read::Replaced { .. } => {
+                panic!("all of it is there")
+            }
         }
         self.ready
     }
@@ -197,7 +199,9 @@ impl Reader {
                 self.ready = false;
                 0
             }
-            Fill::Truncated | Fill::Replaced { .. } => panic!("nobody has truncated the log"),
+            Fill::Truncated | Fill::Skipped { .. } | Fill::Replaced { .. } => {
+                panic!("all of it is there")
+            }
             Fill::Ended => {
                 self.end();
                 0

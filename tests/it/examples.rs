@@ -14,32 +14,30 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use rustix::termios::Winsize;
 
-use crate::support::{PATIENCE, Place, cgroup_mount, directories, is_alive};
+use crate::skips::skip;
+use crate::support::{PATIENCE, Place, cgroup_mount, directories, is_alive, markers};
 
 /// An example that runs, or has run, in a place of the test's own.
-struct Example {
-    child: Child,
-    place: Place,
+pub(crate) struct Example {
+    pub(crate) child: Child,
+    pub(crate) place: Place,
 }
 
 /// How an example has ended, and what it has printed.
-struct Ended {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
     place: Place,
 }
 
 /// The program of an example. `cargo test` builds it, unless it is told which targets to test, as
 /// with `--test it`.
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
     let program = test.parent()?.parent()?.join("examples").join(name);
     if !program.exists() {
-        eprintln!(
-            "skipped: {} does not exist; build it with cargo build --examples",
-            program.display()
-        );
+        skip(format_args!("{name} is not built (cargo build --examples --all-features)"));
         return None;
     }
     Some(program)
@@ -49,7 +47,7 @@ impl Example {
     /// Starts `run` with its standard output in a pipe, or in a file.
     fn run(words: &[&str], piped: bool) -> Option<Self> {
         let place = Place::new();
-        let (parent, logs) = (place.cgroup.clone()?, place.logs());
+        let (parent, logs) = (place.cgroup_or_skip()?, place.logs());
         let mut command = Command::new(program("run")?);
         command.arg("--cgroup-parent").arg(parent).arg("--log-dir").arg(logs).args(words);
         Some(Self::start(command, place, piped))
@@ -58,20 +56,26 @@ impl Example {
     /// Starts `concurrent`, whose log is in the place.
     fn concurrent(words: &[&str], piped: bool) -> Option<Self> {
         let place = Place::new();
-        place.cgroup.as_ref()?;
+        place.cgroup_or_skip()?;
         let mut command = Command::new(program("concurrent")?);
         command.args(words);
         Some(Self::start(command, place, piped))
     }
 
-    fn start(mut command: Command, place: Place, piped: bool) -> Self {
+    pub(crate) fn start(command: Command, place: Place, piped: bool) -> Self {
+        Self::start_reading(Stdio::null(), command, place, piped)
+    }
+
+    /// Like [`start`](Self::start), with something on standard input.
+    pub(crate) fn start_reading(
+        stdin: impl Into<Stdio>,
+        mut command: Command,
+        place: Place,
+        piped: bool,
+    ) -> Self {
         let file = |name: &str| File::create(place.dir.path().join(name)).unwrap();
         let stdout = if piped { Stdio::piped() } else { file("stdout").into() };
-        command
-            .env("TMPDIR", place.logs())
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(file("stderr"));
+        command.env("TMPDIR", place.logs()).stdin(stdin).stdout(stdout).stderr(file("stderr"));
         let child = command.spawn().unwrap();
         Self { child, place }
     }
@@ -80,12 +84,12 @@ impl Example {
         Pid::from_child(&self.child)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
     /// Waits for the next line on standard output.
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let pipe = self.child.stdout.as_mut().unwrap();
         let (mut line, mut byte) = (Vec::new(), [0]);
         while !line.ends_with(b"\n") {
@@ -100,12 +104,12 @@ impl Example {
         String::from_utf8(line).unwrap()
     }
 
-    fn close_stdout(&mut self) {
+    pub(crate) fn close_stdout(&mut self) {
         drop(self.child.stdout.take());
     }
 
     /// Waits for the end.
-    fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
         let ended = patiently(&mut [PollFd::new(&pidfd, PollFlags::IN)]) == 1;
         if !ended {
@@ -120,7 +124,7 @@ impl Example {
     }
 }
 
-fn patiently(fds: &mut [PollFd<'_>]) -> usize {
+pub(crate) fn patiently(fds: &mut [PollFd<'_>]) -> usize {
     let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
     retry_on_intr(|| poll(fds, Some(&timeout))).unwrap()
 }
@@ -135,7 +139,7 @@ fn is_ignored(signal: Signal) -> bool {
 
 impl Ended {
     #[track_caller]
-    fn expect(self, code: i32, stdout: &[u8]) -> Self {
+    pub(crate) fn expect(self, code: i32, stdout: &[u8]) -> Self {
         assert_eq!(self.status.code(), Some(code), "{:?}: {}", self.status.signal(), self.stderr);
         assert!(
             self.stdout == stdout,
@@ -147,11 +151,16 @@ impl Ended {
     }
 
     #[track_caller]
-    fn expect_nothing_left(self) -> Self {
+    pub(crate) fn expect_nothing_left(self) -> Self {
         assert_eq!(
             directories(self.place.cgroup.as_ref().unwrap()),
             Vec::<PathBuf>::new(),
             "a cgroup was left"
+        );
+        assert_eq!(
+            markers(self.place.cgroup.as_ref().unwrap()),
+            Vec::<PathBuf>::new(),
+            "a marker was left"
         );
         assert_eq!(fs::read_dir(self.place.logs()).unwrap().count(), 0, "a log was left");
         self
@@ -302,7 +311,7 @@ fn a_limit_is_kept_or_refused_with_the_name_of_the_controller() {
         .split_whitespace()
         .any(|controller| controller == "cpu")
     {
-        eprintln!("skipped: the cpu controller is available");
+        skip("the cpu controller is available");
         run.end();
         return;
     }
@@ -313,7 +322,11 @@ fn a_limit_is_kept_or_refused_with_the_name_of_the_controller() {
 fn whoever_stops_reading_stops_the_job() {
     let script = "while :; do echo y; done";
     let run = Example::run(&["sh", "-c", script], true);
-    for example in [run, Example::concurrent(&["3", "sh", "-c", script], true)] {
+    let concurrent = ["", "--threads", "--tasks"].map(|kind| {
+        let words = [kind, "3", "sh", "-c", script];
+        Example::concurrent(&words[usize::from(kind.is_empty())..], true)
+    });
+    for example in [run].into_iter().chain(concurrent) {
         let Some(mut example) = example else { return };
         assert!(example.line().ends_with("y\n"));
         example.close_stdout();
@@ -325,7 +338,7 @@ fn whoever_stops_reading_stops_the_job() {
 fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
     // The job holds a FIFO open, so that the test notices its end without reading standard output.
     let place = Place::new();
-    let (Some(program), Some(parent)) = (program("run"), place.cgroup.clone()) else { return };
+    let (Some(program), Some(parent)) = (program("run"), place.cgroup_or_skip()) else { return };
     let alive = place.dir.path().join("alive");
     rustix::fs::mknodat(CWD, &alive, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut held = File::from(
@@ -363,19 +376,63 @@ fn a_reader_that_does_not_read_does_not_keep_a_signal_waiting() {
 
 #[test]
 fn every_reader_prints_every_line_under_its_number() {
-    let Some(run) = Example::concurrent(&["3", "printf", r"one\n\377\nend"], false) else { return };
-    let ended = run.end();
-    let mut lines: Vec<&[u8]> = ended.stdout.split_inclusive(|byte| *byte == b'\n').collect();
-    lines.sort();
-    let mut expected = Vec::new();
-    for number in 1..=3 {
-        for line in [b"end\n".as_slice(), b"one\n", b"\xff\n"] {
-            expected.push([format!("Reader {number}: ").as_bytes(), line].concat());
+    for kind in ["--quiet", "--threads", "--tasks"] {
+        let words = [kind, "3", "printf", r"one\n\377\nend"];
+        let words = if kind == "--quiet" { &words[1..] } else { &words[..] };
+        let Some(run) = Example::concurrent(words, false) else { return };
+        let ended = run.end();
+        let mut lines: Vec<&[u8]> = ended.stdout.split_inclusive(|byte| *byte == b'\n').collect();
+        lines.sort();
+        let mut expected = Vec::new();
+        for number in 1..=3 {
+            for line in [b"end\n".as_slice(), b"one\n", b"\xff\n"] {
+                expected.push([format!("Reader {number}: ").as_bytes(), line].concat());
+            }
         }
+        assert_eq!(lines, expected, "{kind}");
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.expect_nothing_left();
     }
-    assert_eq!(lines, expected);
-    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
-    ended.expect_nothing_left();
+}
+
+#[test]
+fn threads_and_tasks_get_the_same_bytes() {
+    for (kind, name) in [("--threads", "thread"), ("--tasks", "task")] {
+        let words = [kind, "100", "--quiet", "seq", "10000"];
+        let Some(run) = Example::concurrent(&words, false) else { return };
+        let ended = run.end().expect(0, b"");
+        assert_eq!(only(&ended, &format!("Reader {name}s")), "100");
+        assert_eq!(only(&ended, &format!("Bytes per {name}")), "48894");
+        assert_eq!(only(&ended, "Bytes in all"), "4889400");
+        let threads: usize = only(&ended, "Threads").parse().unwrap();
+        assert_eq!(threads > 100, name == "thread", "{threads}");
+        assert!(only(&ended, "Same bytes").starts_with("yes"), "{}", ended.stderr);
+    }
+}
+
+/// Standard output is a pipe that nobody reads: the readers that print block, and no signal waits.
+#[test]
+fn a_second_signal_gives_up_what_readers_on_threads_cannot_print() {
+    for kind in ["--threads", "--tasks"] {
+        let words = [kind, "3", "sh", "-c", "yes | head -c 300000; echo >&2; exec sleep 1000"];
+        let Some(mut run) = Example::concurrent(&words, true) else { return };
+        assert_eq!(run.line().split(": ").nth(1), Some("y\n"));
+        // The job is stopped by the first one. Any other gives up once that has ended.
+        let pidfd = pidfd_open(run.pid(), PidfdFlags::empty()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let moment = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        while retry_on_intr(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&moment)))
+            .unwrap()
+            == 0
+        {
+            assert!(Instant::now() < deadline, "{kind}: the signals were not obeyed");
+            run.signal(Signal::INT);
+        }
+        let ended = run.end();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(only(&ended, "Same bytes").starts_with("yes"), "{}", ended.stderr);
+        ended.expect_nothing_left();
+    }
 }
 
 #[test]
@@ -492,7 +549,7 @@ fn a_wrong_value_names_its_flag() {
 
 fn pressure(words: &[&str]) -> Option<Example> {
     let place = Place::new();
-    place.cgroup.as_ref()?;
+    place.cgroup_or_skip()?;
     let mut command = Command::new(program("pressure")?);
     command.args(words);
     Some(Example::start(command, place, true))
@@ -511,7 +568,9 @@ fn pressure_prints_lines_and_ends_with_its_job() {
 fn pressure_is_drawn_on_a_terminal_of_any_size() {
     for columns in [0, 1, 200] {
         let place = Place::new();
-        let (Some(_), Some(program)) = (place.cgroup.clone(), program("pressure")) else { return };
+        let (Some(_), Some(program)) = (place.cgroup_or_skip(), program("pressure")) else {
+            return;
+        };
         let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         unlockpt(&near).unwrap();
         // Not as the controlling terminal of this process, which a hangup would then kill.

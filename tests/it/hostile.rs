@@ -296,7 +296,7 @@ impl Arena {
                             *ended = true;
                             return;
                         }
-                        Fill::Truncated | Fill::Replaced { .. } => {
+                        Fill::Truncated | Fill::Skipped { .. } | Fill::Replaced { .. } => {
                             panic!("nobody has truncated this log")
                         }
                     }
@@ -310,7 +310,7 @@ impl Arena {
                     self.discarded += length as u64;
                     self.world.reactor.consume(tail, length).unwrap();
                 }
-                Ok(Fill::Truncated | Fill::Replaced { .. }) => {}
+                Ok(Fill::Truncated | Fill::Skipped { .. } | Fill::Replaced { .. }) => {}
                 Ok(Fill::UpToDate | Fill::Ended) | Err(_) => return,
             }
         }

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Gid, Uid, XattrFlags, chown, flock, setxattr};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
+use crate::skips::skip;
 use crate::support::{
     PATIENCE, Place, World, alone, await_exit, cgroup_mount, directories, end_group, is_alive,
     markers, members, pidfd, rounds, sh, skip_outside_vm, sweep,
@@ -68,7 +69,7 @@ fn ready_to_die(place: &Place) -> ! {
 #[test]
 fn h4_a_host_in_a_pid_namespace_without_a_proc_of_its_own_sweeps_no_jobs_of_the_living() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a pid namespace needs root");
+        skip("a pid namespace needs root");
         return;
     }
     if !alone!("unshare", "--pid", "--fork") {
@@ -97,7 +98,7 @@ fn h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host() {
     }
     let Some(mut world) = World::new() else { return };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: namespaces need root");
+        skip("namespaces need root");
         return;
     }
     let above = world.place.cgroup.clone().unwrap();
@@ -111,7 +112,7 @@ fn h4_a_sweeper_in_other_namespaces_spares_the_jobs_of_a_living_host() {
     ] {
         let tried = Process::new(through[0]).args(&through[1..]).arg("true").status();
         if !tried.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: {through:?} does not work here");
+            skip(format_args!("{through:?} does not work here"));
             continue;
         }
         let status = host(through, TEST, &above).status().unwrap();
@@ -267,7 +268,7 @@ fn low_a_group_that_cannot_be_removed_hides_no_other() {
         ready_to_die(&place);
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a mount needs root");
+        skip("a mount needs root");
         return;
     }
     if !alone!("unshare", "--mount") {
@@ -350,10 +351,7 @@ fn m12_a_second_reactor_with_a_leaf_makes_its_jobs_where_the_first_does() {
         return;
     }
     let place = Place::new();
-    let Some(own) = place.cgroup.clone() else {
-        skip_outside_vm("no cgroup can be made here");
-        return;
-    };
+    let Some(own) = place.cgroup_or_skip() else { return };
     let before = own_cgroup();
     move_to(&own);
     // As systemd does for Delegate=yes.
@@ -625,7 +623,7 @@ fn refusal(config: &Config) -> String {
 #[test]
 fn low_a_cgroup_tree_that_is_mounted_read_only_is_named_as_that() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a mount needs root");
+        skip("a mount needs root");
         return;
     }
     if !alone!("unshare", "--mount") {
@@ -649,7 +647,7 @@ fn low_a_cgroup_tree_that_is_mounted_read_only_is_named_as_that() {
 #[test]
 fn low_a_host_without_proc_is_told_what_is_missing() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a mount needs root");
+        skip("a mount needs root");
         return;
     }
     if !alone!("unshare", "--mount") {
@@ -676,11 +674,11 @@ fn low_a_host_outside_of_its_delegated_subtree_is_told_so() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can give up privileges");
+        skip("only root can give up privileges");
         return;
     }
     let place = Place::new();
-    let Some(delegated) = place.cgroup.clone() else { return };
+    let Some(delegated) = place.cgroup_or_skip() else { return };
     let (user, group) = (Uid::from_raw(65534), Gid::from_raw(65534));
     for path in [place.dir.path(), &place.logs(), &delegated, &delegated.join("cgroup.procs")] {
         chown(path, Some(user), Some(group)).unwrap();

@@ -10,7 +10,7 @@ use jobworker::{
 };
 
 use crate::calls::{forked, reap_any_child, refuse_clone3};
-use crate::support::{Place, World, alone, rounds, sh, skip_outside_vm};
+use crate::support::{Place, World, alone, rounds, sh};
 
 /// Runs `with` while another thread of this process reaps every child that it can get.
 fn beside_a_thread_that_reaps_all(with: impl FnOnce()) {
@@ -45,8 +45,8 @@ fn m16_a_thread_that_waits_for_any_child_disturbs_no_reactor_and_no_failed_start
         return;
     }
     let place = Place::new();
-    if place.cgroup.is_none() {
-        return skip_outside_vm("no cgroup can be made here");
+    if place.cgroup_or_skip().is_none() {
+        return;
     }
     beside_a_thread_that_reaps_all(|| {
         for _ in 0..rounds(200) {

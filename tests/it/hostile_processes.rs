@@ -2,6 +2,7 @@
 //! its name. Whatever a job does, its host kills all of it, and says so only when it has.
 
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jobworker::{Command, Containment, EndPolicy, Exit, JobId, Position, Reactor, Signal};
+use rustix::fs::inotify;
 use rustix::io::dup;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Uid, WaitOptions, getrlimit, pidfd_open, setrlimit, wait,
@@ -18,6 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::set_thread_res_uid;
 
+use crate::skips::skip;
 use crate::support::{
     Place, World, alone, await_exit, end_group, has_exited, is_dead, members, pidfd, rounds, sh,
 };
@@ -149,7 +152,7 @@ fn m7_a_process_that_may_not_be_signalled_shields_no_other() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change its user");
+        skip("only root can change its user");
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -214,37 +217,52 @@ fn m9_what_enters_a_job_while_it_is_cleared_is_killed() {
             return;
         }
     }
-    eprintln!("skipped: a process cannot be moved into the group of a job here");
+    skip("a process cannot be moved into the group of a job here");
 }
 
 #[test]
 fn m15_the_end_of_a_job_that_waits_for_all_is_not_delayed() {
     let Some(mut world) = World::new() else { return };
-    let mut delays = Vec::new();
+    let (mut delayed, mut early) = (0, 0);
     for _ in 0..100 {
+        let start = Instant::now();
         // The group has become populated less than 10 ms before, so its notification is delayed.
         let script = "sleep 0.002 & exit 0";
         let job = world.spawn(sh(script).end_policy(EndPolicy::WaitAll));
         world.until("it has exited", |world| world.exited.contains_key(&job));
         // It may be dead already.
         let cgroup = world.reactor.status(job).unwrap().cgroup;
-        let list = cgroup.and_then(|path| fs::read_to_string(path.join("cgroup.procs")).ok());
-        let pid = list.and_then(|list| Pid::from_raw(list.lines().next()?.parse().ok()?));
-        let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        if let Some((process, notices)) = cgroup.and_then(|cgroup| last_process(&cgroup)) {
+            assert!(is_dead(&process));
+            let is_delayed = start.elapsed() < Duration::from_millis(8);
             world.finish(job);
-            world.reactor.remove(job).unwrap();
-            continue;
-        };
-        assert!(is_dead(&pidfd));
-        let dead = Instant::now();
+            delayed += usize::from(is_delayed);
+            early += usize::from(is_delayed && !is_modified(&notices));
+        }
         world.finish(job);
-        delays.push(dead.elapsed());
         world.reactor.remove(job).unwrap();
     }
-    delays.sort_unstable();
-    // With the notification alone, the median was above 5 ms.
-    let median = delays.get(delays.len() / 2).copied().unwrap_or_default();
-    assert!(median < Duration::from_millis(2), "{delays:?}");
+    eprintln!("{early} of {delayed} ends were found out early");
+    // With the notification alone it is none of them. A busy machine may have but a few.
+    assert!(delayed < 10 || early > 0, "none of {delayed} ends was found out early");
+}
+
+/// The only process of a cgroup, if there is one, and a watch on the notification of its death.
+fn last_process(cgroup: &Path) -> Option<(OwnedFd, OwnedFd)> {
+    let notices = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let events = cgroup.join("cgroup.events");
+    inotify::add_watch(&notices, events, inotify::WatchFlags::MODIFY).ok()?;
+    let list = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
+    let pid = Pid::from_raw(list.lines().next()?.parse().ok()?)?;
+    Some((pidfd_open(pid, PidfdFlags::empty()).ok()?, notices))
+}
+
+/// Whether something was modified that is watched; that the file is gone does not count.
+fn is_modified(notices: &OwnedFd) -> bool {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut notices = inotify::Reader::new(notices, &mut buffer);
+    std::iter::from_fn(|| notices.next().ok().map(|notice| notice.events()))
+        .any(|events| events.contains(inotify::ReadFlags::MODIFY))
 }
 
 /// A thread that reaps every child of this process, until it is dropped.
@@ -298,7 +316,7 @@ fn m2_a_group_whose_leader_was_reaped_by_somebody_else_is_still_the_jobs_own() {
             world.exited.contains_key(&job) && world.text(tail).contains('\n')
         });
         if !is_linux(6, 9) {
-            eprintln!("skipped: this kernel signals groups only by number");
+            skip("this kernel signals groups only by number");
             return;
         }
         let rest = world.text(tail).trim_end().parse().unwrap();
@@ -319,7 +337,7 @@ fn m2_a_stranger_that_has_got_the_number_of_a_reaped_leader_is_left_alone() {
     let mut inside = std::process::Command::new("unshare");
     let inside = inside.args(["--pid", "--mount-proc", "--fork", "cat", LAST_PID]).output();
     if !inside.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: the next process's number cannot be chosen here");
+        skip("the next process's number cannot be chosen here");
         return;
     }
     // A namespace in which nothing else starts processes.
@@ -364,7 +382,7 @@ fn low_how_a_job_ended_is_known_although_somebody_else_reaps_it() {
         return;
     }
     if !is_linux(6, 15) {
-        eprintln!("skipped: this kernel forgets how a process ended once it is reaped");
+        skip("this kernel forgets how a process ended once it is reaped");
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -624,7 +642,7 @@ fn budget_a_process_that_may_not_be_signalled_in_a_later_turn_is_reported() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change its user");
+        skip("only root can change its user");
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -635,7 +653,7 @@ fn budget_a_process_that_may_not_be_signalled_in_a_later_turn_is_reported() {
     fs::write(cgroup.join("cgroup.procs"), other.id().to_string()).unwrap();
     let place = members(&cgroup).iter().position(|pid| *pid == other.id()).unwrap();
     if place < 200 {
-        eprintln!("skipped: this kernel lists a process that has moved first");
+        skip("this kernel lists a process that has moved first");
     }
     become_user(65_533);
     let signalled = world.reactor.signal(job, Signal::USR1);

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jobworker::{
-    BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, IoPriority, Position,
-    ProcessGroup, Reactor, Scheduler, SpawnError, Stage,
+    BoundedSpawns, Capability, Command, Containment, Error, ErrorKind, Exit, IoPriority, JobId,
+    Position, ProcessGroup, Reactor, Scheduler, SpawnError, Stage,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::calls::{close_standard_streams, hold_lease};
+use crate::skips::skip;
 use crate::support::{
     PATIENCE, Place, World, alone, alone_with_capabilities, launcher, sh, skip_outside_vm,
 };
@@ -164,7 +165,7 @@ fn h5_a_job_cannot_open_the_terminal_of_its_host_unless_it_shares_the_session() 
 fn changes_users() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: only root can change the user");
+        skip("only root can change the user");
     }
     root
 }
@@ -183,7 +184,8 @@ fn h1_a_user_who_stops_every_child_of_the_host_does_not_hold_it() {
 
 fn h1_beside_a_stopper(mut world: World, timeout: Duration) {
     let as_user = |command: &mut Command| command.uid(STOPPED_UID).gid(STOPPED_UID).clone();
-    let stopper = world.spawn(&as_user(&mut sh("echo on; while :; do kill -STOP -1; done")));
+    let stopper =
+        in_time(&mut world, &as_user(&mut sh("echo on; while :; do kill -STOP -1; done")));
     let tail = world.tail(stopper, Position::Start);
     world.until("the stopper runs", |world| world.text(tail) == "on\n");
     let before = world.footprint();
@@ -218,8 +220,20 @@ fn h1_beside_a_stopper(mut world: World, timeout: Duration) {
     world.reactor.kill(stopper).unwrap();
     world.finish(stopper);
     // The user is free again, and so is everything that the host has used.
-    let (text, _) = world.run(&as_user(Command::new("/usr/bin/id").arg("-u")));
-    assert_eq!(text, format!("{STOPPED_UID}\n"));
+    let id = in_time(&mut world, &as_user(Command::new("/usr/bin/id").arg("-u")));
+    let tail = world.tail(id, Position::Start);
+    world.finish(id);
+    assert_eq!(world.text(tail), format!("{STOPPED_UID}\n"));
+}
+
+/// Starts a job that nobody stops, however often the machine is too busy to do that in time.
+fn in_time(world: &mut World, command: &Command) -> JobId {
+    loop {
+        match world.try_spawn(command) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            spawned => return spawned.unwrap(),
+        }
+    }
 }
 
 #[test]
@@ -253,7 +267,6 @@ fn h1_runs_the_same(mut world: World) {
 /// answer would.
 #[test]
 fn h1_a_program_file_that_cannot_be_opened_for_now_does_not_hold_the_host() {
-    const TIMEOUT: Duration = Duration::from_millis(200);
     if !alone!() {
         return;
     }
@@ -261,32 +274,45 @@ fn h1_a_program_file_that_cannot_be_opened_for_now_does_not_hold_the_host() {
     let told = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGIO, Arc::clone(&told)).unwrap();
     for with_launcher in [false, true] {
-        told.store(false, Ordering::Relaxed);
-        let Some(world) = bounded(with_launcher, TIMEOUT) else { return };
-        h1_beside_a_lease(world, TIMEOUT, &told);
+        // On a slow machine the child needs longer to come as far as the program.
+        for timeout in [0.2, 5.0, 20.0].map(Duration::from_secs_f64) {
+            let Some(world) = bounded(with_launcher, timeout) else { return };
+            if h1_beside_a_lease(world, timeout, &told) == Some(Stage::Exec) {
+                break;
+            }
+            assert!(timeout < Duration::from_secs(20), "the lease is not what holds the spawn");
+        }
     }
 }
 
-fn h1_beside_a_lease(mut world: World, timeout: Duration, told: &AtomicBool) {
+/// How far a spawn came that has timed out because of a lease.
+fn h1_beside_a_lease(mut world: World, timeout: Duration, told: &AtomicBool) -> Option<Stage> {
     // A program of many names goes by its own.
     let path = world.place.dir.path().join("true");
     fs::copy("/bin/true", &path).unwrap();
     let file = fs::File::open(&path).unwrap();
     let before = world.footprint();
+    told.store(false, Ordering::Relaxed);
     hold_lease(&file);
     let start = Instant::now();
+    // It would succeed once the kernel takes the lease away, which is after 45 s.
     let error = world.try_spawn(&Command::new(&path)).unwrap_err();
-    assert!(start.elapsed() >= timeout && start.elapsed() < timeout + Duration::from_secs(5));
-    assert!(told.load(Ordering::Relaxed), "nobody waits for the lease");
+    assert!(start.elapsed() >= timeout);
     let Error::Spawn(SpawnError::TimedOut { stage, left, timeout: had, .. }) = &error else {
         panic!("{error:?}")
     };
-    assert_eq!((*stage, *left, *had), (Some(Stage::Exec), None, timeout), "{error}");
-    assert!(error.to_string().contains("came as far as exec"), "{error}");
+    assert_eq!((*left, *had), (None, timeout), "{error}");
+    if *stage == Some(Stage::Exec) {
+        assert!(told.load(Ordering::Relaxed), "nobody waits for the lease");
+        assert!(error.to_string().contains("came as far as exec"), "{error}");
+    }
     assert_eq!(world.footprint(), before);
+    // Without the lease, it is in time at some point.
     drop(file);
-    let (_, report) = world.run(&Command::new(&path));
-    assert_eq!(report.exit, Exit::Code(0));
+    let job = std::iter::repeat_with(|| world.try_spawn(&Command::new(&path)));
+    let job = job.filter_map(Result::ok).next().unwrap();
+    assert_eq!(world.finish(job).exit, Exit::Code(0));
+    *stage
 }
 
 #[test]
@@ -370,7 +396,7 @@ fn has(capability: Capability) -> bool {
     let effective = u64::from_str_radix(&field(&status, "CapEff"), 16).unwrap();
     let has = effective & 1 << capability.as_raw() != 0;
     if !has {
-        eprintln!("skipped: the host lacks {capability:?}");
+        skip(format_args!("the host lacks {capability:?}"));
     }
     has
 }
@@ -432,7 +458,7 @@ fn low_a_job_has_the_nice_value_and_the_policy_that_are_set() {
                     assert_eq!((found.1, found.2), (3, policy));
                 }
                 // Groups of processes may have no real-time runtime.
-                Err(error) => eprintln!("skipped: {error}"),
+                Err(error) => skip(format_args!("{error}")),
             }
         }
     }
@@ -513,7 +539,7 @@ fn low_root_without_its_privileges_has_no_capabilities() {
 fn low_what_the_host_may_not_set_is_named_with_its_stage() {
     let user = rustix::process::geteuid();
     if !user.is_root() && user.as_raw() != SPARE_UID - 1 {
-        eprintln!("skipped: only root can become another user");
+        skip("only root can become another user");
         return;
     }
     if !fs::exists("/usr/bin/setpriv").unwrap() {

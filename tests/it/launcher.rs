@@ -14,6 +14,7 @@ use jobworker::{
 };
 use rustix::process::{Resource as Limit, Rlimit, getrlimit, setrlimit};
 
+use crate::skips::skip;
 use crate::support::{
     Place, World, alone, alone_with_capabilities, assert_arguments_arrive, launcher, sh,
 };
@@ -145,7 +146,7 @@ fn a_job_is_the_same_as_without_a_launcher() {
         let expected = match copied.try_spawn(command.clone().args(["-c", "exit"])) {
             Ok(_) => description(&mut copied, &mut command.clone()),
             Err(error) => {
-                eprintln!("skipped: {error}");
+                skip(format_args!("{error}"));
                 continue;
             }
         };

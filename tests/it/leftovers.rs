@@ -11,6 +11,7 @@ use jobworker::{
 };
 use rustix::process::{Gid, Uid};
 
+use crate::skips::skip;
 use crate::support::{Footprint, Place, World, alone, remove_parent, resident_bytes, rounds, sh};
 
 /// Spawns that fail, each at another stage.
@@ -29,7 +30,7 @@ struct Failures {
 impl Failures {
     fn new(world: &World) -> Option<Self> {
         let place = Place::new();
-        let parent = place.cgroup.clone()?;
+        let parent = place.cgroup_or_skip()?;
         let reactor = Reactor::with_config(&place.config()).unwrap();
         // A group below a threaded one is "domain invalid" until it is threaded as well, and no
         // process can be cloned into it.
@@ -213,7 +214,7 @@ fn five_thousand_jobs_and_failing_starts_of_every_stage_leave_nothing_behind() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can reach the stages that change the user");
+        skip("only root can reach the stages that change the user");
         return;
     }
     let Some(mut world) = World::new() else { return };
@@ -239,7 +240,7 @@ fn a_host_without_privileges_is_told_which_one_it_lacks_and_nothing_is_left() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can give up privileges");
+        skip("only root can give up privileges");
         return;
     }
     // To the kernel, ids belong to a thread: this one gives up its own, and the others keep theirs.

@@ -397,7 +397,7 @@ fn the_status_follows_the_life_of_a_job() {
     world.finish(job);
     let text = world.reactor.status(job).unwrap().to_string();
     assert!(text.ends_with(": SIGKILL"), "{text}");
-    let text = block(&world.reactor.status(job).unwrap(), None, None);
+    let text = block(&world.reactor.status(job).unwrap(), None, None, None);
     assert!(text.ends_with("\tRunning\t false\n\tExitCode 137\n\tSignal\t SIGKILL"), "{text}");
 }
 
@@ -656,7 +656,7 @@ fn a_main_process_that_moves_itself_to_another_cgroup_is_still_ended() {
         other.display()
     );
     for kill in [true, false] {
-        let (job, _) = spawn_until_ready(&mut world, sh(&script).grace(Duration::from_millis(20)));
+        let (job, _) = spawn_until_ready(&mut world, sh(&script).grace(LONG));
         assert_eq!(members(&other).len(), 2);
         if kill { world.reactor.kill(job) } else { world.reactor.stop(job) }.unwrap();
         let report = world.finish(job);

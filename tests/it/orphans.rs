@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jobworker::{Config, Containment, EndPolicy, Reactor, Token};
 
 use crate::calls::become_subreaper;
+use crate::skips::skip;
 use crate::support::{PATIENCE, Place, World, alone, children, rounds, sh};
 
 /// A world whose reactor reaps.
@@ -135,7 +136,7 @@ fn dropping_the_reactor_reaps_as_well() {
 fn process_1_of_a_pid_namespace_keeps_no_zombie() {
     let tried = Process::new("unshare").args(["-pf", "--mount-proc", "true"]).status();
     if !tried.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: unshare does not work here");
+        skip("unshare does not work here");
         return;
     }
     if !alone!("unshare", "-pf", "--mount-proc") {
@@ -172,7 +173,7 @@ fn what_stays_in_a_process_group_is_reaped_where_the_kernel_names_groups_by_pidf
         world.turn(Some(Duration::from_millis(1)));
     }
     if children() != 1 {
-        eprintln!("skipped: this kernel does not signal process groups by pidfd");
+        skip("this kernel does not signal process groups by pidfd");
         child.wait().unwrap();
         return;
     }

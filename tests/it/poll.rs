@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use jobworker::{EndPolicy, Event, Events, Position, Reactor, TailId, Token};
+use jobworker::{EndPolicy, Event, Events, Position, Reactor, StopCause, TailId, Token};
 use rustix::process::kill_process;
 use rustix::thread::gettid;
 
@@ -54,6 +54,31 @@ fn a_poll_never_returns_before_its_timeout_without_an_event() {
             assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
             assert!(world.events.is_empty());
         }
+    }
+}
+
+/// What the loop does before it sleeps changes nothing but when it notices.
+#[test]
+fn a_reactor_that_looks_before_it_sleeps_waits_as_long_and_returns_the_same() {
+    let look = |duration| World::with(|config| _ = config.busy_poll(duration));
+    for look_for in [Duration::from_micros(1), Duration::from_millis(20), Duration::MAX] {
+        let Some(mut world) = look(look_for) else { return };
+        for micros in [1, 300, 1000, 2500, 30_000] {
+            let timeout = Duration::from_micros(micros);
+            let before = Instant::now();
+            world.turn(Some(timeout));
+            assert!(before.elapsed() >= timeout, "{:?} instead of {timeout:?}", before.elapsed());
+            assert!(world.events.is_empty());
+        }
+        let waker = world.reactor.waker();
+        let waking = thread::spawn(move || waker.wake());
+        world.until("it is woken", |world| world.woken > 0);
+        waking.join().unwrap().unwrap();
+        // A deadline is kept while it looks, and while it sleeps afterwards.
+        let mut command = sh("exec sleep 1000");
+        let (_, report) =
+            world.run(command.time_limit(Duration::from_millis(50)).grace(Duration::ZERO));
+        assert_eq!(report.stopped_by, Some(StopCause::TimeLimit));
     }
 }
 

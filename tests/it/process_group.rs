@@ -12,6 +12,7 @@ use jobworker::{
 use rustix::process::{Pid, kill_process};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::skips::skip;
 use crate::support::{Place, World, alone, is_alive, sh};
 
 /// A world whose jobs are contained by process group.
@@ -173,7 +174,7 @@ fn a_user_without_any_privilege_or_cgroup_can_run_jobs() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can change its user");
+        skip("only root can change its user");
         return;
     }
     // Only this thread, which is the one that starts the jobs.

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{XattrFlags, setxattr};
 
 use crate::nested::{KINDS, Nested, in_every_loop};
+use crate::skips::skip;
 use crate::support::{
     PATIENCE, Place, World, alone, cgroup_mount, directories, sh, skip_outside_vm, sweep,
 };
@@ -29,7 +30,7 @@ fn disk() -> Option<Device> {
         .ok()
         .filter(|_| std::env::var_os("JOBWORKER_VM").is_some());
     if number.is_none() {
-        eprintln!("skipped: only the virtual machine has a disk to read");
+        skip("only the virtual machine has a disk to read");
     }
     number.map(|number| number.trim().parse().unwrap())
 }
@@ -47,18 +48,27 @@ fn cpu_time(world: &World, job: JobId) -> Duration {
     cpu.user + cpu.system
 }
 
-/// By how much a figure of each job grows over the same interval.
-fn over(
+/// How much a figure of each job has grown after an interval, and after each longer one, until that
+/// is `right`, which gets the seconds as well: what else the machine does averages out.
+fn until_grown(
     world: &mut World,
-    time: Duration,
     jobs: &[JobId],
     figure: impl Fn(&World, JobId) -> f64,
-) -> Vec<f64> {
+    right: impl Fn(&[f64], f64) -> bool,
+) {
     // The first second is not measured, so that the jobs can settle.
     world.turn_for(Duration::from_secs(1));
     let before: Vec<f64> = jobs.iter().map(|job| figure(world, *job)).collect();
-    world.turn_for(time);
-    jobs.iter().zip(before).map(|(job, before)| figure(world, *job) - before).collect()
+    let start = Instant::now();
+    loop {
+        world.turn_for(Duration::from_secs(4));
+        let now = jobs.iter().zip(&before).map(|(job, before)| figure(world, *job) - before);
+        let (grown, seconds) = (now.collect::<Vec<f64>>(), start.elapsed().as_secs_f64());
+        if right(&grown, seconds) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "grown by {grown:?} in {seconds:.1} s");
+    }
 }
 
 fn kill_all(world: &mut World, jobs: &[JobId]) {
@@ -77,15 +87,12 @@ fn two_hogs_on_one_processor_stall_each_other_for_half_of_the_time() {
     let mut limits = Limits::new();
     limits.cpuset_cpus("0");
     let jobs = [world.spawn(hog().limits(&limits)), world.spawn(hog().limits(&limits))];
-    let started = Instant::now();
-    let stalled = over(&mut world, Duration::from_secs(4), &jobs, |world, job| {
+    let stalled = |world: &World, job| {
         world.reactor.pressure(job, Stallable::Cpu).unwrap().some.total.as_secs_f64()
+    };
+    until_grown(&mut world, &jobs, stalled, |stalled, seconds| {
+        stalled.iter().all(|stalled| (0.35..=0.65).contains(&(stalled / seconds)))
     });
-    let wall = started.elapsed().as_secs_f64() - 1.0;
-    for stalled in stalled {
-        let share = stalled / wall;
-        assert!((0.35..=0.65).contains(&share), "stalled for {share:.2} of the time");
-    }
     kill_all(&mut world, &jobs);
 }
 
@@ -100,11 +107,8 @@ fn cpu_weights_share_one_processor_by_their_ratio() {
         limits.cpuset_cpus("0").cpu_weight(weight);
         world.spawn(hog().limits(&limits))
     });
-    let used = over(&mut world, Duration::from_secs(4), &jobs, |world, job| {
-        cpu_time(world, job).as_secs_f64()
-    });
-    let ratio = used[1] / used[0];
-    assert!((2.7..=3.3).contains(&ratio), "the ratio is {ratio:.2}");
+    let used = |world: &World, job| cpu_time(world, job).as_secs_f64();
+    until_grown(&mut world, &jobs, used, |used, _| (2.7..=3.3).contains(&(used[1] / used[0])));
     kill_all(&mut world, &jobs);
 }
 
@@ -120,12 +124,10 @@ fn a_cpu_quota_of_a_fifth_gives_a_fifth_and_can_be_changed_while_the_job_runs() 
         limits
     };
     let job = world.spawn(hog().limits(&quota(20)));
-    let started = Instant::now();
-    let used = over(&mut world, Duration::from_secs(4), &[job], |world, job| {
-        cpu_time(world, job).as_secs_f64()
-    })[0];
-    let share = used / (started.elapsed().as_secs_f64() - 1.0);
-    assert!((0.18..=0.22).contains(&share), "it got {share:.3}");
+    let used = |world: &World, job| cpu_time(world, job).as_secs_f64();
+    until_grown(&mut world, &[job], used, |used, seconds| {
+        (0.18..=0.22).contains(&(used[0] / seconds))
+    });
     world.reactor.set_limits(job, &quota(50)).unwrap();
     let limits = world.reactor.limits(job).unwrap();
     let ms = Duration::from_millis;
@@ -361,13 +363,11 @@ fn an_io_limit_holds_and_the_job_stalls_for_it() {
         IoRates { read_bytes: Some(ByteSize::from_bytes(2 << 20)), ..IoRates::default() },
     );
     let job = world.spawn(reader("64k").limits(&limits));
-    let started = Instant::now();
-    let read =
-        over(&mut world, Duration::from_secs(6), &[job], |world, job| read_bytes(world, job, disk))
-            [0];
-    let rate = read / (started.elapsed().as_secs_f64() - 1.0) / f64::from(2 << 20);
-    // A slow machine reads less.
-    assert!((0.1..=1.1).contains(&rate), "{rate:.2} times the limit");
+    let read = |world: &World, job| read_bytes(world, job, disk);
+    until_grown(&mut world, &[job], read, |read, seconds| {
+        // A slow machine reads less.
+        (0.1..=1.1).contains(&(read[0] / seconds / f64::from(2 << 20)))
+    });
     let stalled = world.reactor.pressure(job, Stallable::Io).unwrap().some.total;
     assert!(stalled > Duration::from_millis(500), "stalled for {stalled:?} only");
     kill_all(&mut world, &[job]);
@@ -428,10 +428,8 @@ fn io_weights_need_a_cost_model_and_then_share_the_disk_by_their_ratio() {
     );
     let _model = CostModel::on(disk);
     let jobs = [100, 300].map(|weight| world.spawn(reader("64k").limits(&weighted(weight))));
-    let read =
-        over(&mut world, Duration::from_secs(6), &jobs, |world, job| read_bytes(world, job, disk));
-    let ratio = read[1] / read[0];
-    assert!((2.4..=3.6).contains(&ratio), "the ratio is {ratio:.2}");
+    let read = |world: &World, job| read_bytes(world, job, disk);
+    until_grown(&mut world, &jobs, read, |read, _| (2.4..=3.6).contains(&(read[1] / read[0])));
     kill_all(&mut world, &jobs);
 }
 
@@ -861,7 +859,7 @@ fn the_host_moves_into_a_leaf_so_that_its_own_group_can_pass_controllers_on() {
         return;
     }
     let place = Place::new();
-    let Some(own) = place.cgroup.clone() else { return };
+    let Some(own) = place.cgroup_or_skip() else { return };
     let before = move_to(&own);
     let mut config = place.config();
     let mut world = World::around(
@@ -885,7 +883,7 @@ fn jobs_are_made_in_the_hosts_own_group_where_the_service_manager_has_delegated_
         return;
     }
     let place = Place::new();
-    let Some(own) = place.cgroup.clone() else { return };
+    let Some(own) = place.cgroup_or_skip() else { return };
     let before = move_to(&own);
     let mut config = Config::new();
     config.log_dir(place.logs());
@@ -915,7 +913,14 @@ fn move_to(cgroup: &Path) -> PathBuf {
 
 #[test]
 fn the_capabilities_of_this_system_let_jobs_run() {
-    let capabilities = Capabilities::probe_with(&Config::new());
+    let place = Place::new();
+    if place.cgroup_or_skip().is_none() {
+        return;
+    }
+    // Where a user may make groups is not always where a host makes them by default.
+    let root = rustix::process::geteuid().is_root();
+    let config = if root { Config::new() } else { place.config() };
+    let capabilities = Capabilities::probe_with(&config);
     assert!(capabilities.can_run_jobs(), "{capabilities}");
     let names: Vec<_> = capabilities.checks.iter().map(|check| check.name).collect();
     for name in [

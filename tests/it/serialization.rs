@@ -10,7 +10,7 @@ use std::time::Duration;
 use jobworker::{
     ByteSize, Capability, Command, Device, EndPolicy, Error, Exit, IoPriority, IoRates, JobId,
     LimitValue, Limits, Output, ProcessGroup, Report, Resource, Scheduler, Signal, Stats, Status,
-    Stdin,
+    Stdin, Terminal,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -101,6 +101,7 @@ fn stdin() -> impl Strategy<Value = Stdin> {
     prop_oneof![
         Just(Stdin::Null),
         Just(Stdin::Piped),
+        Just(Stdin::Terminal),
         text().prop_map(|path| Stdin::File(path.into())),
         vec(any::<u8>(), 0..20).prop_map(Stdin::bytes),
     ]
@@ -113,7 +114,7 @@ fn signal() -> impl Strategy<Value = Signal> {
 fn command() -> impl Strategy<Value = Command> {
     let words =
         (text(), option::of(text()), vec(text(), 0..4), vec((text(), option::of(text())), 0..4));
-    let places = (option::of(text()), option::of(text()), stdin(), 0..4usize);
+    let places = (option::of(text()), option::of(text()), stdin(), 0..5usize);
     let ids =
         (option::of(any::<u32>()), option::of(vec(any::<u32>(), 0..3)), option::of(-1000..1000));
     let kinds = (option::of(any::<u8>()), option::of(vec(0..64u32, 0..4)), vec(0..4096u32, 0..4));
@@ -134,7 +135,13 @@ fn command() -> impl Strategy<Value = Command> {
             }
             places.0.iter().for_each(|dir| _ = command.chroot(dir));
             places.1.iter().for_each(|dir| _ = command.current_dir(dir));
-            let outputs = [Output::Combined, Output::Split, Output::Null, Output::Inherit];
+            let outputs = [
+                Output::Combined,
+                Output::Split,
+                Output::Null,
+                Output::Inherit,
+                Output::Terminal(Terminal::new(24, 80).raw_output()),
+            ];
             command.output(outputs[places.3].clone());
             let policies = [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest];
             command.end_policy(policies[places.3 % 3]);
@@ -177,6 +184,7 @@ fn command() -> impl Strategy<Value = Command> {
                 command.inherit_env();
             }
             command.keep_log(keep).detached(detached).no_new_privs(no_new_privs);
+            command.survives(keyring != keep).label(vec![b'a'; usize::from(inherit)]);
             command.new_session_keyring(keyring);
             let (death, stop, grace, limit, accounting) = ends;
             death.into_iter().for_each(|signal| _ = command.parent_death_signal(signal));
@@ -227,7 +235,7 @@ fn the_form_of_a_command_does_not_change() {
         .end_policy(EndPolicy::WaitAll)
         .time_limit(Duration::from_millis(1500))
         .limits(&limits);
-    let form = json!({
+    let mut form = json!({
         "program": "sh",
         "arg0": null,
         "args": [[97, 255]],
@@ -239,6 +247,8 @@ fn the_form_of_a_command_does_not_change() {
         "output": "split",
         "descriptors": [],
         "keep_log": false,
+        "log_keep": null,
+        "log_limit": null,
         "uid": 1,
         "gid": 2,
         "groups": [3],
@@ -270,8 +280,20 @@ fn the_form_of_a_command_does_not_change() {
         },
         "accounting": null,
     });
+    // Apart, because a macro can only be nested so deep.
+    form["survives"] = json!(false);
+    form["label"] = json!("");
     assert_eq!(serde_json::to_value(&command).unwrap(), form);
+    command.stdin(Stdin::Terminal).output(Output::Terminal(Terminal::new(24, 80)));
+    let form = serde_json::to_value(&command).unwrap();
+    assert_eq!(form["stdin"], "terminal");
+    let terminal = json!({ "rows": 24, "columns": 80, "raw_output": false });
+    assert_eq!(form["output"], json!({ "terminal": terminal }));
     // What is not there has its default.
+    let output = json!({ "terminal": { "rows": 24, "columns": 80 } });
+    let sparse = json!({ "program": "true", "output": output });
+    let sparse: Command = serde_json::from_value(sparse).unwrap();
+    assert!(matches!(sparse.view().output(), Output::Terminal(found) if !found.raw_output));
     let sparse: Command = serde_json::from_value(json!({ "program": "true" })).unwrap();
     assert_eq!(everything(&sparse), everything(&Command::new("true")));
 }

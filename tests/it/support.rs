@@ -3,7 +3,7 @@
 //! is left in its cgroup.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,17 @@ use jobworker::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
+use crate::skips::{Elsewhere, skip};
+
 /// How long a test waits for something that must happen. It is generous, because it only bounds a
 /// failure and measures nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How many rounds a test runs: a tenth as many in the VM of tests/vm, whose processor is emulated.
 /// The VM is there to test another kernel; the full number runs on the host.
@@ -51,6 +56,8 @@ pub(crate) struct Transcript {
     pub(crate) bytes: Vec<u8>,
     /// How often it has reported a truncation of the log, and after how many bytes each time.
     pub(crate) truncated_at: Vec<usize>,
+    /// How many bytes were not kept, after how many bytes each time.
+    pub(crate) skipped_at: Vec<(usize, u64)>,
     /// How often it has gone on in another file, after how many bytes each time, and whether files
     /// may have been missed.
     pub(crate) replaced_at: Vec<(usize, bool)>,
@@ -117,6 +124,15 @@ impl Place {
         Self { cgroup, dir }
     }
 
+    /// The cgroup; `None` where there is none, and then says that the test is skipped.
+    #[track_caller]
+    pub(crate) fn cgroup_or_skip(&self) -> Option<PathBuf> {
+        if self.cgroup.is_none() {
+            skip_outside_vm(NO_CGROUP);
+        }
+        self.cgroup.clone()
+    }
+
     /// The group of a job, or a path at which there is nothing once it is gone.
     pub(crate) fn group(&self, job: JobId) -> PathBuf {
         let above = self.cgroup.as_deref().unwrap();
@@ -127,7 +143,8 @@ impl Place {
     /// A configuration that uses this place.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::new();
-        config.log_dir(self.logs());
+        // A machine may be so busy that a program is not executed within the usual time.
+        config.log_dir(self.logs()).spawn_timeout(PATIENCE);
         if let Some(cgroup) = &self.cgroup {
             config.cgroup_parent(cgroup);
         }
@@ -170,6 +187,10 @@ fn cgroup_parents() -> impl Iterator<Item = PathBuf> {
     })
 }
 
+/// Why most tests are skipped where they are.
+const NO_CGROUP: &str = "no cgroup can be made here: it takes root, or a cgroup that is \
+                                    this user's";
+
 /// Prints why a test is skipped, for lack of something that the VM of tests/vm has. There it panics
 /// instead.
 #[track_caller]
@@ -178,7 +199,7 @@ pub(crate) fn skip_outside_vm(reason: &str) {
         std::env::var_os("JOBWORKER_VM").is_none(),
         "this must not be skipped in the VM: {reason}"
     );
-    eprintln!("skipped: {reason}");
+    skip(reason);
 }
 
 /// The directories in a directory. In a cgroup, those of jobs: the marker of a host is not one.
@@ -210,7 +231,9 @@ fn all_directories(path: &Path) -> Vec<PathBuf> {
 
 fn is_marker(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.strip_prefix("jobworker-").is_some_and(|rest| rest.parse::<uuid::Uuid>().is_ok())
+    let of_owner = name.strip_prefix("jobworker-");
+    of_owner.is_some_and(|rest| rest.parse::<uuid::Uuid>().is_ok())
+        || name.starts_with("jobworker@")
 }
 
 impl World {
@@ -224,7 +247,7 @@ impl World {
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Option<Self> {
         let place = Place::new();
         if place.cgroup.is_none() {
-            skip_outside_vm("no cgroup can be made here");
+            skip_outside_vm(NO_CGROUP);
             return None;
         }
         let mut config = place.config();
@@ -321,6 +344,8 @@ impl World {
                 Event::Pressure { .. }
                 | Event::SystemPressure { .. }
                 | Event::Oom { .. }
+                | Event::LogLimit { .. }
+                | Event::LogSpace { .. }
                 | Event::Frozen { .. }
                 | Event::Thawed { .. } => self.resource_events.push(event.clone()),
                 other => panic!("unexpected {other:?}"),
@@ -345,6 +370,9 @@ impl World {
                     transcript.bytes.extend_from_slice(&buffer[..length]);
                 }
                 Read::Truncated => transcript.truncated_at.push(transcript.bytes.len()),
+                Read::Skipped { bytes } => {
+                    transcript.skipped_at.push((transcript.bytes.len(), bytes));
+                }
                 Read::Replaced { missed } => {
                     transcript.replaced_at.push((transcript.bytes.len(), missed));
                 }
@@ -418,6 +446,32 @@ impl World {
     }
 }
 
+/// A mounted file system. It is unmounted on drop, so that the directory below can be removed.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Detached, because files on it may still be open.
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// Mounts a tmpfs with these options that only this thread and its children see, in a process
+/// where it is [`alone`]. Where that is not possible, prints why and returns `None`.
+pub(crate) fn private_tmpfs(path: &Path, options: &CStr) -> Option<Mounted> {
+    // Deprecated because unsharing the descriptor table affects the I/O safety of other threads;
+    // this unshares only mounts.
+    #[allow(deprecated)]
+    let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
+    let private = || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
+    let mounted = || mount("tmpfs", path, "tmpfs", MountFlags::empty(), options);
+    if let Err(errno) = unshared.and_then(|()| private()).and_then(|()| mounted()) {
+        skip(format_args!("no file system can be mounted here: {errno}"));
+        return None;
+    }
+    Some(Mounted(path.to_owned()))
+}
+
 /// Sweeps, and returns what was removed. Other events that come meanwhile are dropped.
 #[track_caller]
 pub(crate) fn sweep(reactor: &mut Reactor) -> Arc<Swept> {
@@ -478,7 +532,7 @@ pub(crate) fn run_with_capabilities(here: &str, capabilities: &str) -> bool {
     const USER: u32 = 61_233;
     let user = rustix::process::geteuid();
     if !user.is_root() && user.as_raw() != USER {
-        eprintln!("skipped: only root can give capabilities to another user");
+        skip("only root can give capabilities to another user");
         return false;
     }
     if !fs::exists("/usr/bin/setpriv").unwrap() {
@@ -506,12 +560,11 @@ pub(crate) fn run_alone(here: &str, through: &[&str]) -> bool {
     let name = path.split_once("::").expect("a path below the crate").1;
     let program = std::env::current_exe().unwrap();
     let mut line = through.iter().map(OsStr::new).chain([program.as_os_str()]);
-    let status = std::process::Command::new(line.next().expect("the program at least"))
-        .args(line)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(MARK, "1")
-        .status()
-        .unwrap();
+    let mut command = std::process::Command::new(line.next().expect("the program at least"));
+    command.args(line).args([name, "--exact", "--nocapture", "--test-threads=1"]).env(MARK, "1");
+    let skips = Elsewhere::told_by(&mut command);
+    let status = command.status().unwrap();
+    skips.count(name);
     assert!(status.success(), "{name} failed in a process of its own");
     false
 }
@@ -593,9 +646,19 @@ pub(crate) fn end_group(cgroup: &Path) {
         .unwrap_or_else(|error| panic!("cannot remove {}: {error}", cgroup.display()));
 }
 
-/// The resident set of this process in bytes.
+/// How much memory of its own this process uses, in bytes. The count of all resident pages would
+/// grow with each piece of the program that runs for the first time, and is not exact.
 pub(crate) fn resident_bytes() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size()
+    let sums = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let anonymous = sums.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let kib: usize = anonymous.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024
+}
+
+/// Whether the kernel keeps how a process has ended for whoever has its pidfd: since Linux 6.15.
+pub(crate) fn kernel_keeps_exits() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap(), numbers.next().unwrap());
+    version >= (6, 15)
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchMask};
 use jobworker::{
-    Command, Containment, EndPolicy, Error, Event, Events, Fill, JobId, Output, Position, Reactor,
-    Read, Stream, TailError, TailId, TailOptions, Token,
+    Bookmark, Command, Config, Containment, EndPolicy, Error, Event, Events, Fill, JobId, Output,
+    Position, Reactor, Read, Stream, TailError, TailId, TailOptions, Token,
 };
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::skips::{Elsewhere, skip};
 use crate::support::{PATIENCE, Place, World, alone, append, sh, wait_for_exit};
 
 const MORE: &str =
@@ -525,6 +526,103 @@ fn truncate(path: &Path, length: u64) {
     OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
 }
 
+/// A reactor for files.
+fn without_cgroup() -> Reactor {
+    let mut config = Config::new();
+    Reactor::with_config(config.containment(Containment::ProcessGroup)).unwrap()
+}
+
+/// What a tail reads up to what it finds next that is no data.
+fn read_on(reactor: &mut Reactor, tail: TailId) -> (Vec<u8>, Read) {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match reactor.read(tail, &mut buffer).unwrap() {
+            Read::Data(length) => bytes.extend_from_slice(&buffer[..length]),
+            other => return (bytes, other),
+        }
+    }
+}
+
+/// A bookmark of a tail that has read so much of a file, as it is written down.
+fn bookmark_at(reactor: &mut Reactor, path: &Path, length: usize) -> String {
+    let tail = reactor.tail_file(path, Position::Start, Token(0)).unwrap();
+    let mut buffer = vec![0; length];
+    if length > 0 {
+        assert_eq!(reactor.read(tail, &mut buffer).unwrap(), Read::Data(length));
+    }
+    let bookmark = reactor.bookmark(tail).unwrap();
+    assert_eq!(bookmark.offset(), length as u64);
+    reactor.close(tail).unwrap();
+    bookmark.to_string()
+}
+
+fn after(bookmark: &str) -> Position {
+    Position::After(bookmark.parse().unwrap())
+}
+
+#[test]
+fn a_tail_goes_on_at_a_bookmark_unless_the_log_was_truncated_meanwhile() {
+    let mut reactor = without_cgroup();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let text = noise(100);
+    for length in [0, 1, 15, 16, 17, 99, 100] {
+        let longer = vec![b'-'; 150];
+        // What the file has then, and whether that is another content.
+        let mut same = text.clone();
+        same.extend_from_slice(b"more");
+        for (content, other) in [
+            (text.clone(), false),
+            (same, false),
+            (longer, length > 0),
+            (text[..length].to_vec(), false),
+            (text[..length / 2].to_vec(), length > 0),
+            (Vec::new(), length > 0),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let bookmark = bookmark_at(&mut reactor, &path, length);
+            fs::write(&path, &content).unwrap();
+            for follow in [true, false] {
+                let mut options = TailOptions::new(after(&bookmark));
+                if !follow {
+                    options.snapshot();
+                }
+                let end = if follow { Read::UpToDate } else { Read::Ended };
+                let tail = reactor.tail_file(&path, options, Token(0)).unwrap();
+                let mut start = length;
+                if other {
+                    assert_eq!(read_on(&mut reactor, tail), (Vec::new(), Read::Truncated));
+                    start = 0;
+                }
+                let rest = content[start..].to_vec();
+                assert_eq!(read_on(&mut reactor, tail), (rest, end), "{bookmark} {other}");
+                reactor.close(tail).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bookmark_of_a_tail_that_was_not_told_of_a_truncation_tells_the_next_one() {
+    let mut reactor = without_cgroup();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, noise(100)).unwrap();
+    let tail = reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
+    assert_eq!(reactor.read(tail, &mut [0; 50]).unwrap(), Read::Data(50));
+    fs::write(&path, MORE).unwrap();
+    let bookmark: Bookmark = reactor.bookmark(tail).unwrap();
+    assert_eq!(bookmark.to_string(), "50:gone");
+    // Nor does it get lost for the tail itself.
+    for tail in [tail, reactor.tail_file(&path, Position::After(bookmark), Token(0)).unwrap()] {
+        assert_eq!(read_on(&mut reactor, tail), (Vec::new(), Read::Truncated));
+        assert_eq!(read_on(&mut reactor, tail).0, MORE.as_bytes());
+    }
+    reactor.close(tail).unwrap();
+    let error = reactor.bookmark(tail).unwrap_err();
+    assert!(matches!(error, Error::Tail(TailError::Unknown(_))), "{error}");
+}
+
 #[test]
 fn a_truncation_is_reported_to_every_tail_that_is_caught_up() {
     let Some(mut world) = World::new() else { return };
@@ -803,14 +901,14 @@ struct Sysctl {
 impl Sysctl {
     fn set(path: &'static str, value: &str) -> Option<Self> {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else {
-            eprintln!("skipped: {path} cannot be written here");
+            skip(format_args!("{path} cannot be written here"));
             return None;
         };
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let before = fs::read_to_string(path).unwrap();
         let sysctl = Self { file, path, before };
         if fs::write(path, value).is_err() {
-            eprintln!("skipped: {path} cannot be written here");
+            skip(format_args!("{path} cannot be written here"));
             return None;
         }
         Some(sysctl)
@@ -896,7 +994,9 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
     if std::env::var_os(MARK).is_none() {
         // The limit of a user namespace of its own disturbs nobody. A thread cannot enter one
         // alone, so this takes a new process.
-        let inside = std::process::Command::new("unshare")
+        let mut inside = std::process::Command::new("unshare");
+        let skips = Elsewhere::told_by(&mut inside);
+        let inside = inside
             .args(["--user", "--map-root-user"])
             .arg(std::env::current_exe().unwrap())
             .args([
@@ -906,14 +1006,15 @@ fn a_reached_limit_on_watches_is_named_and_leaves_nothing_behind() {
             ])
             .env(MARK, "1")
             .status();
+        skips.count("tails::a_reached_limit_on_watches_is_named_and_leaves_nothing_behind");
         match inside {
             Ok(status) if status.code() == Some(1) => {
-                eprintln!("skipped: no user namespace can be made here");
+                skip("no user namespace can be made here");
             }
             Ok(status) => {
                 assert!(status.success(), "the test has failed in a user namespace of its own");
             }
-            Err(error) => eprintln!("skipped: unshare cannot be run: {error}"),
+            Err(error) => skip(format_args!("unshare cannot be run: {error}")),
         }
         return;
     }

@@ -6,10 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/`, lowest first: a room may use only those above it in this list.
-const ROOMS: [&str; 12] = [
-    "id", "portable", "error", "command", "event", "sys", "cgroup", "log", "driver", "job",
-    "reactor", "worker",
+const ROOMS: [&str; 14] = [
+    "id", "portable", "sync", "error", "command", "event", "trace", "sys", "cgroup", "log",
+    "driver", "job", "reactor", "worker",
 ];
+
+/// Every directory of the project with Rust files.
+const EVERYWHERE: [&str; 7] =
+    ["src", "launcher", "tests", "examples", "benches", "bench-peers", "fuzz"];
 
 /// Every Rust file below these directories of the project.
 fn files(directories: &[&str]) -> Vec<(PathBuf, String)> {
@@ -133,6 +137,10 @@ fn an_inherent_impl_is_in_the_room_of_its_type() {
             });
             let named = rest[end.unwrap_or(0) + 1..].trim_start();
             let name: String = named.chars().take_while(|character| is_word(*character)).collect();
+            if name == "Reactor" && path.ends_with("worker/worker.rs") {
+                // The one way up, which a host looks for where it comes from.
+                continue;
+            }
             let defined = rooms.get(&name).unwrap_or_else(|| panic!("{line}: no such type"));
             assert!(defined.contains(&room), "{}: {line}", path.display());
         }
@@ -167,7 +175,7 @@ fn mio_and_inotify_are_named_in_the_driver_alone() {
 
 #[test]
 fn every_file_opens_with_what_it_owns() {
-    let all = files(&["src", "launcher", "tests", "examples", "benches", "fuzz"]);
+    let all = files(&EVERYWHERE);
     assert!(all.len() > ROOMS.len());
     for (path, text) in all {
         assert!(text.starts_with("//! "), "{} does not open with `//!`", path.display());
@@ -176,7 +184,7 @@ fn every_file_opens_with_what_it_owns() {
 
 #[test]
 fn no_line_is_longer_than_100_columns() {
-    for (path, text) in files(&["src", "launcher", "tests", "examples", "benches", "fuzz"]) {
+    for (path, text) in files(&EVERYWHERE) {
         for (index, line) in text.lines().enumerate() {
             let columns = line.chars().count();
             assert!(columns <= 100, "{}:{}: {columns} columns", path.display(), index + 1);
@@ -193,7 +201,7 @@ fn nothing_is_left_to_be_done() {
         concat!("to", "do!"),
         concat!("unimpl", "emented!"),
     ];
-    for (path, text) in files(&["src", "launcher", "tests", "examples", "benches", "fuzz"]) {
+    for (path, text) in files(&EVERYWHERE) {
         for mark in marks {
             assert!(!text.contains(mark), "{} has a {mark}", path.display());
         }
