@@ -57,7 +57,7 @@ enum Operation {
     Stall(u8),
     ReportReady(u8),
     Deliver(u8),
-    Copy,
+    GoOn,
     DeliverLate(u8),
     Overflow,
     Reap(u8),
@@ -351,8 +351,8 @@ impl World {
                     self.engine.kernel().print(process, bytes.into());
                 }
             }
-            Operation::Copy => {
-                self.engine.copy_output();
+            Operation::GoOn => {
+                self.engine.go_on();
             }
             Operation::Die { process, late } => {
                 if let Some(process) = self.process(process) {

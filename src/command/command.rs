@@ -175,8 +175,8 @@ pub enum ProcessGroup {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum EndPolicy {
-    /// The job ends with its main process. What that leaves behind is killed at once, then the job
-    /// is finished.
+    /// The job ends with its main process. What that leaves behind is killed without a grace
+    /// period, then the job is finished.
     #[default]
     KillRest,
     /// The job continues, and its tails follow it, until its last process is gone.

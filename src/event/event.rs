@@ -36,7 +36,8 @@ pub enum Event {
         /// The token the tail was opened with.
         token: Token,
     },
-    /// The main process of a job has exited.
+    /// The main process of a job has exited. The host is told before anything else is done about
+    /// it: the next poll looks for what the process has left behind.
     Exited {
         /// The job.
         job: JobId,

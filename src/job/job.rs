@@ -409,9 +409,10 @@ impl<S: System> Job<S> {
         }
     }
 
-    /// Whether a signal was not sent to every process yet, or the group is being removed.
+    /// Whether a signal was not sent to every process yet, the main process has exited in this
+    /// turn, or the group is being removed.
     pub(crate) fn has_work(&self) -> bool {
-        matches!(&self.course, Course::Live(live) if live.is_signalling() || live.is_released())
+        matches!(&self.course, Course::Live(live) if live.has_work())
     }
 
     /// Goes on with that: signals, or removes, a bounded number.
@@ -419,6 +420,9 @@ impl<S: System> Job<S> {
         let Course::Live(live) = &mut self.course else { return };
         if live.is_released() {
             return self.remove_group(system);
+        }
+        if live.looks_soon() {
+            return self.look(system);
         }
         live.go_on_signalling(system);
         if !live.is_signalling() && matches!(live.state(), State::Lingering { .. }) {
@@ -531,8 +535,7 @@ impl<S: System> Job<S> {
                     self.await_end(false, system);
                 }
             }
-            Action::KillRest => self.await_end(true, system),
-            Action::AwaitRest => self.await_end(false, system),
+            Action::AwaitRest => live.look_soon(),
             Action::Finish => self.finish(input == Input::Empty, system),
         }
     }

@@ -70,9 +70,8 @@ pub(crate) enum Action {
     Signal,
     /// Kill all.
     Kill,
-    /// Find out whether anything is left; if so, kill it.
-    KillRest,
-    /// Find out whether anything is left; if so, wait for it.
+    /// Find out whether anything is left, in the next turn: whoever wants to know of the exit does
+    /// not have to wait for that.
     AwaitRest,
     /// Release everything and report.
     Finish,
@@ -146,17 +145,17 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
         (Stopping { .. }, GraceOver) => (Killing, Action::Kill),
 
         (Running { limit }, Exit) => match policy {
-            KillRest => (Clearing, Action::KillRest),
+            KillRest => (Clearing, Action::AwaitRest),
             // The time limit also applies to processes that outlive the main one.
             WaitAll => (Lingering { limit }, Action::AwaitRest),
             LeaveRest => (Finished, Action::Finish),
         },
         // A stop applies to every process, even those that the end policy would leave running.
         (Stopping { grace }, Exit) => match policy {
-            KillRest => (Clearing, Action::KillRest),
+            KillRest => (Clearing, Action::AwaitRest),
             WaitAll | LeaveRest => (Leaving { grace }, Action::AwaitRest),
         },
-        (Killing, Exit) => (Clearing, Action::KillRest),
+        (Killing, Exit) => (Clearing, Action::AwaitRest),
 
         (
             Lingering { .. },

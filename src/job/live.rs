@@ -43,6 +43,8 @@ pub(crate) struct Live<S: System> {
     main: MainProcess,
     stopped_by: Option<StopCause>,
     killed: bool,
+    /// The main process has exited: to look in the next turn for those that it has left behind.
+    look_soon: bool,
     /// When to look for the processes again, because that has failed.
     look_at: Option<Instant>,
     frozen: Frozen,
@@ -116,6 +118,7 @@ impl<S: System> Live<S> {
             main: MainProcess::default(),
             stopped_by: None,
             killed: false,
+            look_soon: false,
             look_at: None,
             frozen: Frozen::default(),
             oom,
@@ -398,11 +401,21 @@ impl<S: System> Live<S> {
         !self.handles.awaits_survivors()
     }
 
+    /// Lets the job look in the next turn whether any process is left.
+    pub(crate) fn look_soon(&mut self) {
+        self.look_soon = true;
+    }
+
+    /// Whether it is to look in this turn.
+    pub(crate) fn looks_soon(&self) -> bool {
+        self.look_soon
+    }
+
     /// Returns whether any process is left, and with `kill`, kills what is. If any is left, there
     /// will be a notice when none is, or the job looks again later. It fails only if that cannot be
     /// found out, not even later.
     pub(crate) fn await_rest(&mut self, kill: bool, system: &mut S) -> Result<bool> {
-        self.look_at = None;
+        (self.look_soon, self.look_at) = (false, None);
         let problem = match self.look(kill, system) {
             Ok(left) => return Ok(left),
             Err(problem) => problem,
@@ -619,7 +632,7 @@ impl<S: System> Live<S> {
         }
         // Nothing more happens to the job.
         self.deliveries.clear();
-        (self.look_at, self.frozen.pending) = (None, false);
+        (self.look_soon, self.look_at, self.frozen.pending) = (false, None, false);
         self.released = Some(Released {
             empty,
             exited: self.main.exited(),
@@ -630,6 +643,11 @@ impl<S: System> Live<S> {
             cgroup_left: None,
             problems,
         });
+    }
+
+    /// Whether there is something to go on with in the next turn.
+    pub(crate) fn has_work(&self) -> bool {
+        self.is_signalling() || self.look_soon || self.is_released()
     }
 
     /// Whether everything but the group is released.

@@ -266,9 +266,11 @@ impl JobEngine {
         jobs.any(Job::copies_again)
     }
 
-    /// Copies output of terminals, as a turn of a reactor does. Returns whether there was any.
-    pub fn copy_output(&mut self) -> bool {
+    /// Lets the jobs go on with what they have left to do, as a turn of a reactor does. Returns
+    /// whether there was any.
+    pub fn go_on(&mut self) -> bool {
         let any = self.registry.has_work();
+        self.registry.go_on(&mut self.system);
         self.registry.copy_output(&mut self.system);
         any
     }
@@ -305,7 +307,7 @@ impl JobEngine {
     pub fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "a busy loop");
-            if !(self.look_again() | self.run_kernel() | self.deliver(0) | self.copy_output()) {
+            if !(self.look_again() | self.run_kernel() | self.deliver(0) | self.go_on()) {
                 break;
             }
         }

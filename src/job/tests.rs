@@ -40,8 +40,8 @@ enum Step {
     Stall,
     /// The main process, or another one once that is gone, prints 9 bytes on its terminal.
     Print,
-    /// A turn copies what was printed.
-    Copy,
+    /// A turn goes on with what the jobs have left to do, and copies what was printed.
+    GoOn,
     /// The kernel does what was asked of it: killed processes die, and frozen ones stop.
     Kernel,
     /// One notice arrives.
@@ -172,8 +172,8 @@ impl World {
                 }
                 Ok(())
             }
-            Step::Copy => {
-                engine.copy_output();
+            Step::GoOn => {
+                engine.go_on();
                 Ok(())
             }
             Step::Kernel => {
@@ -428,7 +428,7 @@ fn a_group_that_empties_after_the_exit_is_reported_is_waited_for() {
 }
 
 /// The steps that are tried in every order.
-const ALPHABET: [Step; 14] = [
+const ALPHABET: [Step; 15] = [
     Step::Fork,
     Step::Exit,
     Step::RestExit,
@@ -439,6 +439,7 @@ const ALPHABET: [Step; 14] = [
     Step::Oom(OomCause::Job),
     Step::Freeze,
     Step::Thaw,
+    Step::GoOn,
     Step::Kernel,
     Step::Deliver,
     Step::Overflow,
@@ -454,7 +455,7 @@ const PRINTING: [Step; 10] = [
     Step::Kill,
     Step::Deadline,
     Step::Print,
-    Step::Copy,
+    Step::GoOn,
     Step::Kernel,
     Step::Deliver,
 ];
@@ -519,7 +520,7 @@ type Scenario = (Plan, &'static [Step]);
 
 fn scenarios() -> Vec<Scenario> {
     use Step::{
-        Copy, Deadline, Deliver, Exit, Fork, Freeze, Kernel, Kill, Oom, Overflow, Print, RestExit,
+        Deadline, Deliver, Exit, Fork, Freeze, GoOn, Kernel, Kill, Oom, Overflow, Print, RestExit,
         Settle, Spurious, Stall, Stop, StopWithin, Thaw,
     };
     const STEPS: &[&[Step]] = &[
@@ -541,11 +542,11 @@ fn scenarios() -> Vec<Scenario> {
     ];
     const PRINTING: &[&[Step]] = &[
         &[Print, Exit, Settle],
-        &[Print, Deliver, Copy, Print, Print, Exit, Deliver, Deliver, Settle],
+        &[Print, Deliver, GoOn, Print, Print, Exit, Deliver, Deliver, Settle],
         &[Print, Fork, Deliver, Exit, Settle, Print, Settle, RestExit, Settle],
         &[Fork, Print, Settle, Print, Stop, Settle],
         &[Print, Settle, Print, Deadline, Settle],
-        &[Fork, Print, Kill, Copy, Settle],
+        &[Fork, Print, Kill, GoOn, Settle],
     ];
     let mut scenarios = Vec::new();
     for end in POLICIES {
@@ -644,6 +645,19 @@ fn every_call_may_fail_once_with_every_errno() {
 }
 
 #[test]
+fn an_exit_is_told_before_anything_else_is_done_about_it() {
+    for end in [EndPolicy::KillRest, EndPolicy::WaitAll] {
+        let mut world = World::new(&[Plan { end, ..Plan::default() }]);
+        world.steps(0, &[Step::Exit, Step::Deliver]);
+        assert_eq!(world.events[0], "exit code 3", "{end:?}");
+        assert_eq!(world.engine.phase(0), Some(Phase::Exited));
+        world.step(0, Step::GoOn);
+        assert_eq!(world.events[0], "exit code 3, finished", "{end:?}");
+        world.end();
+    }
+}
+
+#[test]
 fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
     for (end, last) in [(EndPolicy::KillRest, Step::Settle), (EndPolicy::WaitAll, Step::Kill)] {
         for errno in 0..2 {
@@ -655,6 +669,7 @@ fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
             script.extend(std::iter::repeat_n(Meddling::Fail(errno), 20));
             world.step(0, Step::Deliver);
             assert_eq!(world.events[0], "exit code 3");
+            world.step(0, Step::GoOn);
             assert!(world.engine.looks_again());
             assert_eq!(world.engine.next_deadline(), Some(Duration::from_millis(250)));
             // The next attempt fails as well.
@@ -675,7 +690,7 @@ fn h2_a_job_is_not_finished_while_it_cannot_be_seen_that_it_has_ended() {
 #[test]
 fn m9_a_process_that_enters_while_the_job_is_cleared_is_killed() {
     let mut world = World::new(&[Plan::default()]);
-    world.steps(0, &[Step::Fork, Step::Exit, Step::Deliver]);
+    world.steps(0, &[Step::Fork, Step::Exit, Step::Deliver, Step::GoOn]);
     assert_eq!(world.engine.kernel().kills(0), 1);
     // It is moved into the group after the kill.
     assert!(world.engine.kernel().enter(0));
@@ -705,7 +720,7 @@ fn m15_what_the_main_process_leaves_behind_is_awaited_by_pidfd() {
         for _ in 0..20 {
             world.step(0, Step::Fork);
         }
-        world.steps(0, &[Step::Exit, Step::Deliver]);
+        world.steps(0, &[Step::Exit, Step::Deliver, Step::GoOn]);
         assert_eq!(world.events[0], "exit code 3");
         let held = world.engine.kernel().held();
         assert!((2..10).contains(&held.registrations), "a few of them: {held:?}");
@@ -740,6 +755,8 @@ fn low_how_a_process_ended_is_asked_again_once_somebody_else_has_reaped_it() {
             world.engine.kernel().report_ready(0);
             world.step(0, Step::Deliver);
         }
+        assert_eq!(world.events[0], "exit code 3", "{early_answers}");
+        world.step(0, Step::GoOn);
         assert_eq!(world.events[0], "exit code 3, finished", "{early_answers}");
         world.end();
     }
@@ -779,7 +796,7 @@ fn output_that_cannot_be_written_is_tried_again_and_reported_as_lost_at_the_end(
     let mut world = World::new(&[Plan { terminal: true, ..Plan::default() }]);
     world.steps(0, &[Step::Print, Step::Deliver]);
     world.engine.system().script.push_back(Meddling::Fail(0));
-    world.step(0, Step::Copy);
+    world.step(0, Step::GoOn);
     assert_eq!(world.engine.kernel().unread(0), 9);
     // More output is no reason to try again; time is.
     world.steps(0, &[Step::Print, Step::Settle]);
