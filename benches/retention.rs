@@ -1,13 +1,17 @@
 //! What it costs to keep a log short, and how short it is. A job writes a gigabyte in blocks of
 //! 4 KiB, one write(2) each, and measures itself: with a whole log, and with one of which the
-//! newest 64 MiB are kept, that nobody reads or that one tail reads. Then it writes 20 GB to a log
-//! that is kept short and read.
+//! newest 64 MiB are kept, that nobody reads or that one tail reads. It writes as fast as it can,
+//! and at 1 GB/s. Then it writes 20 GB at that rate to a log that is kept short and read.
+//!
+//! The floor is a bare loop that looks at the file each millisecond and gives back the same pieces:
+//! the file system lets nobody write to a file while a piece of it is given back.
 //!
 //! Invariant: every byte that the tail gets is compared with what was written, and every byte that
 //! it does not get it is told of; a difference ends the program with status 1.
 
 mod common;
 
+use std::fs::OpenOptions;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +23,7 @@ use common::{
     LINE, Table, in_role, median, median_ratio, process_cpu, quantile, quick, thread_cpu, verdict,
 };
 use jobworker::{ByteSize, Event, Events, Exit, Fill, Position, Reactor, Token};
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// How many bytes one write has.
 const BLOCK: usize = 4096;
@@ -29,21 +34,47 @@ const PERIOD: usize = 25 * BLOCK;
 /// How much is kept.
 const KEEP: u64 = 64 << 20;
 
-/// How many times as long the writer of a log that is kept short may take.
+/// How many times as long the writer of a log that is kept short may take at [`RATE`]. Without a
+/// pause, it waits for as long as the file system gives back, whoever asks for that.
 const TARGET: f64 = 1.05;
+
+/// How much the floor gives back at a time, as the engine does for so much.
+const STEP: u64 = 4 << 20;
+
+/// A job that does not write as fast as it can writes so many bytes per second.
+const RATE: u64 = 1_000_000_000;
 
 /// What becomes of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    short: bool,
-    read: bool,
+enum Kept {
+    Whole,
+    /// By the engine.
+    Short,
+    /// By the floor.
+    Bare,
 }
 
-const PLANS: [Plan; 4] = [
-    Plan { short: false, read: false },
-    Plan { short: true, read: false },
-    Plan { short: false, read: true },
-    Plan { short: true, read: true },
+/// One way to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    kept: Kept,
+    read: bool,
+    /// How many bytes per second; 0 for as fast as it can.
+    rate: u64,
+}
+
+/// The first of each rate and kind of reader is what the others are compared with.
+const PLANS: [Plan; 10] = [
+    Plan { kept: Kept::Whole, read: false, rate: 0 },
+    Plan { kept: Kept::Bare, read: false, rate: 0 },
+    Plan { kept: Kept::Short, read: false, rate: 0 },
+    Plan { kept: Kept::Whole, read: true, rate: 0 },
+    Plan { kept: Kept::Short, read: true, rate: 0 },
+    Plan { kept: Kept::Whole, read: false, rate: RATE },
+    Plan { kept: Kept::Bare, read: false, rate: RATE },
+    Plan { kept: Kept::Short, read: false, rate: RATE },
+    Plan { kept: Kept::Whole, read: true, rate: RATE },
+    Plan { kept: Kept::Short, read: true, rate: RATE },
 ];
 
 /// The results of one run.
@@ -62,7 +93,7 @@ struct Run {
 
 fn main() -> ExitCode {
     if let Some(role) = common::role() {
-        write_blocks(role[1].parse().unwrap(), Path::new(&role[2]));
+        write_blocks(role[1].parse().unwrap(), role[2].parse().unwrap(), Path::new(&role[3]));
         return ExitCode::SUCCESS;
     }
     let (size, long, turns) =
@@ -81,7 +112,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    let last = match run(Plan { short: true, read: true }, long, &twice) {
+    let last = match run(PLANS[PLANS.len() - 1], long, &twice) {
         Ok(run) => run,
         Err(difference) => return fail(&difference),
     };
@@ -100,21 +131,29 @@ fn main() -> ExitCode {
         "skipped MiB",
     ]);
     for (index, (plan, runs_of)) in PLANS.iter().zip(&runs).enumerate() {
-        // The same reader of a whole log is what it is compared with.
-        let whole = &runs[index - usize::from(plan.short)];
+        let same = |other: &Plan| (other.read, other.rate) == (plan.read, plan.rate);
+        let whole = &runs[PLANS.iter().position(same).unwrap_or(index)];
         let (writer, writer_cpu) =
             (column(runs_of, |run| run.writer), column(runs_of, |run| run.writer_cpu));
         let slowdown = median_ratio(&writer, &column(whole, |run| run.writer));
         let slowdown_cpu = median_ratio(&writer_cpu, &column(whole, |run| run.writer_cpu));
         table.row(vec![
             format!(
-                "{}, {}",
-                if plan.short { "kept short" } else { "whole" },
-                if plan.read { "1 tail" } else { "nobody reads" }
+                "{}, {}, {}",
+                match plan.kept {
+                    Kept::Whole => "whole",
+                    Kept::Short => "kept short",
+                    Kept::Bare => "bare loop",
+                },
+                if plan.read { "1 tail" } else { "nobody reads" },
+                if plan.rate == 0 { "full speed" } else { "1 GB/s" },
             ),
             format!("{:.3}", median(&writer)),
             format!("{slowdown:.3}"),
-            if plan.short { verdict(slowdown, TARGET) } else { String::new() },
+            match plan.kept {
+                Kept::Short if plan.rate > 0 => verdict(slowdown, TARGET),
+                _ => String::new(),
+            },
             format!("{:.3}", median(&writer_cpu)),
             format!("{slowdown_cpu:.3}"),
             format!("{:.3}", median(&column(runs_of, |run| run.cpu))),
@@ -164,26 +203,47 @@ fn text() -> Vec<u8> {
     (0..PERIOD / LINE).flat_map(line).collect()
 }
 
-/// The job: writes so many bytes, and records in a file how long that took.
-fn write_blocks(size: usize, report: &Path) {
+/// The job: writes so many bytes, at a rate, and records in a file how long that took.
+fn write_blocks(size: u64, rate: u64, report: &Path) {
     let text = text();
     let output = std::io::stdout();
     let (start, cpu) = (Instant::now(), process_cpu());
-    for block in 0..size.div_ceil(BLOCK) {
-        let from = block * BLOCK % PERIOD;
-        let written = rustix::io::write(&output, &text[from..from + BLOCK]);
-        assert_eq!(written, Ok(BLOCK));
+    let mut written = 0;
+    while written < size {
+        let from = written as usize % PERIOD;
+        assert_eq!(rustix::io::write(&output, &text[from..from + BLOCK]), Ok(BLOCK));
+        written += BLOCK as u64;
+        if rate > 0 && written.is_multiple_of(1 << 20) {
+            let due = start + Duration::from_secs_f64(written as f64 / rate as f64);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
     }
     let (wall, cpu) = (start.elapsed().as_secs_f64(), (process_cpu() - cpu).as_secs_f64());
     std::fs::write(report, format!("{wall} {cpu}")).unwrap();
 }
 
-fn run(plan: Plan, size: usize, twice: &[u8]) -> Result<Run, String> {
+/// The floor: gives back what is not to be kept, until it is told to end.
+fn give_back(log: &Path, over: &AtomicBool) {
+    let file = OpenOptions::new().write(true).open(log).unwrap();
+    let mut start = 0;
+    while !over.load(Ordering::Relaxed) {
+        let end = file.metadata().unwrap().len().saturating_sub(KEEP) / BLOCK as u64 * BLOCK as u64;
+        if end >= start + STEP {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&file, flags, start, end - start).unwrap();
+            start = end;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn run(plan: Plan, size: u64, twice: &[u8]) -> Result<Run, String> {
     let scratch = tempfile::Builder::new().prefix("jobworker-bench-").tempdir().unwrap();
     let report = scratch.path().join("writer");
     let mut reactor = Reactor::new().unwrap();
-    let mut command = in_role(["write", &size.to_string(), report.to_str().unwrap()]);
-    if plan.short {
+    let (bytes, rate) = (size.to_string(), plan.rate.to_string());
+    let mut command = in_role(["write", &bytes, &rate, report.to_str().unwrap()]);
+    if plan.kept == Kept::Short {
         command.log_keep(ByteSize::from_bytes(KEEP));
     }
     let job = reactor.spawn(&command, Token(0)).unwrap();
@@ -203,13 +263,16 @@ fn run(plan: Plan, size: usize, twice: &[u8]) -> Result<Run, String> {
             }
             disk
         });
+        if plan.kept == Kept::Bare {
+            scope.spawn(|| give_back(&log, &over));
+        }
         let read = follow(&mut reactor, plan.read, twice);
         over.store(true, Ordering::Relaxed);
         let disk = sampler.join().unwrap();
         read.map(|(got, skipped)| (got, skipped, disk))
     })?;
     let cpu = (thread_cpu() - cpu).as_secs_f64();
-    if plan.read && got + skipped != size.next_multiple_of(BLOCK) as u64 {
+    if plan.read && got + skipped != size.next_multiple_of(BLOCK as u64) {
         return Err(format!("{got} bytes and {skipped} skipped instead of {size}"));
     }
     let report = std::fs::read_to_string(&report).unwrap();
