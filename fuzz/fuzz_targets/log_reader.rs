@@ -88,6 +88,7 @@ enum Operation {
     Overflow,
     LoseWatch { file: u8 },
     Quiet { ignored: u8 },
+    Glance { script: Script },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -490,6 +491,10 @@ impl World {
             Operation::Turn { wait, script } => {
                 self.meddle(*script);
                 self.engine.turn(*wait);
+            }
+            Operation::Glance { script } => {
+                self.meddle(*script);
+                self.engine.glance();
             }
             Operation::Emit { count } => self.emit(usize::from(*count) + 1),
             Operation::Sleep { micros } => {

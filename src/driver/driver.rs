@@ -28,6 +28,10 @@ use crate::sys::epoll_fd;
 /// us: more of them would hold up what else is ready.
 const CAPACITY: usize = 32;
 
+/// How many system calls are made to glance at something between two looks at the epoll. That one
+/// takes locks which a writer needs to report a change.
+const GLANCES: usize = 8;
+
 /// Tokens of the driver's own; those of registrations never reach so far, see [`Key::pack`].
 const WAKER: Token = Token(usize::MAX);
 const INOTIFY: Token = Token(usize::MAX - 1);
@@ -72,6 +76,8 @@ pub(crate) struct Driver {
     nudged: bool,
     /// How long a wait looks again and again before it sleeps.
     busy: Duration,
+    /// It looks at what the kernel has not reported.
+    glancing: bool,
 }
 
 impl Driver {
@@ -100,6 +106,7 @@ impl Driver {
             nested: AtomicBool::new(false),
             nudged: false,
             busy,
+            glancing: false,
         })
     }
 
@@ -177,15 +184,24 @@ impl Driver {
         self.watches.len()
     }
 
-    /// Whether inotify has events that were not taken; see [`Watches::has_events`].
+    /// Whether inotify has events that were not taken; see [`Watches::has_events`]. A glance that
+    /// asks has found something that inotify is about to report, or has just reported.
     pub(crate) fn has_reports(&self) -> bool {
-        self.watches.has_events()
+        self.glancing || self.watches.has_events()
     }
 
-    /// Waits for the kernel; `deadline` is when something is to be done in any case.
-    pub(crate) fn wait(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<()> {
+    /// Waits for the kernel; `deadline` is when something is to be done in any case. Before it
+    /// sleeps it glances, if it is busy, at what the kernel would report later: `glance` says what
+    /// that has cost, in system calls, and whether it has found anything.
+    pub(crate) fn wait(
+        &mut self,
+        wait: Wait,
+        deadline: Option<Instant>,
+        glance: impl FnMut(&mut Self) -> (usize, bool),
+    ) -> Result<()> {
         self.nudged = false;
-        let wait = if self.busy.is_zero() { Some(wait) } else { self.look(wait, deadline)? };
+        let busy = !self.busy.is_zero();
+        let wait = if busy { self.look(wait, deadline, glance)? } else { Some(wait) };
         let Some(wait) = wait else { return Ok(()) };
         let timeout = match wait {
             Wait::Not => Some(Duration::ZERO),
@@ -203,7 +219,13 @@ impl Driver {
 
     /// Looks again and again until something has happened, and returns the wait that is left;
     /// `None` when there is none, because something has happened or it is time.
-    fn look(&mut self, wait: Wait, deadline: Option<Instant>) -> Result<Option<Wait>> {
+    #[inline(never)]
+    fn look(
+        &mut self,
+        wait: Wait,
+        deadline: Option<Instant>,
+        mut glance: impl FnMut(&mut Self) -> (usize, bool),
+    ) -> Result<Option<Wait>> {
         let start = Instant::now();
         let until = match wait {
             Wait::Not => return Ok(Some(wait)),
@@ -219,6 +241,19 @@ impl Driver {
             }
             if now.duration_since(start) >= self.busy {
                 return Ok(Some(Wait::Until(until)));
+            }
+            let mut calls = 0;
+            while calls < GLANCES {
+                self.glancing = true;
+                let (cost, found) = glance(self);
+                self.glancing = false;
+                if found {
+                    return Ok(None);
+                }
+                if cost == 0 {
+                    break;
+                }
+                calls += cost;
             }
             std::hint::spin_loop();
         }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::event::{Event, Events};
 use crate::id::{Key, Slots, TailId, Token};
+use crate::log::awaited::Awaited;
 use crate::log::behind::Behind;
 use crate::log::bookmark::Bookmark;
 use crate::log::end::End;
@@ -60,6 +61,7 @@ pub(crate) struct Logs<K: Kernel> {
     tails: Slots<Tail>,
     by_identity: HashMap<Identity, Key>,
     schedule: Schedule,
+    awaited: Awaited,
     scratch: Scratch,
     behind: Behind,
     /// The tails whose place is being looked for, in turns.
@@ -114,6 +116,7 @@ impl<K: Kernel> Logs<K> {
             tails: Slots::starting_at(unique),
             by_identity: HashMap::new(),
             schedule: Schedule::new(pace.min(MOST_PACE)),
+            awaited: Awaited::default(),
             scratch: Scratch::new(window_bytes),
             behind: Behind::default(),
             searches: VecDeque::new(),
@@ -125,6 +128,31 @@ impl<K: Kernel> Logs<K> {
             window_bytes,
             total: total.map(Total::new),
         }
+    }
+
+    /// From now on, [`glance`](Self::glance) finds logs that have grown.
+    pub(crate) fn turn_on_glances(&mut self) {
+        self.awaited.turn_on();
+    }
+
+    /// Visits the logs that are waited for, at the cost of a read for each, without waiting for the
+    /// kernel to report that they have grown. Returns how many, and whether there is news.
+    #[inline(never)]
+    pub(crate) fn glance(
+        &mut self,
+        kernel: &mut K,
+        now: Instant,
+        queue: &mut Queue,
+    ) -> (usize, bool) {
+        let mut looks = 0;
+        while let Some(log) = self.awaited.logs().get(looks).copied() {
+            looks += 1;
+            let open = self.logs.get(log).and_then(Log::open);
+            if open.is_some_and(OpenLog::awaits_growth) {
+                self.visit(kernel, log, now, queue);
+            }
+        }
+        (looks, !queue.is_empty())
     }
 
     /// How many tails there are.
@@ -549,6 +577,7 @@ impl<K: Kernel> Logs<K> {
                 self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
+                self.awaited.add(log);
             }
             // A read never replaces the file itself.
             Ok(Read::Replaced { .. }) => {}
@@ -591,6 +620,7 @@ impl<K: Kernel> Logs<K> {
                 self.behind.forget(key);
                 tail.wait(key, open);
                 self.schedule.serve(log, open.need(), listed);
+                self.awaited.add(log);
             }
             // A read never replaces the file itself.
             Ok(Filled::Replaced(_)) => {}
@@ -894,6 +924,7 @@ impl<K: Kernel> Logs<K> {
         Err(io::Error::from_raw_os_error(errno))
     }
 
+    #[inline]
     fn visit(&mut self, kernel: &mut K, key: Key, now: Instant, queue: &mut Queue) {
         // Closed or removed since it was listed, unless there is something to visit.
         let Some(log) = self.logs.get_mut(key) else { return };
@@ -1362,6 +1393,7 @@ impl<K: Kernel> Logs<K> {
         let (open, listed) = self.logs[log].opened_and_listed();
         tail.wait(key, open);
         self.schedule.serve(log, open.need(), listed);
+        self.awaited.add(log);
     }
 
     /// A tail was given an error. If it is the fault of the log, the next visit clears it and tries

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of jobs, cgroups or the loop; what it needs of the system is the trait [`Kernel`].
 
+mod awaited;
 mod behind;
 mod bookmark;
 mod directory;

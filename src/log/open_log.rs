@@ -929,6 +929,11 @@ impl<F> OpenLog<F> {
         Ok(())
     }
 
+    /// Whether tails wait for nothing but more of it, and no visit has failed.
+    pub(crate) fn awaits_growth(&self) -> bool {
+        self.notice == Notice::Watch && !self.nobody_waits() && self.fault.is_none()
+    }
+
     /// The kernel has removed the watch.
     pub(crate) fn watch_lost(&mut self) {
         self.watched = false;

@@ -494,6 +494,8 @@ impl Engine {
     pub fn with_total(files: usize, window_bytes: usize, total: Option<u64>) -> Self {
         let of_jobs = vec![None; files];
         let files = (0..files).map(|_| Content::default()).collect();
+        let mut logs = Logs::new(window_bytes, Duration::from_micros(200), 0, total);
+        logs.turn_on_glances();
         Self {
             machine: Machine {
                 files,
@@ -503,7 +505,7 @@ impl Engine {
                 calls: Vec::new(),
                 failures: 0,
             },
-            logs: Logs::new(window_bytes, Duration::from_micros(200), 0, total),
+            logs,
             queue: Queue::new(),
             now: Instant::now(),
             of_jobs,
@@ -774,6 +776,14 @@ impl Engine {
             self.now = self.now.max(at);
         }
         self.logs.visit_due(&mut self.machine, self.now, &mut self.queue);
+    }
+
+    /// Looks at the logs that are waited for, as a busy reactor does before it sleeps.
+    pub fn glance(&mut self) {
+        if !self.logs.has_work() && self.queue.is_empty() {
+            self.now += Duration::from_micros(1);
+            self.logs.glance(&mut self.machine, self.now, &mut self.queue);
+        }
     }
 
     /// Advances the clock.

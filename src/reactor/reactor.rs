@@ -169,7 +169,10 @@ impl Reactor {
         // ours.
         let unique = random_uuid()?.as_fields().0;
         let total = config.logs_total.map(ByteSize::as_bytes);
-        let logs = Logs::new(config.window_bytes, config.pace, unique, total);
+        let mut logs = Logs::new(config.window_bytes, config.pace, unique, total);
+        if !config.busy_poll.is_zero() {
+            logs.turn_on_glances();
+        }
         let orphans = config.reap_orphans.then(Orphans::new).transpose()?;
         let reactor = Self {
             system: Linux::new(Driver::new(config.busy_poll)?, logs, directory, orphans, history),
@@ -278,7 +281,8 @@ impl Reactor {
         let due = self.system.has_work() || self.jobs.has_work();
         let wait = if due { Wait::Not } else { wait };
         let deadline = if wait == Wait::Not { None } else { self.next_deadline() };
-        self.system.driver.wait(wait, deadline)?;
+        let Linux { driver, logs, queue, .. } = &mut self.system;
+        driver.wait(wait, deadline, |driver| logs.glance(driver, Instant::now(), queue))?;
         self.settle()
     }
 

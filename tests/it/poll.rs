@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use jobworker::{EndPolicy, Event, Events, Position, Reactor, StopCause, TailId, Token};
+use jobworker::{EndPolicy, Event, Events, Position, Reactor, Stdin, StopCause, TailId, Token};
 use rustix::process::kill_process;
 use rustix::thread::gettid;
 
@@ -79,6 +79,31 @@ fn a_reactor_that_looks_before_it_sleeps_waits_as_long_and_returns_the_same() {
         let (_, report) =
             world.run(command.time_limit(Duration::from_millis(50)).grace(Duration::ZERO));
         assert_eq!(report.stopped_by, Some(StopCause::TimeLimit));
+    }
+}
+
+/// It reads a few of the logs before the kernel has reported anything of them.
+#[test]
+fn tails_of_more_logs_than_are_looked_at_get_every_byte_once_and_every_truncation() {
+    let looking = World::with(|config| _ = config.busy_poll(Duration::from_millis(20)));
+    let Some(mut world) = looking else { return };
+    let lines =
+        |first: u32| (first..first + 50).map(|line| format!("{line}\n")).collect::<String>();
+    let script = "print() { for i in $(seq $1 $2); do echo $i; sleep 0.00$((i % 3)); done; }; \
+         print 1 50; read -r line; : > /proc/self/fd/1; print 1001 1050";
+    let jobs: Vec<_> = (0..7)
+        .map(|_| {
+            let job = world.spawn(sh(script).stdin(Stdin::Piped));
+            (job, world.reactor.take_stdin(job).unwrap(), world.tail(job, Position::Start))
+        })
+        .collect();
+    for (job, stdin, tail) in jobs {
+        let before = lines(1);
+        world.until("it has printed", |world| world.text(tail) == before);
+        drop(stdin);
+        world.finish(job);
+        assert_eq!(world.text(tail), before.clone() + &lines(1001));
+        assert_eq!(world.transcripts[&tail].truncated_at, [before.len()]);
     }
 }
 
