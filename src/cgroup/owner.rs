@@ -8,11 +8,11 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use uuid::Uuid;
 
 use crate::cgroup::group::Group;
@@ -36,7 +36,6 @@ pub(crate) struct Owner {
     name: Uuid,
     /// The directory of the marker, open and locked. A child of the host that was only forked has
     /// the same open file, and so keeps the lock.
-    #[expect(dead_code, reason = "closing it gives the lock back")]
     marker: OwnedFd,
     /// The process that made the marker. One that was forked from it must not remove it.
     process: u32,
@@ -82,6 +81,11 @@ impl Owner {
             }
             match lock_dir(&self.tree, &name.marker()).map_err(Error::path("lock", &path))? {
                 Lock::Held(marker) => {
+                    // Linux releases the files of a process that dies from the highest descriptor
+                    // to the lowest. The name has to be last: the next host, which has waited for
+                    // it, is about to sweep, and must find that this one's marker is nobody's.
+                    self.marker = fcntl_dupfd_cloexec(&self.marker, marker.as_raw_fd() + 1)
+                        .map_err(Error::path("lock", &path))?;
                     self.named = Some(Named { name, marker });
                     return Ok(());
                 }
