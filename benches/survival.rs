@@ -9,7 +9,9 @@
 mod common;
 
 use std::collections::HashSet;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
@@ -42,8 +44,11 @@ fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
 }
 
+/// A directory that nobody else can use, as one of logs has to be.
 fn scratch() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("jobworker-bench-").tempdir().unwrap()
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("jobworker-bench-").permissions(Permissions::from_mode(0o700));
+    builder.tempdir().unwrap()
 }
 
 /// How long the call of `spawn` takes, the way to `Finished`, and the removal, in microseconds.
