@@ -4,6 +4,7 @@
 //! deadline here is updated. Makes no decisions: it routes each notice to the job that it is about.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 use std::time::Instant;
 
 use crate::driver::{JobSource, Registration, Source};
@@ -17,6 +18,9 @@ use crate::job::system::System;
 /// How many jobs have output of their terminals copied in one turn, about 16 KiB of each.
 const COPIES_PER_TURN: usize = 8;
 
+/// How many jobs go on in one turn: to finish one takes up to 100 us.
+const JOBS_PER_TURN: usize = 16;
+
 /// All jobs of a reactor.
 #[derive(Debug)]
 pub(crate) struct Registry<S: System> {
@@ -27,8 +31,11 @@ pub(crate) struct Registry<S: System> {
     deadlines: Deadlines,
     /// The jobs that look for their processes again, because that has failed. Usually empty.
     unseen: BTreeSet<Key>,
-    /// The jobs that have signals left to send or groups left to remove. Usually empty.
+    /// The jobs whose main process has just exited, or that have signals left to send or groups left
+    /// to remove. Usually empty.
     unfinished: BTreeSet<Key>,
+    /// The last of them that has gone on.
+    went_on: Option<Key>,
     /// The jobs that have printed on their terminals, each once, in the order in which they have
     /// their turns. May have jobs that were removed meanwhile.
     printing: VecDeque<Key>,
@@ -54,6 +61,7 @@ impl<S: System> Registry<S> {
             deadlines: Deadlines::default(),
             unseen: BTreeSet::new(),
             unfinished: BTreeSet::new(),
+            went_on: None,
             printing: VecDeque::new(),
             attached: 0,
         }
@@ -234,13 +242,19 @@ impl<S: System> Registry<S> {
     /// Whether any job has signals left to send, groups left to remove or output left to copy.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        self.has_unfinished() || !self.printing.is_empty()
+        !self.unfinished.is_empty() || !self.printing.is_empty()
     }
 
-    /// Whether any job has signals left to send or groups left to remove.
+    /// The jobs that have signals left to send, or groups left to remove: a bounded number, others
+    /// than the last time if there are more.
     #[inline]
-    pub(crate) fn has_unfinished(&self) -> bool {
-        !self.unfinished.is_empty()
+    pub(crate) fn unfinished(&self) -> Vec<Key> {
+        let after = match self.went_on {
+            Some(last) => (Bound::Excluded(last), Bound::Unbounded),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        let before = self.went_on.into_iter().flat_map(|last| self.unfinished.range(..=last));
+        self.unfinished.range(after).chain(before).copied().take(JOBS_PER_TURN).collect()
     }
 
     /// Copies output of terminals to their logs: of a bounded number of jobs, in turns, a bounded
@@ -256,13 +270,15 @@ impl<S: System> Registry<S> {
         }
     }
 
-    /// Lets each job that has signals left to send or groups left to remove do so, with a bounded
-    /// number.
+    /// Lets each of these jobs that still has signals left to send, or groups left to remove, do
+    /// so, with a bounded number.
     #[cold]
-    pub(crate) fn go_on(&mut self, system: &mut S) {
-        let keys: Vec<Key> = self.unfinished.iter().copied().collect();
-        for key in keys {
-            self.with_key(key, |job| job.go_on(system));
+    pub(crate) fn go_on(&mut self, jobs: &[Key], system: &mut S) {
+        self.went_on = jobs.last().copied();
+        for key in jobs {
+            if self.unfinished.contains(key) {
+                self.with_key(*key, |job| job.go_on(system));
+            }
         }
     }
 

@@ -270,7 +270,7 @@ impl JobEngine {
     /// whether there was any.
     pub fn go_on(&mut self) -> bool {
         let any = self.registry.has_work();
-        self.registry.go_on(&mut self.system);
+        self.registry.go_on(&self.registry.unfinished(), &mut self.system);
         self.registry.copy_output(&mut self.system);
         any
     }

@@ -290,7 +290,7 @@ impl Reactor {
     /// ends.
     fn settle(&mut self) -> Result<()> {
         // Only what was left by earlier turns: what begins in this one has had its share.
-        let unfinished = self.jobs.has_unfinished();
+        let unfinished = self.jobs.unfinished();
         let mut notices = std::mem::take(&mut self.notices);
         let taken = self.system.driver.take_notices(&mut notices);
         let happened = !notices.is_empty();
@@ -307,8 +307,8 @@ impl Reactor {
         taken?;
         let now = Instant::now();
         self.jobs.deadlines_passed(now, &mut self.system);
-        if unfinished {
-            self.jobs.go_on(&mut self.system);
+        if !unfinished.is_empty() {
+            self.jobs.go_on(&unfinished, &mut self.system);
         }
         self.jobs.copy_output(&mut self.system);
         self.system.reap_orphans(happened);
