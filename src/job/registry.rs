@@ -31,8 +31,8 @@ pub(crate) struct Registry<S: System> {
     deadlines: Deadlines,
     /// The jobs that look for their processes again, because that has failed. Usually empty.
     unseen: BTreeSet<Key>,
-    /// The jobs whose main process has just exited, or that have signals left to send or groups left
-    /// to remove. Usually empty.
+    /// The jobs whose main process has just exited, or that have signals left to send or groups
+    /// left to remove. Usually empty.
     unfinished: BTreeSet<Key>,
     /// The last of them that has gone on.
     went_on: Option<Key>,
