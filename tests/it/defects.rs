@@ -288,9 +288,13 @@ fn defect_11_a_closed_tail_is_forgotten_at_once() {
         }
     };
     open_and_close(&mut world, rounds(1000));
-    let resident = resident_bytes();
-    open_and_close(&mut world, rounds(10_000));
-    let grown = resident_bytes().saturating_sub(resident);
+    // A leak grows each time. The allocator may keep the memory of a window once.
+    let grown = (0..3).map(|_| {
+        let resident = resident_bytes();
+        open_and_close(&mut world, rounds(10_000));
+        resident_bytes().saturating_sub(resident)
+    });
+    let grown = grown.min().unwrap();
     assert!(grown < 128 * 1024, "closed tails have leaked {grown} bytes");
     assert_eq!(world.footprint(), before);
     world.reactor.kill(job).unwrap();
