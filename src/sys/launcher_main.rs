@@ -35,7 +35,7 @@ use crate::sys::report::{Report, write_version};
 /// capabilities), because whoever executes such a program could give it orders. Neither allocates
 /// nor makes a system call when it returns, apart from looking at the arguments.
 ///
-/// ```
+/// ```standalone_crate
 /// use jobworker::{Config, Reactor};
 ///
 /// fn main() -> Result<(), jobworker::Error> {
