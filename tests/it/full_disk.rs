@@ -119,7 +119,6 @@ fn the_next_host_knows_whose_log_may_be_cut() {
     let mut config = place.config();
     config.name("host");
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
-    let _mounted = mounted;
     let lasting = |world: &mut World, script: &str| {
         let job = world.spawn(sh(script).stdin(Stdin::Piped).survives(true));
         (job, world.reactor.take_stdin(job).unwrap().unwrap())
@@ -135,6 +134,8 @@ fn the_next_host_knows_whose_log_may_be_cut() {
     let World { reactor, place, .. } = world;
     drop(reactor);
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
+    // It has to be gone before the directory is removed that it is mounted in.
+    let _mounted = mounted;
     let mut recovery = world.reactor.recovery().unwrap();
     while world.reactor.recover(&mut recovery, Token(0)).unwrap().is_some() {}
     for ((job, stdin), is_to_be_cut) in [(before, true), (during, true), (after, false)] {
