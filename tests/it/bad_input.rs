@@ -18,7 +18,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::skips::skip;
 use crate::support::{
-    Place, World, alone, cgroup_mount, directories, private_tmpfs, remove_parent, sh, wait_for_exit,
+    Place, World, alone, cgroup_mount, directories, remove_parent, sh, wait_for_exit,
 };
 
 /// Panics unless the text contains all of these parts.
@@ -364,15 +364,10 @@ fn a_full_or_read_only_disk_is_reported_where_it_is_met() {
     if !alone!() {
         return;
     }
-    let place = Place::new();
-    if place.cgroup_or_skip().is_none() {
-        return;
-    }
+    let options = c"size=64k,nr_inodes=12,mode=0700";
+    let Some(place) = Place::with_logs_on("tmpfs", options) else { return };
     let logs = place.logs();
-    let Some(mounted) = private_tmpfs(&logs, c"size=64k,nr_inodes=12,mode=0700") else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
-    // Declared after the world, so that it is dropped first, also when the test fails.
-    let _mounted = mounted;
 
     // No room for another file: the spawn fails.
     let fillers: Vec<PathBuf> = (0..64)

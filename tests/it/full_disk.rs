@@ -9,16 +9,14 @@ use std::path::PathBuf;
 use jobworker::worker::WorkerEvent;
 use jobworker::{Error, Event, Exit, JobError, Position, Reactor, Report, Stdin, Token, Worker};
 
-use crate::support::{Mounted, PATIENCE, Place, World, alone, private_tmpfs, sh};
+use crate::support::{PATIENCE, Place, World, alone, sh};
 
 /// A place whose logs are on a small file system, and a file that fills it but for some KiB.
-fn small() -> Option<(Place, PathBuf, Mounted)> {
-    let place = Place::new();
-    place.cgroup_or_skip()?;
-    let mounted = private_tmpfs(&place.logs(), c"size=256k,mode=0700")?;
+fn small() -> Option<(Place, PathBuf)> {
+    let place = Place::with_logs_on("tmpfs", c"size=256k,mode=0700")?;
     let filler = place.logs().join("filler");
     fs::write(&filler, vec![b'x'; 128 << 10]).unwrap();
-    Some((place, filler, mounted))
+    Some((place, filler))
 }
 
 /// What the events have said: whether it is full.
@@ -40,9 +38,8 @@ fn the_host_hears_that_a_log_that_it_reads_has_no_room_and_that_it_has_again() {
     if !alone!() {
         return;
     }
-    let Some((place, filler, mounted)) = small() else { return };
+    let Some((place, filler)) = small() else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
-    let _mounted = mounted;
     let before = world.spawn(&sh("echo before"));
     let early = world.finish(before);
     assert!(!is_cut(&early) && told(&world).is_empty());
@@ -75,9 +72,8 @@ fn a_full_disk_is_told_although_the_same_turn_makes_room() {
     if !alone!() {
         return;
     }
-    let Some((place, _filler, mounted)) = small() else { return };
+    let Some((place, _filler)) = small() else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
-    let _mounted = mounted;
     let mut command = sh("seq 100000 2>/dev/null; echo end >&3; read _");
     let (mut printed, end) = std::io::pipe().unwrap();
     command.stdin(Stdin::Piped).log_keep(jobworker::ByteSize::from_kib(64)).pass_fd(3, end);
@@ -96,9 +92,8 @@ fn the_report_of_a_job_that_nobody_reads_says_that_its_log_may_be_cut() {
     if !alone!() {
         return;
     }
-    let Some((place, filler, mounted)) = small() else { return };
+    let Some((place, filler)) = small() else { return };
     let mut world = World::around(Reactor::with_config(&place.config()).unwrap(), place);
-    let _mounted = mounted;
     let job = world.spawn(&sh("seq 100000 2>/dev/null"));
     let report = world.finish(job);
     assert_ne!(report.exit, Exit::Code(0));
@@ -115,7 +110,7 @@ fn the_next_host_knows_whose_log_may_be_cut() {
     if !alone!() {
         return;
     }
-    let Some((place, filler, mounted)) = small() else { return };
+    let Some((place, filler)) = small() else { return };
     let mut config = place.config();
     config.name("host");
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
@@ -134,8 +129,6 @@ fn the_next_host_knows_whose_log_may_be_cut() {
     let World { reactor, place, .. } = world;
     drop(reactor);
     let mut world = World::around(Reactor::with_config(&config).unwrap(), place);
-    // It has to be gone before the directory is removed that it is mounted in.
-    let _mounted = mounted;
     let mut recovery = world.reactor.recovery().unwrap();
     while world.reactor.recover(&mut recovery, Token(0)).unwrap().is_some() {}
     for ((job, stdin), is_to_be_cut) in [(before, true), (during, true), (after, false)] {
@@ -153,7 +146,7 @@ fn a_worker_publishes_it() {
     if !alone!() {
         return;
     }
-    let Some((place, filler, mounted)) = small() else { return };
+    let Some((place, filler)) = small() else { return };
     let worker = Worker::with_config(&place.config()).unwrap();
     let mut events = worker.events();
     let job = worker.spawn(&sh("seq 100000 2>/dev/null")).unwrap();
@@ -167,5 +160,5 @@ fn a_worker_publishes_it() {
         );
         let _ = fs::remove_file(&filler);
     }
-    drop((job, worker, mounted, place));
+    drop((job, worker, place));
 }

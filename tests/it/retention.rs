@@ -15,10 +15,8 @@ use jobworker::{
     ByteSize, Command, Config, Error, ErrorKind, Event, Exit, Fill, Output, OverLimit, Position,
     Reactor, Read, Signal, Stdin, StopCause, Stream, SystemError, TailError, TailOptions, Token,
 };
-use rustix::mount::{MountFlags, mount};
 
-use crate::skips::skip;
-use crate::support::{Mounted, PATIENCE, Place, World, alone, sh};
+use crate::support::{PATIENCE, Place, World, alone, sh};
 use crate::worker::{Threads, log_of, numbers, until};
 
 /// What is kept in these tests.
@@ -414,21 +412,12 @@ fn a_log_that_the_job_makes_sparse_is_kept_short_at_once() {
 
 #[test]
 fn where_nothing_can_be_given_back_the_spawn_is_refused_and_leaves_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        skip("a mount needs root");
+    if !alone!() {
         return;
     }
-    if !alone!("unshare", "--mount") {
-        return;
-    }
-    let place = Place::new();
-    if place.cgroup_or_skip().is_none() {
-        return;
-    }
-    mount("none", place.logs(), "ramfs", MountFlags::empty(), c"mode=0700").unwrap();
+    let Some(place) = Place::with_logs_on("ramfs", c"mode=0700") else { return };
     let reactor = Reactor::with_config(&place.config()).unwrap();
     let mut world = World::around(reactor, place);
-    let _mounted = Mounted(world.place.logs());
     let before = world.footprint();
     for output in [Output::Combined, Output::Split] {
         let error = world.try_spawn(short("true").output(output)).unwrap_err();

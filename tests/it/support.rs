@@ -97,6 +97,9 @@ pub(crate) struct World {
 /// reactor, so that the reactor is dropped first.
 pub(crate) struct Place {
     pub(crate) cgroup: Option<PathBuf>,
+    /// The file system of the logs, if it is another one. Gone before the directory is removed that
+    /// it is mounted in.
+    mounted: Option<Mounted>,
     pub(crate) dir: TempDir,
 }
 
@@ -121,7 +124,18 @@ impl Place {
         let cgroup = cgroup_parents()
             .map(|parent| parent.join(&name))
             .find(|path| fs::create_dir(path).is_ok());
-        Self { cgroup, dir }
+        Self { cgroup, mounted: None, dir }
+    }
+
+    /// A place with a cgroup, whose logs are on a file system of this kind that only this thread
+    /// and its children see, in a process where it is [`alone`]. Where that is not possible, says
+    /// that the test is skipped.
+    #[track_caller]
+    pub(crate) fn with_logs_on(kind: &str, options: &CStr) -> Option<Self> {
+        let mut place = Self::new();
+        place.cgroup_or_skip()?;
+        place.mounted = Some(private_mount(kind, &place.logs(), options)?);
+        Some(place)
     }
 
     /// The cgroup; `None` where there is none, and then says that the test is skipped.
@@ -446,8 +460,8 @@ impl World {
     }
 }
 
-/// A mounted file system. It is unmounted on drop, so that the directory below can be removed.
-pub(crate) struct Mounted(pub(crate) PathBuf);
+/// A mounted file system, which is unmounted on drop.
+struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
@@ -456,15 +470,14 @@ impl Drop for Mounted {
     }
 }
 
-/// Mounts a tmpfs with these options that only this thread and its children see, in a process
-/// where it is [`alone`]. Where that is not possible, prints why and returns `None`.
-pub(crate) fn private_tmpfs(path: &Path, options: &CStr) -> Option<Mounted> {
+#[track_caller]
+fn private_mount(kind: &str, path: &Path, options: &CStr) -> Option<Mounted> {
     // Deprecated because unsharing the descriptor table affects the I/O safety of other threads;
     // this unshares only mounts.
     #[allow(deprecated)]
     let unshared = rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS);
     let private = || mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
-    let mounted = || mount("tmpfs", path, "tmpfs", MountFlags::empty(), options);
+    let mounted = || mount(kind, path, kind, MountFlags::empty(), options);
     if let Err(errno) = unshared.and_then(|()| private()).and_then(|()| mounted()) {
         skip(format_args!("no file system can be mounted here: {errno}"));
         return None;
