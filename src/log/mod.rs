@@ -18,6 +18,8 @@ mod kernel;
 mod lines;
 mod log;
 mod logs;
+#[cfg(any(fuzzing, test))]
+mod machine;
 mod open_log;
 mod options;
 mod place;
@@ -32,16 +34,20 @@ mod simulator;
 mod space;
 mod sweep;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod total;
 mod walk;
 mod window;
 
 pub use bookmark::{Bookmark, InvalidBookmark};
 pub use file_id::{FileId, InvalidFileId};
+#[cfg(any(fuzzing, test))]
+pub use machine::{Call, Content, Descriptor, Interference, Link, Machine, Name, byte};
 pub use options::{Position, TailOptions};
 pub use read::{Chunk, Fill, Read};
 #[cfg(any(fuzzing, test))]
-pub use simulator::{Call, Content, Descriptor, Engine, Interference, Link, Machine, Name, byte};
+pub use simulator::Engine;
 
 pub(crate) use directory::{Kept, LogDirectory, NewLog};
 pub(crate) use error::into_error;
