@@ -20,6 +20,7 @@ mod log;
 mod logs;
 #[cfg(any(fuzzing, test))]
 mod machine;
+mod named;
 mod open_log;
 mod options;
 mod place;
