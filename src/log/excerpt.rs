@@ -35,6 +35,17 @@ impl<F> Excerpt<F> {
         Self { file, published, offset, end, newest, last }
     }
 
+    /// The same, for a reader that has read up to this offset, where the bytes of the mark end.
+    pub(crate) fn from(&self, offset: u64, last: Mark) -> Self {
+        let files = (Arc::clone(&self.file), Arc::clone(&self.published));
+        Self::new(files, (offset, self.end.max(offset)), self.newest, Some(last))
+    }
+
+    /// Where the log begins now, if bytes before that were given back.
+    pub(crate) fn start(&self) -> u64 {
+        self.published.start_after_read().min(self.end)
+    }
+
     /// The open log.
     pub(crate) fn file(&self) -> &Arc<F> {
         &self.file

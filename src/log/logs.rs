@@ -421,6 +421,14 @@ impl<K: Kernel> Logs<K> {
         tail.excerpt(key, self.logs[tail.log()].open()?, &self.behind)
     }
 
+    /// What is left of a tail up to the end of its log, for a reader that goes on without it;
+    /// `None` as long as the end is not known, or when a truncation is to be reported first.
+    pub(crate) fn rest(&self, tail: TailId) -> Option<Excerpt<K::File>> {
+        let key = tail.0;
+        let tail = self.tails.get(key)?;
+        tail.rest(key, self.logs[tail.log()].open()?, &self.behind)
+    }
+
     /// A tail was read by its excerpt, up to `offset`, where the bytes of the mark end.
     pub(crate) fn was_read(&mut self, tail: TailId, offset: u64, last: Mark) {
         if let Some(reading) = self.tails.get_mut(tail.0) {

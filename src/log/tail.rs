@@ -12,6 +12,7 @@ use crate::log::behind::Behind;
 use crate::log::excerpt::Excerpt;
 use crate::log::kernel::Kernel;
 use crate::log::open_log::{OpenLog, Waiting};
+use crate::log::published::Published;
 use crate::log::queue::Queue;
 use crate::log::read::Read;
 use crate::log::scratch::Scratch;
@@ -428,6 +429,26 @@ impl Tail {
         Some(Excerpt::new(files, (self.offset, self.offset + left), newest, last.copied()))
     }
 
+    /// What is left up to the end of the log, if only nothing, for a reader that goes on without
+    /// the tail; `None` as long as the end is not known, or when a truncation is to be reported
+    /// first.
+    pub(crate) fn rest<F>(
+        &self,
+        key: Key,
+        log: &OpenLog<F>,
+        behind: &Behind,
+    ) -> Option<Excerpt<F>> {
+        let published = log.published();
+        let reading = matches!(self.state, State::Reading | State::Ended);
+        let end = self.bound(published)?;
+        if !reading || self.truncations != published.truncations() {
+            return None;
+        }
+        let files = (Arc::clone(log.file()), Arc::clone(log.shared()));
+        let (newest, last) = (log.window().mark(), behind.mark(key));
+        Some(Excerpt::new(files, (self.offset.min(end), end), newest, last.copied()))
+    }
+
     /// Goes on at the offset to which it was read elsewhere, by an excerpt.
     pub(crate) fn skip_to(&mut self, offset: u64) {
         self.offset = offset;
@@ -458,11 +479,7 @@ impl Tail {
         if self.truncations != published.truncations() {
             return Found::Truncated;
         }
-        let bound = match self.until.get() {
-            Until::Offset(end) => Some(end),
-            Until::JobEnd => published.final_end_now(),
-            Until::Never => None,
-        };
+        let bound = self.bound(published);
         let known = bound.unwrap_or_else(|| published.end());
         if self.offset < known {
             let start = published.start().min(known);
@@ -482,6 +499,15 @@ impl Tail {
             _ if bound.is_some() => Found::Ended,
             Some(errno) => Found::Failed(errno),
             None => Found::UpToDate,
+        }
+    }
+
+    /// Where it ends, if that is known.
+    fn bound<F>(&self, published: &Published<F>) -> Option<u64> {
+        match self.until.get() {
+            Until::Offset(end) => Some(end),
+            Until::JobEnd => published.final_end_now(),
+            Until::Never => None,
         }
     }
 

@@ -54,6 +54,13 @@ impl Reactor {
         self.system.logs.excerpt(tail)
     }
 
+    /// What is left of a tail up to the end of its log, for a reader that goes on without the
+    /// reactor; `None` as long as the end is not known, or when a truncation is to be reported
+    /// first.
+    pub(crate) fn rest(&self, tail: TailId) -> Option<Excerpt<LogFile>> {
+        self.system.logs.rest(tail)
+    }
+
     /// A tail was read by its excerpt, up to `offset`, where the bytes of the mark end.
     pub(crate) fn was_read(&mut self, tail: TailId, offset: u64, last: Mark) {
         self.system.logs.was_read(tail, offset, last);

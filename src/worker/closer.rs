@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use crate::log::{Excerpt, Mark};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::worker::wait::Waiter;
+use crate::worker::layer0::LogFile;
+use crate::worker::wait::{Waiter, lock};
 
 /// What others know of an [`Output`](crate::worker::Output).
 #[derive(Debug, Default)]
@@ -15,6 +18,15 @@ pub(super) struct Reader {
     /// Its own tail has something to read, since it was last asked.
     news: AtomicBool,
     closed: AtomicBool,
+    rest: Mutex<Option<Rest>>,
+}
+
+/// What the loop leaves to a reader when it ends: the log of a job that has finished.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// The content that it is of, in the feed of the log, for a reader that has that.
+    pub(super) epoch: u64,
+    pub(super) excerpt: Excerpt<LogFile>,
 }
 
 impl Reader {
@@ -38,6 +50,24 @@ impl Reader {
     pub(super) fn lose(&self) -> Arc<Waiter> {
         self.news.store(true, Ordering::Release);
         Arc::clone(&self.waiter)
+    }
+
+    /// Leaves it what it can read without the loop, before that ends.
+    pub(super) fn leave(&self, rest: Rest) {
+        *lock(&self.rest) = Some(rest);
+    }
+
+    /// What the loop has left to a reader that has read up to this offset, where the bytes of the
+    /// mark end, and of this content, if it has read it in the feed.
+    pub(super) fn rest(
+        &self,
+        epoch: Option<u64>,
+        offset: u64,
+        last: Mark,
+    ) -> Option<Excerpt<LogFile>> {
+        let rest = lock(&self.rest);
+        let same = |rest: &&Rest| epoch.is_none_or(|epoch| rest.epoch == epoch);
+        Some(rest.as_ref().filter(same)?.excerpt.from(offset, last))
     }
 
     /// Whether it was closed.

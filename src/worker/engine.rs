@@ -108,6 +108,9 @@ impl Engine {
                 (false, WorkerError::Panicked { message })
             }
         };
+        if regular {
+            self.outputs.leave(&self.reactor);
+        }
         mailbox.end(&why);
         self.outputs.lose();
         for entry in self.jobs.values() {

@@ -333,6 +333,17 @@ impl Reactor {
         (tail.offset < log.len()).then(|| Excerpt::new(of_log, range, Mark::of_last(log, 0), None))
     }
 
+    pub(crate) fn rest(&self, TailId(key): TailId) -> Option<Excerpt<LogFile>> {
+        let tail = &self.tails[key];
+        self.jobs[&tail.job].as_ref()?;
+        let state = self.kernel.state();
+        let log = state.logs.get(&tail.job).map_or(&[][..], Vec::as_slice);
+        let range = (tail.offset.min(log.len()) as u64, log.len() as u64);
+        let file = LogFile { kernel: Arc::clone(&self.kernel), job: tail.job };
+        let of_log = (Arc::new(file), Arc::new(Published::new()));
+        Some(Excerpt::new(of_log, range, Mark::of_last(log, 0), None))
+    }
+
     pub(crate) fn was_read(&mut self, TailId(key): TailId, offset: u64, _: Mark) {
         self.tails[key].offset = usize::try_from(offset).unwrap();
     }

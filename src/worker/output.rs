@@ -195,7 +195,8 @@ impl Output {
     /// # Errors
     /// [`Error::Tail`]: `Closed` once a [`Closer`] was used; `Io` or `WatchLimit` when the log
     /// cannot be read or watched: nothing is skipped, and it can be read again.
-    /// [`Error::Worker`] when the worker has ended before everything was read.
+    /// [`Error::Worker`] when the worker has ended before the job was finished, or if the log was
+    /// truncated and the worker has ended before that was reported.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read>> {
         let next = ready!(self.poll_next(cx, true))?;
         Poll::Ready(self.hand_out(next, buffer))
@@ -489,6 +490,7 @@ impl Output {
             reader: &self.reader,
             position: &mut self.position,
             last: &self.piece.bytes,
+            mark: last,
         };
         Poll::Ready(Ok(match ready!(self.source.poll(&mut asking, cx, wait))? {
             Next::Piece(piece) => {
@@ -622,6 +624,7 @@ mod models {
     use crate::log::Position;
     use crate::sync::{check, thread};
     use crate::worker::model::{Failure, Kernel, Reactor};
+    use crate::worker::shutdown::Shutdown;
 
     /// An output of a running job, and what happens to that.
     fn output(position: Position) -> (Output, Arc<Kernel>) {
@@ -663,6 +666,23 @@ mod models {
     #[test]
     fn a_reader_that_begins_ahead_of_the_log_is_told_when_that_has_come_so_far() {
         check(Some(2), || assert_eq!(read_from(Position::Offset(2)), b"c"));
+    }
+
+    #[test]
+    fn a_shutdown_cuts_no_reader_off() {
+        check(Some(2), || {
+            let (reactor, kernel) = Reactor::of_model(1);
+            let (worker, mut jobs) = reactor.into_worker().unwrap();
+            let mut output = jobs.remove(0).output(Position::Start).unwrap();
+            let id = output.job().id();
+            let thread = thread::spawn(move || {
+                let mut bytes = Vec::new();
+                output.read_to_end(&mut bytes).map(|_| bytes)
+            });
+            kernel.write(id, b"a");
+            worker.shutdown(Shutdown::Kill, Duration::MAX).unwrap();
+            assert_eq!(thread.join().unwrap().unwrap(), b"a");
+        });
     }
 
     #[test]

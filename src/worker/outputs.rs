@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::id::{JobId, Key, Slots, Stream, TailId, Token};
 use crate::log::{Excerpt, Fill, Mark, TailOptions};
-use crate::worker::closer::Reader;
+use crate::worker::closer::{Reader, Rest};
 use crate::worker::feed::{Feed, PIECE, Piece, Place, RING, Stopped};
 use crate::worker::layer0::{LogFile, Reactor};
 use crate::worker::wait::Woken;
@@ -253,6 +253,24 @@ impl Outputs {
             && let Source::Feed(feed) = entry.source
         {
             self.pump(reactor, feed);
+        }
+    }
+
+    /// Leaves to each reader what is left of the log of a job that has finished, before the loop
+    /// ends. Nothing must be done for a reader after that.
+    pub(super) fn leave(&self, reactor: &Reactor) {
+        for (_, entry) in self.readers.iter() {
+            let (tail, epoch) = match entry.source {
+                Source::Own(tail) => (tail, 0),
+                Source::Feed(feed) => {
+                    let front = &self.feeds[feed];
+                    (front.tail, front.feed.place().epoch)
+                }
+                Source::Ended => continue,
+            };
+            if let Some(excerpt) = reactor.rest(tail.id) {
+                entry.reader.leave(Rest { epoch, excerpt });
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use rustix::fs::sendfile;
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::Key;
 use crate::log::{Excerpt, Mark, into_error};
 use crate::worker::client::Client;
@@ -85,6 +85,8 @@ pub(super) struct Asking<'a> {
     pub(super) position: &'a mut u64,
     /// What was read last, for the proof that the log is still the same.
     pub(super) last: &'a Arc<[u8]>,
+    /// The last bytes before the position.
+    pub(super) mark: Mark,
 }
 
 impl Source {
@@ -115,16 +117,26 @@ impl Source {
                     reader.take_news();
                     let (read, doubt) = (read.take(), *doubt);
                     let (sender, receiver) = reply();
-                    client.post(move |engine| {
+                    let posted = client.post(move |engine| {
                         let (outputs, reactor) = (&mut engine.outputs, &mut engine.reactor);
                         sender.send(outputs.next(reactor, key, read, doubt));
-                    })?;
-                    self.state = State::Asked(receiver);
+                    });
+                    match posted {
+                        Ok(()) => self.state = State::Asked(receiver),
+                        Err(error) if doubt => return Poll::Ready(Err(error)),
+                        Err(error) => {
+                            if let Some(next) = self.go_on(asking, None, error)? {
+                                return Poll::Ready(Ok(next));
+                            }
+                        }
+                    }
                 }
                 State::Asked(receiver) => {
                     let answer = ready!(receiver.poll(cx));
                     self.state = State::ASK;
-                    match answer.ok_or_else(|| client.why())?? {
+                    // Without an answer the loop has ended, as the next request finds out.
+                    let Some(answer) = answer else { continue };
+                    match answer? {
                         Own::Excerpt(excerpt) => {
                             *asking.position = excerpt.offset();
                             self.state = State::Excerpt(excerpt);
@@ -159,39 +171,56 @@ impl Source {
                         follow.asked = None;
                     }
                     let place = Place { epoch: follow.epoch, offset: *asking.position };
-                    match follow.look(place, wait.then_some(reader.waiter())) {
+                    let lost = match follow.look(place, wait.then_some(reader.waiter())) {
                         Found::Piece(piece) => return Poll::Ready(Ok(Next::Piece(piece))),
                         Found::Truncated(place) => {
                             follow.epoch = place.epoch;
                             return Poll::Ready(Ok(Next::Truncated));
                         }
                         Found::Nothing(front) if wait => {
-                            if front == Front::Stalled {
-                                client.post(move |engine| {
-                                    engine.outputs.wanted(&mut engine.reactor, key);
-                                })?;
+                            if front != Front::Stalled {
+                                return Poll::Pending;
                             }
-                            return Poll::Pending;
+                            let posted = client.post(move |engine| {
+                                engine.outputs.wanted(&mut engine.reactor, key);
+                            });
+                            match posted {
+                                Ok(()) => return Poll::Pending,
+                                Err(error) => error,
+                            }
                         }
                         Found::Nothing(Front::Armed) => return Poll::Ready(Ok(Next::UpToDate)),
                         Found::Nothing(Front::Stalled | Front::Asked) => {
                             let (sender, receiver) = reply();
-                            client.post(move |engine| {
+                            let posted = client.post(move |engine| {
                                 engine.outputs.wanted(&mut engine.reactor, key);
                                 sender.send(());
-                            })?;
-                            follow.asked = Some(receiver);
+                            });
+                            match posted {
+                                Ok(()) => {
+                                    follow.asked = Some(receiver);
+                                    continue;
+                                }
+                                Err(error) => error,
+                            }
                         }
                         Found::Behind => {
                             follow.feed.leave(follow.ticket.take());
                             let (sender, receiver) = reply();
                             let last = Arc::clone(asking.last);
-                            client.post(move |engine| {
+                            let posted = client.post(move |engine| {
                                 let (outputs, reactor) = (&mut engine.outputs, &mut engine.reactor);
                                 sender.send(outputs.fall_back(reactor, key, place, &last));
-                            })?;
-                            let follow = Follow::new(Arc::clone(&follow.feed), follow.epoch);
-                            self.state = State::FallBack(follow, receiver);
+                            });
+                            match posted {
+                                Ok(()) => {
+                                    let feed = Arc::clone(&follow.feed);
+                                    let follow = Follow::new(feed, follow.epoch);
+                                    self.state = State::FallBack(follow, receiver);
+                                    continue;
+                                }
+                                Err(error) => error,
+                            }
                         }
                         Found::Failed(number, error) => {
                             follow.failure = number;
@@ -203,13 +232,17 @@ impl Source {
                                 engine.outputs.close(&mut engine.reactor, key);
                             });
                             self.state = State::Ended;
+                            continue;
                         }
-                        Found::Lost => return Poll::Ready(Err(client.why())),
+                        Found::Lost => client.why(),
+                    };
+                    if let Some(next) = self.go_on(asking, Some(place.epoch), lost)? {
+                        return Poll::Ready(Ok(next));
                     }
                 }
                 State::FallBack(_, receiver) => {
-                    let answer = ready!(receiver.poll(cx));
-                    let answer = answer.ok_or_else(|| client.why()).flatten();
+                    // Without an answer the loop has ended, which the feed tells.
+                    let answer = ready!(receiver.poll(cx)).unwrap_or(Ok(false));
                     let before = std::mem::replace(&mut self.state, State::ASK);
                     if let (State::FallBack(follow, _), Ok(false) | Err(_)) = (before, &answer) {
                         // The log was truncated meanwhile, which the feed tells.
@@ -219,6 +252,25 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// Goes on with what the loop has left when it ended, or fails with this error if that is
+    /// nothing. `epoch` is the one in the feed, for a reader that has that.
+    fn go_on(
+        &mut self,
+        asking: &mut Asking<'_>,
+        epoch: Option<u64>,
+        error: Error,
+    ) -> Result<Option<Next>> {
+        let Asking { reader, position, mark, .. } = asking;
+        let rest = reader.rest(epoch, **position, *mark).ok_or(error)?;
+        let skipped = rest.start().saturating_sub(**position);
+        if skipped > 0 {
+            **position += skipped;
+            return Ok(Some(Next::Skipped(skipped)));
+        }
+        self.state = if rest.left() > 0 { State::Excerpt(rest) } else { State::Ended };
+        Ok(None)
     }
 
     /// Reads the next piece from the file, after [`Next::File`]. The answer is `false` when the log

@@ -357,9 +357,13 @@ impl Worker {
     ///
     /// Blocks until all of them are finished, or until the time is up and they are killed, which
     /// takes up to five seconds more, as for dropping a reactor. Jobs that are detached or survive
-    /// their host are left running, as then. No job can be started from the call on. Output that
-    /// was not read by then is not available from this worker any more: follow a job to its end, or
-    /// [keep](Command::keep_log) its log.
+    /// their host are left running, as then. No job can be started from the call on.
+    ///
+    /// No reader is cut off: an open [`Output`](crate::worker::Output) reads the log of a job that
+    /// has finished to its end, after the worker and the file are gone. That of a job that was
+    /// killed because the time was up fails with [`WorkerError::ShutDown`](crate::WorkerError)
+    /// where it is. A log that nobody has opened by then is removed, unless it is
+    /// [kept](Command::keep_log).
     ///
     /// A second call while a first one is at work stops the jobs that are left in its own way, uses
     /// the shorter of the two timeouts, and returns the same. Once the worker was shut down, there

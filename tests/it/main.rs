@@ -38,6 +38,7 @@ mod job_events;
 // What the examples agent and keeper speak.
 #[path = "../../examples/common/keeping.rs"]
 mod keeping;
+mod last_words;
 mod launcher;
 mod leftovers;
 mod life;
