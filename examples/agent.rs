@@ -534,7 +534,7 @@ fn print_history(dir: &Path) -> anyhow::Result<()> {
     entries.sort_by_key(|entry| entry.started);
     for entry in entries {
         let (name, report) = (name(&entry.label), &entry.report);
-        println!("{name} {} after {:?}, {} bytes", report.exit, report.wall, report.output_bytes);
+        println!("{name} {} after {:.2?}, {} bytes", report.exit, report.wall, report.output_bytes);
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //!
 //! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms,
 //! supervisors. A single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes any
-//! number of readers as soon as a job's log grows or the job ends. It never polls a file or sleeps
-//! and retries, and it has no background thread, no signal handler and no global state. Output does
+//! number of readers as soon as a job's log grows or the job ends. It polls no file to follow it
+//! and never sleeps and retries, and it has no background thread, no signal handler and no global state. Output does
 //! not pass through the host: a job writes to a file at full speed, and a slow reader blocks
 //! neither the job nor other readers. A program that wants a terminal gets one, which is the
 //! exception: [`Output::Terminal`].
@@ -75,7 +75,8 @@
 //! * **A finished log is complete.** A job is finished when no process is left that could write to
 //!   its log, not when its main process exits, and not after a delay. [`EndPolicy`] decides what
 //!   happens to processes that the main process leaves behind.
-//! * **No needless delays.** Growth after a pause is delivered at once, and so is the end of a job.
+//! * **No needless delays.** Growth after a pause is delivered at once, and so is the exit of a
+//!   job; its end comes once nothing of it is left.
 //! * **Work is proportional to what is ready.** One watch and one read per growth of a log serve
 //!   all of its tails; idle jobs and tails cost no CPU time.
 //! * **No leaks.** A failed spawn leaves no cgroup, file, descriptor, process or watch behind, and

@@ -36,8 +36,10 @@ pub enum Event {
         /// The token the tail was opened with.
         token: Token,
     },
-    /// The main process of a job has exited. The host is told before anything else is done about
-    /// it: the next poll looks for what the process has left behind.
+    /// The main process of a job has exited. As a rule the host is told before anything else is
+    /// done about it: one of the next polls looks for what the process has left behind, for 16 jobs
+    /// in each turn of the loop. With [`EndPolicy::LeaveRest`](crate::EndPolicy::LeaveRest), and
+    /// for a job that has ended under an earlier host, `Finished` may come in the same poll.
     Exited {
         /// The job.
         job: JobId,
@@ -46,7 +48,8 @@ pub enum Event {
         /// How it ended.
         exit: Exit,
     },
-    /// Every process of a job is gone and its log is final. This is the last event of the job.
+    /// Every process of a job is gone, but for those that its [`EndPolicy`](crate::EndPolicy)
+    /// leaves running, and its log is final. This is the last event of the job.
     ///
     /// Its status and log can be read until [`Reactor::remove`](crate::Reactor::remove).
     Finished {

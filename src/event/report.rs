@@ -122,7 +122,8 @@ pub enum Phase {
     /// The main process has exited; other processes of the job have not, or its cgroup is being
     /// removed.
     Exited,
-    /// Every process of the job is gone; only its log is left.
+    /// Every process of the job is gone, but for those that its [`EndPolicy`](crate::EndPolicy)
+    /// leaves running; only its log is left.
     Finished,
 }
 

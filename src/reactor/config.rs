@@ -308,8 +308,8 @@ impl Config {
     /// exit takes from the job to the host. What comes while the reactor looks is noticed within a
     /// few microseconds. It reads the four logs that were waited for last at their ends, without
     /// waiting until the kernel reports them, and asks for everything else in between. From the
-    /// write to one tail, the `tailers` benchmark has measured 5 µs (p50), half of what a bare loop
-    /// takes that sleeps. This costs a processor: each call of `poll` that has to wait uses it for
+    /// write to one tail, the `tailers` benchmark has measured 5 µs (p50), a third to a half of what
+    /// a bare loop takes that sleeps. This costs a processor: each call of `poll` that has to wait uses it for
     /// this long, and a host whose events come more often than that never gives it up.
     ///
     /// It has no effect on a host that watches the reactor's descriptor in a loop of its own, and

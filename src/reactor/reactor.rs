@@ -402,10 +402,11 @@ impl Reactor {
 
     /// Starts a job. `token` comes back with the job's events.
     ///
-    /// Blocks until the program is executed, or until that has failed: about 0.5 ms, whatever the
+    /// Blocks until the program is executed, or until that has failed: 0.2 to 0.5 ms, whatever the
     /// size of the host (see the `spawn` benchmark). The spawn of a command that changes ids takes
-    /// longer in a large host that has no [launcher](Config::launcher), but no longer than
-    /// [`Config::spawn_timeout`], whatever others do to the child; for both see
+    /// longer in a large host that has no [launcher](Config::launcher), which is the time that it
+    /// takes to copy the host. Whatever others do to the child, it is given up after
+    /// [`Config::spawn_timeout`], and has a second more to die; see
     /// [`BoundedSpawns`](crate::BoundedSpawns).
     ///
     /// ```
@@ -850,8 +851,8 @@ impl Reactor {
     /// Sends a signal to every process of a job. Stopped processes are continued, so that they can
     /// act on it. For a finished job nothing is done.
     ///
-    /// At most about 100 processes are signalled by the call. If the job has more, each turn of the
-    /// loop signals as many, until all have the signal, those that were forked meanwhile by one
+    /// At most about 100 processes are signalled by the call. If the job has more, each of its turns
+    /// signals as many, which 16 jobs have in a turn of the loop, until all have the signal, those that were forked meanwhile by one
     /// that had not got it included: poll on. The descriptor is readable until then, other jobs and
     /// tails are served in between, and no event reports the end.
     ///

@@ -41,7 +41,8 @@ pub enum JobEvent {
     Frozen,
     /// The job runs again.
     Thawed,
-    /// Every process of the job is gone and its log is final. This is the last event, and comes
+    /// Every process of the job is gone, but for those that its [`EndPolicy`](crate::EndPolicy)
+    /// leaves running, and its log is final. This is the last event, and comes
     /// once.
     Finished(Arc<Report>),
     /// This many events came in this place and were dropped, because the subscriber was too slow.

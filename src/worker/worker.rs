@@ -34,8 +34,9 @@ use crate::worker::worker_events::WorkerEvents;
 /// # The end
 /// The thread, named `jobworker`, lives as long as there is a `Worker`, or a [`Job`], an
 /// [`Output`](crate::worker::Output) or a subscription of it. Dropping the last of them ends it as
-/// dropping a reactor does: every job that is not [detached](Command::detached) is killed, and the
-/// drop waits up to five seconds until they are gone. [`shutdown`](Self::shutdown) ends it sooner,
+/// dropping a reactor does: every job that is neither [detached](Command::detached) nor
+/// [survives](Command::survives) its host is killed, and the drop waits up to five seconds until
+/// they are gone. [`shutdown`](Self::shutdown) ends it sooner,
 /// and more gently.
 ///
 /// However it ends, by a panic as well, every thread and task that waits for it is woken and given
