@@ -4,10 +4,10 @@
 //! jobworker is a low-level engine for hosts that cannot afford to wait: CI agents, build farms,
 //! supervisors. A single-threaded [`Reactor`] starts programs, watches them by pidfd, and wakes any
 //! number of readers as soon as a job's log grows or the job ends. It polls no file to follow it
-//! and never sleeps and retries, and it has no background thread, no signal handler and no global state. Output does
-//! not pass through the host: a job writes to a file at full speed, and a slow reader blocks
-//! neither the job nor other readers. A program that wants a terminal gets one, which is the
-//! exception: [`Output::Terminal`].
+//! and never sleeps and retries, and it has no background thread, no signal handler and no global
+//! state. Output does not pass through the host: a job writes to a file at full speed, and a slow
+//! reader blocks neither the job nor other readers. A program that wants a terminal gets one, which
+//! is the exception: [`Output::Terminal`].
 //!
 //! A host with threads or a runtime, rather than a loop of its own, uses a [`Worker`]: a reactor on
 //! a thread of its own, with handles to wait on and to read from, see the module [`worker`]. With

@@ -176,7 +176,8 @@ pub enum ProcessGroup {
 #[non_exhaustive]
 pub enum EndPolicy {
     /// The job ends with its main process. What that leaves behind is killed without a grace
-    /// period, then the job is finished.
+    /// period, then the job is finished. In a job that is being [stopped](crate::Reactor::stop),
+    /// what is left has the grace period all the same.
     #[default]
     KillRest,
     /// The job continues, and its tails follow it, until its last process is gone.

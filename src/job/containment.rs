@@ -142,6 +142,9 @@ impl Contained {
             Self::Cgroup(group) => delivery.go_on(group, main),
             Self::ProcessGroup { by_pidfd, .. } => {
                 delivery.end();
+                if delivery.is_for_late_ones() {
+                    return Ok(());
+                }
                 signal_group(main, *by_pidfd, signal)?;
                 if needs_continue(signal) {
                     signal_group(main, *by_pidfd, Signal::CONT)

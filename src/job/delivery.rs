@@ -37,6 +37,8 @@ pub(crate) struct Delivery {
     found: bool,
     signalled: HashSet<Pid>,
     ended: bool,
+    /// Whether it had ended before.
+    again: bool,
 }
 
 impl Delivery {
@@ -48,7 +50,19 @@ impl Delivery {
             found: false,
             signalled: HashSet::new(),
             ended: false,
+            again: false,
         }
+    }
+
+    /// Begins again, for processes that were not there.
+    pub(crate) fn begin_again(&mut self) {
+        let signalled = std::mem::take(&mut self.signalled);
+        *self = Self { signalled, again: true, ..Self::new(self.signal) };
+    }
+
+    /// Whether it has begun again: whoever cannot tell who has the signal must not send it twice.
+    pub(crate) fn is_for_late_ones(&self) -> bool {
+        self.again
     }
 
     pub(crate) fn signal(&self) -> Signal {

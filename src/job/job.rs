@@ -536,6 +536,10 @@ impl<S: System> Job<S> {
                 }
             }
             Action::AwaitRest => live.look_soon(),
+            Action::SignalRest => {
+                live.signal_rest();
+                live.look_soon();
+            }
             Action::Finish => self.finish(input == Input::Empty, system),
         }
     }

@@ -73,6 +73,8 @@ pub(crate) enum Action {
     /// Find out whether anything is left, in the next turn: whoever wants to know of the exit does
     /// not have to wait for that.
     AwaitRest,
+    /// Send the stop signal to those that were forked too late to have it, then the same.
+    SignalRest,
     /// Release everything and report.
     Finish,
 }
@@ -150,11 +152,9 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
             WaitAll => (Lingering { limit }, Action::AwaitRest),
             LeaveRest => (Finished, Action::Finish),
         },
-        // A stop applies to every process, even those that the end policy would leave running.
-        (Stopping { grace }, Exit) => match policy {
-            KillRest => (Clearing, Action::AwaitRest),
-            WaitAll | LeaveRest => (Leaving { grace }, Action::AwaitRest),
-        },
+        // A stop is for every process: each has its signal, and the same time to act on it, whatever
+        // the end policy does with those that a main process leaves behind unasked.
+        (Stopping { grace }, Exit) => (Leaving { grace }, Action::SignalRest),
         (Killing, Exit) => (Clearing, Action::AwaitRest),
 
         (

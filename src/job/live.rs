@@ -54,6 +54,10 @@ pub(crate) struct Live<S: System> {
     /// The signals that were not sent to every process yet, in the order of the calls. Only the
     /// first one is being sent.
     deliveries: VecDeque<Delivery>,
+    /// The stop signal, once a stop sends it.
+    stop_signal: Option<Signal>,
+    /// The stop signal, once every process has it.
+    stopped: Option<Delivery>,
     problems: Vec<Error>,
     /// What is left to report, while the group is being removed.
     released: Option<Released>,
@@ -124,6 +128,8 @@ impl<S: System> Live<S> {
             oom,
             copying: Copying::default(),
             deliveries: VecDeque::new(),
+            stop_signal: None,
+            stopped: None,
             problems: problems.into_iter().collect(),
             released: None,
             removal: if survives { Removal::of_what_is_below() } else { Removal::default() },
@@ -267,9 +273,20 @@ impl<S: System> Live<S> {
         let Some(delivery) = self.deliveries.front_mut() else { return Ok(()) };
         let delivered = system.deliver(self.handles.group(), self.handles.process(), delivery);
         if delivery.has_ended() {
-            self.deliveries.pop_front();
+            let ended = self.deliveries.pop_front();
+            let is_stop = |ended: &Delivery| Some(ended.signal()) == self.stop_signal;
+            self.stopped = ended.filter(is_stop).or(self.stopped.take());
         }
         delivered
+    }
+
+    /// Sends the stop signal, which every process has that was there, to those that were forked
+    /// since by one that had it already.
+    pub(crate) fn signal_rest(&mut self) {
+        if let Some(mut stopped) = self.stopped.take() {
+            stopped.begin_again();
+            self.deliveries.push_back(stopped);
+        }
     }
 
     /// Sends a signal to the main process.
@@ -288,6 +305,7 @@ impl<S: System> Live<S> {
                 Err(problem) => self.problems.push(problem),
             }
         }
+        self.stop_signal = Some(signal);
         let problem = self.signal(signal, system).err();
         self.problems.extend(problem);
     }

@@ -802,7 +802,12 @@ impl Reactor {
     }
 
     /// Stops a job: sends its stop signal to every process, and kills what is left after its grace
-    /// period, which begins now. The signal is sent as by [`signal`](Self::signal).
+    /// period, which begins now. The signal is sent as by [`signal`](Self::signal), and once more
+    /// when the main process exits, to what it has forked after it had the signal.
+    ///
+    /// The grace period is for all processes: a shell that dies of the signal leaves the program
+    /// that it has run the time to act on it. So a process that ignores the signal, as the
+    /// background jobs of a shell ignore SIGINT, holds the end up until the period is over.
     ///
     /// Returns at once; [`Event::Finished`] reports that it is done. Stopping a job that is being
     /// stopped or has finished changes nothing.
@@ -851,10 +856,11 @@ impl Reactor {
     /// Sends a signal to every process of a job. Stopped processes are continued, so that they can
     /// act on it. For a finished job nothing is done.
     ///
-    /// At most about 100 processes are signalled by the call. If the job has more, each of its turns
-    /// signals as many, which 16 jobs have in a turn of the loop, until all have the signal, those that were forked meanwhile by one
-    /// that had not got it included: poll on. The descriptor is readable until then, other jobs and
-    /// tails are served in between, and no event reports the end.
+    /// At most about 100 processes are signalled by the call. If the job has more, each of its
+    /// turns, which 16 jobs have in a turn of the loop, signals as many until all have the signal,
+    /// those that were forked meanwhile by one that had not got it included: poll on. The
+    /// descriptor is readable until then, other jobs and tails are served in between, and no event
+    /// reports the end.
     ///
     /// A signal that is sent before an earlier one has reached every process follows it, so that
     /// each process gets them in order. If it waits already, it is sent once, in the later place.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jobworker::{
     Command, EndPolicy, Error, Event, Exit, JobError, JobId, Limits, Output, Phase, Position,
-    Reactor, Signal, SpawnError, StopCause, TailError, TailOptions, Token,
+    Reactor, Signal, SpawnError, Stdin, StopCause, TailError, TailOptions, Token,
 };
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -293,13 +293,51 @@ fn a_stopped_job_can_be_stopped_for_good() {
     assert_eq!(world.finish(job).exit, by(Signal::TERM));
 }
 
+/// As a shell that has run a program, and dies of the signal.
+#[test]
+fn what_a_main_process_leaves_behind_in_a_stop_has_the_grace_period() {
+    let Some(mut world) = World::new() else { return };
+    for policy in [EndPolicy::KillRest, EndPolicy::WaitAll, EndPolicy::LeaveRest] {
+        let script = "(trap 'read _; echo cleaned up; exit' TERM; echo ready; read _) <&3 & wait";
+        let mut command = sh(&format!("exec 3<&0; {script}"));
+        let job = world.spawn(command.grace(LONG).end_policy(policy).stdin(Stdin::Piped));
+        let stdin = world.reactor.take_stdin(job).unwrap();
+        let tail = world.tail(job, Position::Start);
+        world.until("the job is ready", |world| world.text(tail) == "ready\n");
+        world.reactor.stop(job).unwrap();
+        world.until("the shell is gone", |world| world.exited.contains_key(&job));
+        assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Exited);
+        drop(stdin);
+        let report = world.finish(job);
+        assert_eq!((report.exit, report.killed), (by(Signal::TERM), false), "{policy:?}");
+        assert_eq!(world.text(tail), "ready\ncleaned up\n");
+    }
+}
+
+#[test]
+fn what_is_forked_after_the_stop_signal_has_it_once_the_main_process_is_gone() {
+    let Some(mut world) = World::new() else { return };
+    // A shell that has not become the program yet takes a signal for itself.
+    let fork = "sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done";
+    let script = format!("trap 'read _; {fork}; exit 3' TERM; echo ready; read _");
+    let job = world.spawn(sh(&script).grace(LONG).stdin(Stdin::Piped));
+    let stdin = world.reactor.take_stdin(job).unwrap();
+    let tail = world.tail(job, Position::Start);
+    world.until("the job is ready", |world| world.text(tail) == "ready\n");
+    world.reactor.stop(job).unwrap();
+    drop(stdin);
+    let report = world.finish(job);
+    assert_eq!((report.exit, report.killed), (Exit::Code(3), false));
+}
+
 #[test]
 fn a_job_may_use_its_stop_signal_for_last_words_and_an_exit_code_and_they_are_delivered() {
     let Some(mut world) = World::new() else { return };
     for signal in [Signal::TERM, Signal::INT, Signal::USR2] {
-        let script =
-            format!("trap 'printf bye; exit 9' {}; echo ready; sleep 1000 & wait", signal.as_raw());
-        let job = world.spawn(sh(&script).stop_signal(signal).grace(LONG));
+        let script = format!("trap 'printf bye; exit 9' {}; echo ready; read _", signal.as_raw());
+        let mut command = sh(&script);
+        let job = world.spawn(command.stop_signal(signal).grace(LONG).stdin(Stdin::Piped));
+        let _stdin = world.reactor.take_stdin(job).unwrap();
         let tail = world.tail(job, Position::Start);
         world.until("the job is ready", |world| world.text(tail) == "ready\n");
         world.reactor.stop(job).unwrap();
@@ -369,7 +407,9 @@ fn the_report_tells_code_signal_time_and_use() {
 #[test]
 fn the_status_follows_the_life_of_a_job() {
     let Some(mut world) = World::new() else { return };
-    let job = world.spawn(sh("trap 'exit 3' TERM; echo ready; sleep 1000 & wait").grace(LONG));
+    let mut command = sh("trap 'exit 3' TERM; echo ready; read _");
+    let job = world.spawn(command.grace(LONG).stdin(Stdin::Piped));
+    let _stdin = world.reactor.take_stdin(job).unwrap();
     let tail = world.tail(job, Position::Start);
     let log = world.place.logs().join(format!("{job}.log"));
     let status = world.reactor.status(job).unwrap();
