@@ -41,7 +41,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -62,7 +62,7 @@ use keeping::Keeping;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::{FlockOperation, flock, inotify};
+use rustix::fs::inotify;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
@@ -202,7 +202,7 @@ impl Agent {
         config.name(&options.name).log_dir(dir.join("log")).history(dir.join("history"));
         options.cgroup_parent.iter().for_each(|parent| _ = config.cgroup_parent(parent));
         Ok(Self {
-            reactor: reactor(&config)?,
+            reactor: reactor(&mut config)?,
             history: History::open(dir.join("history"))?,
             dir,
             keeper_at: options.keeper.clone(),
@@ -481,26 +481,14 @@ impl Agent {
 
 /// The reactor, as soon as its name is free: an agent that was killed may not be dead yet, nor a
 /// process that it has just cloned.
-fn reactor(config: &Config) -> anyhow::Result<Reactor> {
-    let mut said = false;
-    loop {
-        let error = match Reactor::with_config(config) {
-            Err(jobworker::Error::System(error)) => error,
-            made => return Ok(made?),
-        };
-        let SystemError::NameTaken { path, .. } = &error else { return Err(error.into()) };
-        if !said {
+fn reactor(config: &mut Config) -> anyhow::Result<Reactor> {
+    match Reactor::with_config(config) {
+        Err(jobworker::Error::System(error @ SystemError::NameTaken { .. })) => {
             println!("waiting for the name: {error}");
         }
-        said = true;
-        match File::open(path) {
-            // Whoever has the name holds the lock on its marker.
-            Ok(marker) => flock(&marker, FlockOperation::LockShared)?,
-            // It has ended meanwhile, and has removed it.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
+        made => return Ok(made?),
     }
+    Ok(Reactor::with_config(config.wait_for_name(true))?)
 }
 
 /// The name of a job, by its label.

@@ -86,8 +86,7 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use jobworker::worker::{Job, JobEvent, Line, Output, Shutdown};
 use jobworker::{
-    ByteSize, Command, Error, ErrorKind, Exit, JobId, Limits, Position, Stall, Stallable,
-    TailError, Worker,
+    ByteSize, Command, Error, Exit, JobId, Limits, Position, Stall, Stallable, TailError, Worker,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -334,16 +333,10 @@ async fn log(
     Path(id): Path<JobId>,
     Query(from): Query<Start>,
 ) -> Result<Response, Failure> {
-    let mut output = host.find(id)?.job.output(from.position())?;
-    let chunks = stream::poll_fn(move |cx| {
-        loop {
-            return Poll::Ready(match ready!(output.poll_bytes(cx)) {
-                Ok(bytes) if bytes.is_empty() => None,
-                Err(error) if Output::is_truncation(&error) => continue,
-                chunk => Some(chunk),
-            });
-        }
-    });
+    let output = host.find(id)?.job.output(from.position())?;
+    let chunks = output
+        .chunks()
+        .filter(|chunk| ready(!matches!(chunk, Err(error) if Output::is_truncation(error))));
     // Without the second header, a browser waits for more before it shows anything.
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
@@ -451,12 +444,10 @@ impl IntoResponse for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            ErrorKind::InvalidInput
-            | ErrorKind::NotFound
-            | ErrorKind::PermissionDenied
-            | ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        let status = if error.is_about_command() {
+            StatusCode::UNPROCESSABLE_ENTITY
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
         };
         Self(status, error.to_string())
     }

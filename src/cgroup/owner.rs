@@ -71,15 +71,18 @@ impl Owner {
         Err(Error::path("lock a cgroup in", tree.path())(Errno::BUSY))
     }
 
-    /// Takes a name that no other host in the tree has, and holds it from now on.
-    pub(crate) fn take_name(&mut self, name: HostName) -> Result<()> {
+    /// Takes a name that no other host in the tree has, and holds it from now on. With `wait` it
+    /// blocks while another one has it.
+    pub(crate) fn take_name(&mut self, name: HostName, wait: bool) -> Result<()> {
         let path = self.tree.path().join(name.marker());
-        for _ in 0..ATTEMPTS {
+        // Each host that is waited for may remove the marker in the end.
+        let attempts = if wait { usize::MAX } else { ATTEMPTS };
+        for _ in 0..attempts {
             match mkdirat(self.tree.dir(), name.marker(), Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(Error::path("create cgroup", &path)(errno)),
             }
-            match lock_dir(&self.tree, &name.marker()).map_err(Error::path("lock", &path))? {
+            match lock_dir(&self.tree, &name.marker(), wait).map_err(Error::path("lock", &path))? {
                 Lock::Held(marker) => {
                     // Linux releases the files of a process that dies from the highest descriptor
                     // to the lowest. The name has to be last: the next host, which has waited for
@@ -187,7 +190,7 @@ pub(super) fn owner_of_marker(name: &str) -> Option<Uuid> {
 /// Opens and locks the marker of an owner; `None` when somebody else holds the lock, or removed it
 /// meanwhile.
 pub(super) fn lock_marker(tree: &Tree, owner: Uuid) -> io::Result<Option<OwnedFd>> {
-    Ok(match lock_dir(tree, &marker_name(owner))? {
+    Ok(match lock_dir(tree, &marker_name(owner), false)? {
         Lock::Held(marker) => Some(marker),
         Lock::OfAnother | Lock::Gone => None,
     })
@@ -203,13 +206,17 @@ enum Lock {
     Gone,
 }
 
-fn lock_dir(tree: &Tree, name: &str) -> io::Result<Lock> {
+fn lock_dir(tree: &Tree, name: &str, wait: bool) -> io::Result<Lock> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let marker = match openat(tree.dir(), name, flags, Mode::empty()) {
         Err(Errno::NOENT | Errno::NODEV) => return Ok(Lock::Gone),
         opened => opened?,
     };
-    match flock(&marker, FlockOperation::NonBlockingLockExclusive) {
+    let operation = match wait {
+        true => FlockOperation::LockExclusive,
+        false => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(&marker, operation) {
         Err(Errno::WOULDBLOCK) => return Ok(Lock::OfAnother),
         locked => locked?,
     }

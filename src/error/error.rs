@@ -89,6 +89,38 @@ impl Error {
         }
     }
 
+    /// Whether whoever has made the command can mend it: a program, path, user or limit that is not
+    /// there or may not be used, or a command that can be run nowhere. For a host that runs what
+    /// others send it, as the difference between the fault of a client and its own: with
+    /// [`kind`](Self::kind) alone, a log directory that was removed is `NotFound` as well.
+    ///
+    /// ```
+    /// use jobworker::{Command, Config, Reactor, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let error = reactor.spawn(&Command::new("/no/such/program"), Token(0)).unwrap_err();
+    /// assert!(error.is_about_command());
+    /// let error = Reactor::with_config(Config::new().log_dir("/no/such/directory")).unwrap_err();
+    /// assert!(!error.is_about_command());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_about_command(&self) -> bool {
+        let can_be_mended = matches!(
+            self.kind(),
+            ErrorKind::InvalidInput
+                | ErrorKind::NotFound
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unsupported
+        );
+        let of_command = match self {
+            Self::Spawn(error) => error.is_of_command(),
+            Self::Limits(error) => !matches!(error, LimitsError::ControllerBlocked { .. }),
+            _ => false,
+        };
+        can_be_mended && of_command
+    }
+
     /// The errno behind the error, if there is one.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {

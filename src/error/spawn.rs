@@ -109,6 +109,15 @@ impl SpawnError {
         }
     }
 
+    /// Whether it concerns what the command asks for, rather than what every command needs.
+    pub(super) fn is_of_command(&self) -> bool {
+        match self {
+            Self::InvalidCommand { .. } | Self::CannotSurvive { .. } => true,
+            Self::Failed { stage, .. } => !matches!(stage, Stage::Clone | Stage::Launcher),
+            Self::Placement { .. } | Self::Frozen { .. } | Self::TimedOut { .. } => false,
+        }
+    }
+
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
             Self::Failed { cause, .. } | Self::Placement { cause, .. } => Some(cause),

@@ -100,6 +100,11 @@ pub struct Usage {
     /// CPU time in the kernel.
     pub system: Duration,
     /// Largest resident set of any of them, in bytes.
+    ///
+    /// Not less than the largest one that the host ever had, or its launcher: the child shares the
+    /// memory of the host, or copies it, until it executes the program, and the kernel counts that
+    /// (`exec_mmap` in fs/exec.c carries the high-water mark on). What the job itself has used is
+    /// [`MemoryStats::peak`](crate::MemoryStats::peak), where there is a memory controller.
     pub max_rss: u64,
     /// Page faults served without I/O.
     pub minor_faults: u64,

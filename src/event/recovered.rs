@@ -33,8 +33,8 @@ pub enum Found {
     /// [history](crate::Config::history).
     Finished,
     /// The earlier host has died while it started the job, before the record was complete. Its
-    /// program may have run for a moment; what is left of it is killed. If there is no label yet,
-    /// there was no process.
+    /// program may have run since, even to its end, and what is left of it is killed. If there is
+    /// no label yet, there was no process.
     Interrupted,
     /// Its record makes no sense, or is missing although a process was in its cgroup: a process of
     /// the host's user or of root has done that, for nobody else can. What is left of it is killed,

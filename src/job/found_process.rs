@@ -156,7 +156,7 @@ mod tests {
         let tree = Tree::locate(None, None).ok()?;
         let mut owner = Owner::new(&Arc::new(tree)).ok()?;
         let name = format!("test-{}", random_uuid().unwrap());
-        owner.take_name(HostName::new(&name).unwrap()).unwrap();
+        owner.take_name(HostName::new(&name).unwrap(), false).unwrap();
         Some((owner, Arc::new(LogDirectory::temporary(random_uuid).unwrap())))
     }
 

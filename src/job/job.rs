@@ -105,6 +105,11 @@ impl<S: System> Job<S> {
         }
     }
 
+    /// Changes what its events come with.
+    pub(crate) fn set_token(&mut self, token: Token) {
+        self.token = token;
+    }
+
     /// The bytes of the host's own.
     pub(crate) fn label(&self) -> Result<&[u8]> {
         let stored = self.record.lasting().ok_or(JobError::NotLasting(self.id()))?;

@@ -152,7 +152,7 @@ pub(crate) fn next(state: State, input: Input, policy: EndPolicy) -> (State, Act
             WaitAll => (Lingering { limit }, Action::AwaitRest),
             LeaveRest => (Finished, Action::Finish),
         },
-        // A stop is for every process: each has its signal, and the same time to act on it, whatever
+        // A stop is for every process: each has its signal and the same time to act on it, whatever
         // the end policy does with those that a main process leaves behind unasked.
         (Stopping { grace }, Exit) => (Leaving { grace }, Action::SignalRest),
         (Killing, Exit) => (Clearing, Action::AwaitRest),

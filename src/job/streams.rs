@@ -6,13 +6,14 @@
 
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::command::{Command, Stdin};
-use crate::error::{Error, Result, SpawnError, Stage};
+use crate::error::{Result, SpawnError, Stage};
 use crate::sys::{Descriptor, memory_file};
 
 /// Standard input, opened.
@@ -29,12 +30,13 @@ pub(crate) enum Input<'a> {
 
 impl<'a> Input<'a> {
     pub(crate) fn open(command: &'a Command) -> Result<Self> {
-        let failed = |cause| SpawnError::Failed {
+        let failed_on = |path: Option<&PathBuf>, cause| SpawnError::Failed {
             program: command.program.clone(),
             stage: Stage::StandardStreams,
-            path: None,
+            path: path.cloned(),
             cause,
         };
+        let failed = |cause| failed_on(None, cause);
         Ok(match &command.stdin {
             Stdin::Null => Self::Null,
             Stdin::Terminal => Self::Terminal,
@@ -47,10 +49,10 @@ impl<'a> Input<'a> {
             Stdin::File(path) => {
                 // A FIFO without a writer would block the host, which must not wait for anybody.
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-                let failed = || Error::path("open standard input", path);
-                let fd = openat(CWD, path, flags, Mode::empty()).map_err(failed())?;
+                let failed = |errno: Errno| failed_on(Some(path), errno.into());
+                let fd = openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
                 // The job shares the open file description, and is to wait for its input.
-                fcntl_setfl(&fd, OFlags::empty()).map_err(failed())?;
+                fcntl_setfl(&fd, OFlags::empty()).map_err(failed)?;
                 Self::Opened(fd)
             }
         })

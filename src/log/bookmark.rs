@@ -39,6 +39,27 @@ pub struct Bookmark {
 }
 
 impl Bookmark {
+    /// A place that the host knows otherwise: the offset of the next byte, and the last bytes that
+    /// were read before it, of which at most the last 16 are kept. With none of them, a truncation
+    /// is noticed by the length of the log alone.
+    ///
+    /// For a host that copies a log: the length of the copy is the place, and its last bytes are
+    /// the proof. Nothing else has to be written down, so no death of the host comes between the
+    /// bytes and the place; see [`guide::survival`](crate::guide::survival).
+    ///
+    /// ```
+    /// use jobworker::Bookmark;
+    ///
+    /// assert_eq!(Bookmark::new(5, b"root:").to_string(), "5:726f6f743a");
+    /// ```
+    #[must_use]
+    pub fn new(offset: u64, last: &[u8]) -> Self {
+        // There cannot be more before the offset.
+        let known = usize::try_from(offset).unwrap_or(usize::MAX).min(last.len());
+        let last = &last[last.len() - known..];
+        Self::behind(Mark::of_last(last, offset - known as u64))
+    }
+
     /// Of a reader that has read these bytes last, if any are known.
     pub(crate) fn behind(last: Mark) -> Self {
         Self { last, gone: false }

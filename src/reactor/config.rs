@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) containment: Containment,
     pub(crate) cgroup_parent: Option<PathBuf>,
     pub(crate) name: Option<String>,
+    pub(crate) wait_for_name: bool,
     pub(crate) host_leaf: Option<String>,
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) logs_total: Option<ByteSize>,
@@ -46,6 +47,7 @@ impl Default for Config {
             containment: Containment::Cgroup,
             cgroup_parent: None,
             name: None,
+            wait_for_name: false,
             host_leaf: None,
             log_dir: None,
             logs_total: None,
@@ -98,6 +100,19 @@ impl Config {
     /// [`SystemError::NameTaken`](crate::SystemError::NameTaken) while another host has the name.
     pub fn name(&mut self, name: &str) -> &mut Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Sets whether [`Reactor::with_config`](crate::Reactor::with_config) waits until the
+    /// [name](Self::name) is free, however long another host has it, instead of failing.
+    ///
+    /// The kernel frees the name of a host that was killed when it has torn that down, shortly
+    /// after the host's parent was told. So a host that is restarted waits for a moment; one that
+    /// is started beside another takes over when that has ended. A signal handler that was
+    /// installed without `SA_RESTART` ends the wait, with `EINTR`.
+    #[doc(alias = "flock")]
+    pub fn wait_for_name(&mut self, wait: bool) -> &mut Self {
+        self.wait_for_name = wait;
         self
     }
 
@@ -308,9 +323,10 @@ impl Config {
     /// exit takes from the job to the host. What comes while the reactor looks is noticed within a
     /// few microseconds. It reads the four logs that were waited for last at their ends, without
     /// waiting until the kernel reports them, and asks for everything else in between. From the
-    /// write to one tail, the `tailers` benchmark has measured 5 µs (p50), a third to a half of what
-    /// a bare loop takes that sleeps. This costs a processor: each call of `poll` that has to wait uses it for
-    /// this long, and a host whose events come more often than that never gives it up.
+    /// write to one tail, the `tailers` benchmark has measured 5 µs (p50), a third to a half of
+    /// what a bare loop takes that sleeps. This costs a processor: each call of `poll` that has to
+    /// wait uses it for this long, and a host whose events come more often than that never gives it
+    /// up.
     ///
     /// It has no effect on a host that watches the reactor's descriptor in a loop of its own, and
     /// polls it with a timeout of zero. The thread of a [`Worker`](crate::Worker) looks as well;

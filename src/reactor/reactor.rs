@@ -144,7 +144,7 @@ impl Reactor {
             Containment::ProcessGroup => None,
         };
         if let (Some(owner), Some(name)) = (&mut owner, name) {
-            owner.take_name(name)?;
+            owner.take_name(name, config.wait_for_name)?;
         }
         let directory = match &config.log_dir {
             Some(dir) => LogDirectory::open(dir)?,

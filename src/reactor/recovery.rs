@@ -196,6 +196,17 @@ impl Reactor {
         self.jobs.get(job).and_then(Job::label)
     }
 
+    /// Changes the token that comes back with the events of a job: that of a job that was recovered
+    /// is known once its [label](Self::label) was read. Events that are reported from now on have
+    /// it, but for those that happened before.
+    ///
+    /// # Errors
+    /// [`Error::Job`] (`Unknown`).
+    pub fn set_token(&mut self, job: JobId, token: Token) -> Result<()> {
+        self.check_process()?;
+        self.with_job(job, |job, _| job.set_token(token))
+    }
+
     /// Changes the label of a job that [survives](crate::Command::survives) its host: all or
     /// nothing, once the call returns. At most 16 KiB. Of a finished job, it is changed in the
     /// [history](crate::Config::history) as well, which blocks as that says.

@@ -61,7 +61,8 @@
 //! Nothing here depends on one. What a task awaits is woken by the thread of the worker, and can be
 //! given up at any time, as in a `select!`: no byte and no event is lost, and nothing is left
 //! behind. With the feature `futures-io` or `tokio`, an [`Output`] has the `AsyncRead` and
-//! `AsyncBufRead` of that crate, and with `futures-io` the subscriptions are streams. [`Lines`] are
+//! `AsyncBufRead` of that crate, and with `futures-io` the subscriptions are streams; with `bytes`
+//! as well, an output is a stream of shared bytes (`Output::chunks`). [`Lines`] are
 //! an iterator and would have each method twice; `futures::stream::poll_fn` makes a stream of
 //! [`Lines::poll_next`]. What copies bytes to a buffer of its own before it hands them on loses
 //! these when it is given up, or when a truncation comes in between; `copy_buf` of either crate
@@ -103,6 +104,8 @@
 // The room of layer 1. Invariants: no lock is held while a waker is called or the loop works, and
 // layer 0 knows nothing of this room. Knows nothing of the kernel.
 
+#[cfg(all(feature = "bytes", feature = "futures-io"))]
+mod chunks;
 mod client;
 mod closer;
 mod engine;
@@ -134,6 +137,8 @@ mod wait;
 mod worker;
 mod worker_events;
 
+#[cfg(all(feature = "bytes", feature = "futures-io"))]
+pub use chunks::Chunks;
 pub use closer::Closer;
 pub use job::{Finished, Job};
 pub use job_events::{JobEvent, JobEvents};

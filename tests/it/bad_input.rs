@@ -124,7 +124,7 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
         ),
         (
             Command::new("true").stdin_file("/no/such/input").clone(),
-            &["cannot open standard input /no/such/input: No such file or directory"],
+            &["connecting standard input, output and error /no/such/input failed", "No such file"],
         ),
         (
             Command::new("true").uid(u32::MAX).clone(),
@@ -161,6 +161,7 @@ fn a_command_that_cannot_be_started_says_why_and_leaves_nothing() {
         for output in [Output::Combined, Output::Split, Output::Null] {
             let error = world.try_spawn(command.clone().output(output.clone())).unwrap_err();
             says(&error.to_string(), parts);
+            assert!(error.is_about_command(), "{error:?}");
             says(&error.to_string(), &["cannot ", &subject(&error)]);
             assert!(
                 std::error::Error::source(&error).is_none(),
@@ -181,7 +182,6 @@ fn subject(error: &Error) -> String {
             SpawnError::Failed { program, .. } | SpawnError::InvalidCommand { program, .. },
         ) => format!("{program:?}"),
         Error::Limits(LimitsError::Invalid(invalid)) => invalid.to_string(),
-        Error::System(SystemError::Path { path, .. }) => path.display().to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -141,3 +141,33 @@ fn events_are_streams_that_end() {
     let last: Vec<Result<WorkerEvent, Error>> = run(system.collect());
     assert!(matches!(last.last(), Some(Err(Error::Worker(WorkerError::ShutDown)))), "{last:?}");
 }
+
+/// Whoever passes over a truncation has the bytes behind it.
+#[cfg(feature = "bytes")]
+#[test]
+fn chunks_are_what_a_reader_gets_with_an_error_at_each_gap() {
+    let Some(threads) = Threads::new() else { return };
+    let (job, mut gate) = threads.gated("seq 10000; go; truncate -s 0 /proc/$$/fd/1; go; seq 100");
+    let mut chunks = job.output(Position::Start).unwrap().chunks();
+    let before = numbers(10_000);
+    let (mut found, mut gaps) = (Vec::new(), 0);
+    let mut opened = 0;
+    while let Some(chunk) = run(chunks.next()) {
+        match chunk {
+            Ok(bytes) => found.extend_from_slice(&bytes),
+            Err(error) => {
+                assert!(Output::is_truncation(&error), "{error}");
+                assert!(found == before);
+                found.clear();
+                gaps += 1;
+            }
+        }
+        if (opened == 0 && found == before) || (opened == 1 && gaps == 1) {
+            gate.open();
+            opened += 1;
+        }
+    }
+    assert_eq!((gaps, found), (1, numbers(100)));
+    assert_eq!(chunks.output().position(), numbers(100).len() as u64);
+    assert!(run(chunks.next()).is_none());
+}

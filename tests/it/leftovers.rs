@@ -106,10 +106,7 @@ impl Failures {
         assert!(matches!(error, Error::Spawn(SpawnError::InvalidCommand { .. })), "{error:?}");
         let error = world.try_spawn(run().stdin_file("/no/such/input")).unwrap_err();
         assert!(
-            matches!(
-                error,
-                Error::System(SystemError::Path { operation: "open standard input", .. })
-            ),
+            matches!(error, Error::Spawn(SpawnError::Failed { stage: Stage::StandardStreams, .. })),
             "{error:?}"
         );
         let error = world.try_spawn(run().limits(Limits::new().cpu_weight(0))).unwrap_err();

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use jobworker::worker::{Line, Output};
 use jobworker::{
-    Command, Error, ErrorKind, Exit, Position, Read, Stdin, Stream, TailError, TailOptions,
+    Bookmark, Command, Error, ErrorKind, Exit, Position, Read, Stdin, Stream, TailError,
+    TailOptions,
 };
 
 use crate::support::{PATIENCE, alone, sh};
@@ -44,6 +45,24 @@ fn what_a_reader_is_behind_by_does_not_pass_through_the_loop() {
     // A request for where it may read, one for the end, and one by which it learns of the close.
     let sleeps = sleeps_of_the_thread() - before;
     assert!(sleeps <= 4, "{sleeps} wake-ups of the loop for {} bytes", expected.len());
+}
+
+#[test]
+fn a_reader_goes_on_at_a_place_that_the_host_knows_by_its_copy() {
+    let Some(threads) = Threads::new() else { return };
+    let job = threads.spawn(&sh("seq 1000"));
+    job.wait().unwrap();
+    let all = numbers(1000);
+    for length in [0, 1, 15, 16, 17, all.len()] {
+        let place = Bookmark::new(length as u64, &all[..length]);
+        let mut rest = Vec::new();
+        job.output(Position::After(place)).unwrap().read_to_end(&mut rest).unwrap();
+        assert!(rest == all[length..], "{length}");
+    }
+    // A copy of something else.
+    let mut output = job.output(Position::After(Bookmark::new(4, b"1\n3\n"))).unwrap();
+    assert_eq!(output.read_timeout(&mut [0; 4], PATIENCE).unwrap(), Read::Truncated);
+    assert_eq!(Bookmark::new(1, b"ab").to_string(), "1:62");
 }
 
 #[test]

@@ -10,12 +10,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use jobworker::{
-    ByteSize, Command, Config, Containment, EndPolicy, Error, ErrorKind, Events, Exit, Found,
-    History, JobError, JobId, Limits, Output, OverLimit, Phase, Position, Reactor, Read, Recovered,
-    Report, Signal, SpawnError, Stall, Stallable, Stdin, StopCause, Stream, SystemError,
+    ByteSize, Command, Config, Containment, EndPolicy, Error, ErrorKind, Event, Events, Exit,
+    Found, History, JobError, JobId, Limits, Output, OverLimit, Phase, Position, Reactor, Read,
+    Recovered, Report, Signal, SpawnError, Stall, Stallable, Stdin, StopCause, Stream, SystemError,
     TailOptions, Terminal, Token, Worker,
 };
 use linux_raw_sys::general::__NR_fsetxattr;
@@ -438,6 +439,43 @@ fn a_job_is_neither_killed_nor_swept_when_its_reactor_is_dropped() {
     assert!(report.killed && problems(&report).is_empty(), "{report:?}");
     assert_eq!(report.stopped_by, Some(StopCause::Kill));
     remove_last(&mut world, job);
+}
+
+#[test]
+fn a_host_waits_for_its_name_if_it_wants_to() {
+    let Some(world) = world() else { return };
+    let mut waiting = config(&world.place);
+    waiting.wait_for_name(true);
+    let World { reactor, place, .. } = world;
+    let second = thread::spawn(move || Reactor::with_config(&waiting));
+    // One more, which does not wait, still fails while the second one waits.
+    let error = Reactor::with_config(&config(&place)).unwrap_err();
+    assert!(matches!(error, Error::System(SystemError::NameTaken { .. })), "{error}");
+    drop(reactor);
+    let second = second.join().unwrap().unwrap();
+    let error = Reactor::with_config(&config(&place)).unwrap_err();
+    assert!(matches!(error, Error::System(SystemError::NameTaken { .. })), "{error}");
+    drop(second);
+    assert_eq!(markers(place.cgroup.as_deref().unwrap()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_events_of_a_job_have_the_token_that_it_was_given_last() {
+    let Some(mut world) = world() else { return };
+    let mut command = sh("read _");
+    let job = world.reactor.spawn(command.stdin(Stdin::Piped), Token(1)).unwrap();
+    world.reactor.set_token(job, Token(2)).unwrap();
+    drop(world.reactor.take_stdin(job).unwrap());
+    let mut events = Events::with_capacity(8);
+    let mut tokens = Vec::new();
+    while world.reactor.status(job).unwrap().report.is_none() {
+        world.reactor.poll(&mut events, Some(PATIENCE)).unwrap();
+        tokens.extend(events.iter().filter(|event| event.job() == Some(job)).map(Event::token));
+    }
+    assert_eq!(tokens, [Some(Token(2)); 2]);
+    world.reactor.remove(job).unwrap();
+    let error = world.reactor.set_token(job, Token(3)).unwrap_err();
+    assert!(matches!(error, Error::Job(JobError::Unknown(_))), "{error}");
 }
 
 #[test]
