@@ -336,4 +336,28 @@ mod tests {
         }
         assert!(LimitFile::find("memory.max").is_some_and(|row| row.part("memory.max").is_none()));
     }
+
+    #[test]
+    fn each_row_says_how_it_is_written_and_what_it_is_for() {
+        let helps: HashSet<&str> = FILES.iter().map(LimitFile::help).collect();
+        assert_eq!(helps.len(), FILES.len());
+        for (file, syntax, per_device) in [
+            ("cpu.weight", "N", false),
+            ("cpu.idle", "0|1", false),
+            ("cpu.max", "QUOTA[/PERIOD]", false),
+            ("cpuset.cpus", "LIST", false),
+            ("memory.max", "SIZE", false),
+            ("io.weight", "[DEVICE=]N", true),
+            ("io.max", "DEVICE=RATES", true),
+            ("io.latency", "DEVICE=TIME", true),
+        ] {
+            let row = LimitFile::find(file).unwrap();
+            assert_eq!((row.syntax(), row.is_per_device()), (syntax, per_device), "{file}");
+            assert!(row.help().len() > 10 && LimitFile::needs(file) == row.needs, "{file}");
+        }
+        assert_eq!(LimitFile::needs("no.such"), UNKNOWN);
+        // Two files for one limit: what is read is the one that says all.
+        let read = |file| LimitFile::find(file).unwrap().is_read_back();
+        assert!(read("cpu.weight") && !read("cpu.weight.nice"));
+    }
 }

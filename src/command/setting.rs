@@ -125,6 +125,9 @@ fn check_name(file: &str) -> Result<(), InvalidLimit> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use super::*;
     use crate::command::{Device, IoRates, Limits};
 
@@ -170,6 +173,64 @@ mod tests {
             let setting = setting(|limits| limits.hugetlb_max(page, ByteSize::from_bytes(size)));
             assert!(setting.is_shown_by(kept), "{page}");
             assert!(!setting.is_shown_by(&size.to_string()), "{page}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_limits_are_names() {
+        for file in ["memory.max", "hugetlb.2MB.max", "cgroup.max.depth", "io.bfq-weight", "a_b.c"]
+        {
+            assert_eq!(check_name(file), Ok(()), "{file}");
+        }
+        for file in [
+            "",
+            "memory",
+            ".max",
+            "memory.",
+            "memory..max",
+            "memory/max",
+            "memory.max/",
+            "../x.max",
+            "cgroup.kill",
+            "cgroup.maximum",
+            "memory.m x",
+            "memory.\n",
+        ] {
+            let file = file.to_owned();
+            assert_eq!(check_name(&file), Err(InvalidLimit::File { file }));
+        }
+    }
+
+    #[test]
+    fn a_quota_and_weights_read_back_as_a_whole() {
+        let millis = Duration::from_millis;
+        let quota = setting(|limits| limits.cpu_max(millis(50), millis(100)));
+        assert!(quota.is_shown_by("50000 100000\n"));
+        for other in ["50000 50000\n", "40000 100000\n", "max 100000\n"] {
+            assert!(!quota.is_shown_by(other), "{other}");
+        }
+        let weights = setting(|limits| limits.io_weight(50).io_weight_of(Device::new(8, 0), 70));
+        assert!(weights.is_shown_by("default 50\n8:0 70\n"));
+        for other in ["default 60\n8:0 70\n", "default 50\n8:0 60\n", "default 50\n"] {
+            assert!(!weights.is_shown_by(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_where_nothing_is_set_is_no_limit() {
+        let device = Device::new(8, 0);
+        for (value, unset) in [
+            (LimitValue::List(String::new()), true),
+            (LimitValue::List("0-3".to_owned()), false),
+            (LimitValue::Rates(BTreeMap::new()), true),
+            (LimitValue::Rates([(device, IoRates::default())].into()), false),
+            (LimitValue::Latencies(BTreeMap::new()), true),
+            (LimitValue::Weights { default: None, devices: BTreeMap::new() }, true),
+            (LimitValue::Weights { default: Some(100), devices: BTreeMap::new() }, false),
+            (LimitValue::Weights { default: None, devices: [(device, 100)].into() }, false),
+            (LimitValue::Count(None), false),
+        ] {
+            assert_eq!(value.is_unset(), unset, "{value:?}");
         }
     }
 }

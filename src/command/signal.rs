@@ -97,4 +97,12 @@ mod tests {
         assert_eq!(Signal::from_raw(65), None);
         assert_eq!(Signal::from_raw(-1), None);
     }
+
+    #[test]
+    fn it_is_written_by_its_name() {
+        assert_eq!((format!("{:?}", Signal::TERM), Signal::TERM.to_string()), {
+            let name = "SIGTERM".to_owned();
+            (name.clone(), name)
+        });
+    }
 }

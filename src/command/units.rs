@@ -257,4 +257,20 @@ mod tests {
             assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
         }
     }
+
+    #[test]
+    fn a_size_is_written_with_the_largest_suffix_that_loses_nothing() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1023, "1023"),
+            (1024, "1K"),
+            (1025, "1025"),
+            (3 << 20, "3M"),
+            (1 << 40, "1T"),
+        ] {
+            let size = ByteSize::from(bytes);
+            assert_eq!((size.to_string().as_str(), u64::from(size)), (text, bytes));
+        }
+    }
 }

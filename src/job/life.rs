@@ -306,6 +306,29 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_leaves_its_rest_may_have_waited_for_it_to_be_signalled() {
+        let lingering = State::Lingering { limit: None };
+        for policy in POLICIES {
+            let expected = match policy {
+                EndPolicy::LeaveRest => (State::Finished, Action::Finish),
+                _ => (lingering, Action::None),
+            };
+            assert_eq!(next(lingering, Input::Exit, policy), expected);
+        }
+    }
+
+    /// Not only the main process, whose end may be that of a shell.
+    #[test]
+    fn whoever_is_left_in_a_stop_has_the_rest_of_the_grace_period() {
+        for policy in POLICIES {
+            for grace in graces(Instant::now()).into_iter().skip(1) {
+                let leaving = (State::Leaving { grace }, Action::SignalRest);
+                assert_eq!(next(State::Stopping { grace }, Input::Exit, policy), leaving);
+            }
+        }
+    }
+
+    #[test]
     fn a_deadline_belongs_to_the_state_that_it_ends() {
         let now = Instant::now();
         let limit = now + Duration::from_secs(3);

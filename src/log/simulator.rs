@@ -167,6 +167,19 @@ impl Engine {
         Some(self.excerpts.get(&tail).map_or(position, Excerpt::offset))
     }
 
+    /// Whether what a reader on another thread is given may be given back to the file system at any
+    /// moment; `None` when there is nothing for it.
+    #[must_use]
+    pub fn may_be_given_back(&self, tail: TailId) -> Option<bool> {
+        self.logs.excerpt(tail).map(|excerpt| excerpt.may_be_given_back())
+    }
+
+    /// Whether a log was found to be longer than its limit, once.
+    pub fn take_exceeded(&mut self, file: usize) -> bool {
+        let log = self.log(file);
+        std::iter::from_fn(|| self.logs.take_exceeded()).any(|exceeded| exceeded == log)
+    }
+
     /// Reads the next bytes of a tail as a reader on another thread does: from an excerpt, whatever
     /// the logs do in between, and as [`read`](Self::read) when it has none or it is refused.
     ///

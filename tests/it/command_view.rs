@@ -13,6 +13,19 @@ use jobworker::{
 use crate::support::{World, rounds};
 
 #[test]
+fn what_is_written_of_an_input_is_never_its_bytes() {
+    for (stdin, text) in [
+        (Stdin::Null, "Null"),
+        (Stdin::File("/a".into()), "File(\"/a\")"),
+        (Stdin::bytes(b"secret".to_vec()), "Bytes(6 bytes)"),
+        (Stdin::Piped, "Piped"),
+        (Stdin::Terminal, "Terminal"),
+    ] {
+        assert_eq!(format!("{stdin:?}"), text);
+    }
+}
+
+#[test]
 fn a_view_gives_back_what_was_set_and_nothing_for_the_rest() {
     let view_of_nothing = Command::new("true");
     let view = view_of_nothing.view();

@@ -329,6 +329,50 @@ fn a_log_that_cannot_be_watched_is_looked_at_by_the_timer() {
     assert_eq!(engine.problem(0).unwrap().raw_os_error(), Some(28));
 }
 
+/// Sending cannot check what it has taken from the file.
+#[test]
+fn whoever_reads_a_log_elsewhere_knows_whether_bytes_may_be_given_back() {
+    let mut engine = short(15);
+    let tail = follow(&mut engine, Position::Start);
+    assert_eq!(engine.may_be_given_back(tail), Some(true));
+    let mut engine = Engine::new(1, 32);
+    engine.create(0);
+    write(&mut engine, 15);
+    let tail = follow(&mut engine, Position::Start);
+    assert_eq!(engine.may_be_given_back(tail), Some(false));
+}
+
+#[test]
+fn a_limit_is_exceeded_by_one_byte_more_and_is_told_once() {
+    for (amount, exceeded) in [(40, false), (41, true)] {
+        let mut engine = Engine::new(1, 32);
+        engine.create_limited(0, u64::MAX, 10, Some(40));
+        engine.turn(false);
+        write(&mut engine, amount);
+        assert_eq!(engine.take_exceeded(0), exceeded, "{amount}");
+        assert!(!engine.take_exceeded(0));
+        write(&mut engine, 1);
+        assert_eq!(engine.take_exceeded(0), !exceeded, "{amount} and one more");
+    }
+}
+
+/// The watch of a log makes each write of its job slower.
+#[test]
+fn a_log_beyond_its_limit_is_watched_no_more_while_it_grows() {
+    let mut engine = Engine::new(1, 32);
+    engine.create_limited(0, u64::MAX, 10, Some(40));
+    let tail = follow(&mut engine, Position::Start);
+    engine.turn(false);
+    write(&mut engine, 40);
+    up_to_date(&mut engine, tail);
+    assert!(engine.machine().files[0].is_armed());
+    engine.machine().files[0].append(5);
+    while engine.deliver(0) {
+        engine.turn(false);
+    }
+    assert!(!engine.machine().files[0].is_armed());
+}
+
 #[test]
 fn what_comes_beyond_a_limit_is_discarded_and_not_read() {
     for read in [false, true] {
