@@ -84,7 +84,8 @@ impl Stdin {
     }
 }
 
-/// Where a job's standard output and standard error go.
+/// Where a job's standard output and standard error go. What reads them in a worker is a
+/// [`worker::Output`](crate::worker::Output).
 ///
 /// ```
 /// use jobworker::{Command, Output};

@@ -315,7 +315,10 @@ impl Stage {
             (Self::Exec, Errno::NOEXEC) => {
                 " (neither a binary of this machine nor a script that starts with #!)"
             }
-            (Self::Exec, Errno::NOENT) => " (no such file, or its interpreter is missing)",
+            (Self::Exec, Errno::NOENT) => {
+                " (no such file, in the job's own PATH if it is a bare name, or its interpreter is \
+                 missing)"
+            }
             (Self::Exec, Errno::ACCESS) => {
                 " (not executable by the job's user, a directory, or on a noexec mount)"
             }

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Swept {
-    /// The cgroups that were removed.
+    /// The cgroups of jobs that were removed. The markers of their hosts are removed as well, and
+    /// are not among them.
     pub cgroups: Vec<PathBuf>,
     /// The log directories that were removed.
     pub log_dirs: Vec<PathBuf>,

@@ -370,6 +370,10 @@ impl Job {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// A write blocks once the job has not read 64 KiB, the size of a pipe:
+    /// [`Command::stdin_file`](crate::Command::stdin_file) and
+    /// [`Stdin::Bytes`](crate::Stdin::Bytes) need nobody who writes.
+    ///
     /// # Errors
     /// [`Error::Worker`](crate::Error::Worker).
     pub fn take_stdin(&self) -> Result<Option<PipeWriter>> {

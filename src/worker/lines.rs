@@ -52,7 +52,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Its bytes, without the line feed.
+    /// Its bytes, without the line feed. Whoever wants the bytes of the log as they are, line by
+    /// line and with a bound, reads `(&mut output).take(most).read_until(b'\n', &mut bytes)`.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

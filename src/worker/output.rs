@@ -21,7 +21,8 @@ use crate::worker::lines::Lines;
 use crate::worker::source::{Asking, Next, Sent, Source};
 use crate::worker::wait::block_on;
 
-/// A reader of a job's log, from [`Job::output`].
+/// A reader of a job's log, from [`Job::output`]. Where that log is, and whether there is one, is
+/// the [`Output`](crate::Output) of the command.
 ///
 /// It gets every byte of the log from its position on, once, in order, then the end, which comes
 /// when the job is finished; as a tail of a [`Reactor`](crate::Reactor), with the same proofs. It
@@ -528,7 +529,7 @@ impl Output {
     }
 }
 
-/// Closes the reader for the loop.
+/// Closes the reader for the loop, without waiting for it: a task may drop it.
 impl Drop for Output {
     fn drop(&mut self) {
         let key = self.source.key();
