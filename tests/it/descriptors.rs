@@ -1,10 +1,12 @@
 //! How many file descriptors a job needs: one while it runs, and one for its log while somebody
 //! reads it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::iter;
 use std::path::PathBuf;
 
-use jobworker::{ErrorKind, Position, Reactor, Signal};
+use jobworker::{ByteSize, ErrorKind, Found, Position, Reactor, Signal, Stdin, Token};
+use rustix::fs::removexattr;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::{Place, World, alone, markers, rounds, sh};
@@ -90,4 +92,64 @@ fn a_log_is_open_while_somebody_reads_it_and_no_longer() {
     world.finish(job);
     world.reactor.remove(job).unwrap();
     assert_eq!(open_descriptors(), before);
+}
+
+/// A job is left as it is by a recovery that lacks descriptors, and found whole by a later one,
+/// also if its log lies elsewhere, or its record is gone.
+#[test]
+fn a_recovery_without_descriptors_fails_and_a_later_one_finds_everything() {
+    if !alone!() {
+        return;
+    }
+    for record in [true, false] {
+        let Some(mut world) = World::with(|config| _ = config.name("host")) else { return };
+        let mut command = sh("echo ready; read _; seq 1000");
+        command.survives(true).stdin(Stdin::Piped).log_keep(ByteSize::from_bytes(1 << 20));
+        let job = world.spawn(&command);
+        let tail = world.tail(job, Position::Start);
+        world.until("the job is ready", |world| world.text(tail) == "ready\n");
+        let World { reactor, place, .. } = world;
+        drop(reactor);
+        let elsewhere = Place::new();
+        let mut config = place.config();
+        config.name("host");
+        if record {
+            config.log_dir(elsewhere.logs());
+        } else {
+            removexattr(place.group(job), "user.jobworker").unwrap();
+        }
+        let mut reactor = Reactor::with_config(&config).unwrap();
+        let (open, maximum) = (open_descriptors(), getrlimit(Resource::Nofile).maximum);
+        let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        let mut failed = 0;
+        let found = loop {
+            let mut recovery = reactor.recovery().unwrap();
+            limit(Some(open as u64 + 40));
+            let mut all: Vec<_> = iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            all.truncate(all.len() - failed);
+            let found = reactor.recover(&mut recovery, Token(1));
+            drop(all);
+            limit(maximum);
+            match found {
+                Ok(found) => break found.unwrap(),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::LimitReached, "{error}"),
+            }
+            failed += 1;
+        };
+        assert!(failed > 0);
+        let expected = if record { Found::Running } else { Found::Damaged };
+        assert_eq!((found.job, found.found), (job, expected));
+        let mut world = World::around(reactor, place);
+        let tail = world.tail(job, Position::Start);
+        let report = world.finish(job);
+        if record {
+            assert!(report.problems.is_empty(), "{report:?}");
+            let lines = (1..=1000).map(|line| format!("{line}\n"));
+            let whole: String = ["ready\n".to_owned()].into_iter().chain(lines).collect();
+            assert_eq!(world.text(tail), whole);
+        } else {
+            assert!(world.text(tail).starts_with("ready\n") && report.output_bytes > 0);
+        }
+        world.reactor.remove(job).unwrap();
+    }
 }
