@@ -560,20 +560,33 @@ fn a_stop_that_was_begun_goes_on_with_what_is_left_of_its_grace_period() {
     let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 1000 & wait; done";
     let mut command = lasting(script);
     let job = spawn_until_ready(&mut world, command.grace(Duration::from_secs(1000)));
+    let shortened = spawn_until_ready(&mut world, &command);
     let short = spawn_until_ready(&mut world, command.grace(Duration::from_millis(1)));
+    let asked_twice = spawn_until_ready(&mut world, &command);
     world.reactor.stop(job).unwrap();
     world.reactor.stop(short).unwrap();
+    world.reactor.stop(shortened).unwrap();
+    world.reactor.stop_within(shortened, Duration::from_millis(1)).unwrap();
+    world.reactor.stop_within(asked_twice, Duration::from_secs(1000)).unwrap();
+    world.reactor.stop(asked_twice).unwrap();
     let mut world = next(world);
-    assert_eq!(recover(&mut world).len(), 2);
-    let report = world.finish(short);
-    assert_eq!((report.killed, report.stopped_by), (true, Some(StopCause::Stop)));
-    assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Stopping);
+    assert_eq!(recover(&mut world).len(), 4);
+    for ended in [short, shortened] {
+        let report = world.finish(ended);
+        assert_eq!((report.killed, report.stopped_by), (true, Some(StopCause::Stop)));
+        world.reactor.remove(ended).unwrap();
+    }
+    for other in [job, asked_twice] {
+        assert_eq!(world.reactor.status(other).unwrap().phase, Phase::Stopping);
+    }
+    world.reactor.kill(asked_twice).unwrap();
+    world.finish(asked_twice);
+    world.reactor.remove(asked_twice).unwrap();
     // The signal was sent once more, and the job is not killed before its time.
     let tail = world.tail(job, Position::Start);
     world.until("the job was asked again", |world| world.text(tail).matches("asked").count() >= 1);
     world.reactor.stop_within(job, Duration::ZERO).unwrap();
     assert!(world.finish(job).killed);
-    world.reactor.remove(short).unwrap();
     remove_last(&mut world, job);
 }
 
