@@ -71,6 +71,8 @@ use signal_hook::low_level::pipe;
 #[allow(dead_code)]
 #[path = "common/keeping.rs"]
 mod keeping;
+#[path = "common/words.rs"]
+mod words;
 
 /// Runs the scripts that are moved into a directory, and loses no job when it dies.
 ///
@@ -486,9 +488,13 @@ fn reactor(config: &mut Config) -> anyhow::Result<Reactor> {
         Err(jobworker::Error::System(error @ SystemError::NameTaken { .. })) => {
             println!("waiting for the name: {error}");
         }
-        made => return Ok(made?),
+        Err(jobworker::Error::System(SystemError::NoCgroup { reason, .. })) => anyhow::bail!(
+            "no cgroup can be made: {reason}. Jobs that outlive the agent need one: name one that \
+             you may write to with --cgroup-parent DIR"
+        ),
+        made => return made.map_err(words::spoken),
     }
-    Ok(Reactor::with_config(config.wait_for_name(true))?)
+    Reactor::with_config(config.wait_for_name(true)).map_err(words::spoken)
 }
 
 /// The name of a job, by its label.

@@ -46,7 +46,8 @@ fn main() -> anyhow::Result<ExitCode> {
     // Handled before anything is created, so that no signal can leave anything behind.
     let mut signals = Signals::new(signals::to_handle()?)?;
     let worker = Worker::with_config(&options.place.config()).map_err(words::spoken)?;
-    let job = worker.spawn(Command::new(options.program).args(options.args).inherit_env())?;
+    let mut command = Command::new(options.program);
+    let job = worker.spawn(command.args(options.args).inherit_env()).map_err(words::spoken)?;
     let stopper = job.clone();
     thread::spawn(move || signals.forever().for_each(|_| drop(stopper.stop())));
 

@@ -449,7 +449,7 @@ impl From<Error> for Failure {
         } else {
             StatusCode::INTERNAL_SERVER_ERROR
         };
-        Self(status, error.to_string())
+        Self(status, words::of(&error))
     }
 }
 
