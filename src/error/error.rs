@@ -90,9 +90,10 @@ impl Error {
     }
 
     /// Whether whoever has made the command can mend it: a program, path, user or limit that is not
-    /// there or may not be used, or a command that can be run nowhere. For a host that runs what
-    /// others send it, as the difference between the fault of a client and its own: with
-    /// [`kind`](Self::kind) alone, a log directory that was removed is `NotFound` as well.
+    /// there or may not be used, a limit that this host cannot enforce
+    /// ([`Unsupported`](ErrorKind::Unsupported)), or a command that can be run nowhere. For a host
+    /// that runs what others send it, as the difference between the fault of a client and its own:
+    /// with [`kind`](Self::kind) alone, a log directory that was removed is `NotFound` as well.
     ///
     /// ```
     /// use jobworker::{Command, Config, Reactor, Token};

@@ -20,6 +20,9 @@ fn path_hint(operation: &str, cause: &io::Error) -> &'static str {
             " (a process of the host's user has used up the 128 KiB or 128 attributes that the \
              kernel allows a cgroup: run the job as another user, or remove them with setfattr -x)"
         }
+        Some(Errno::AGAIN) if operation == "create cgroup" => {
+            " (the cgroup.max.descendants or cgroup.max.depth of a cgroup above is reached)"
+        }
         _ => hint(cause),
     }
 }

@@ -9,7 +9,7 @@ use crate::error::kind::ErrorKind;
 #[non_exhaustive]
 pub enum WorkerError {
     /// The worker was shut down.
-    #[error("the worker was shut down: make a new one")]
+    #[error("the worker was shut down")]
     ShutDown,
     /// The thread has panicked: the jobs were killed as when a reactor is dropped.
     #[error("the thread of the worker has panicked, and its jobs were killed: {message}")]

@@ -188,6 +188,24 @@ impl Event {
         }
     }
 
+    /// The token of an event of a job, with the job.
+    pub(crate) fn of_job_mut(&mut self) -> Option<(JobId, &mut Token)> {
+        match self {
+            Self::Exited { job, token, .. }
+            | Self::Finished { job, token, .. }
+            | Self::Pressure { job, token, .. }
+            | Self::Oom { job, token, .. }
+            | Self::LogLimit { job, token, .. }
+            | Self::Frozen { job, token, .. }
+            | Self::Thawed { job, token, .. } => Some((*job, token)),
+            Self::Readable { .. }
+            | Self::LogSpace { .. }
+            | Self::SystemPressure { .. }
+            | Self::Swept { .. }
+            | Self::Woken => None,
+        }
+    }
+
     /// The tail that has something to read, of a [`Readable`](Self::Readable).
     #[must_use]
     pub fn tail(&self) -> Option<TailId> {

@@ -1,9 +1,11 @@
 //! Owns [`Bookmark`]: where a reader was in a log, as a host writes it down to go on there.
 //!
-//! Plain data; knows nothing of tails.
+//! Plain data, but for the copy of a log that it is read from; knows nothing of tails.
 
-use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use crate::log::window::Mark;
 
@@ -43,10 +45,6 @@ impl Bookmark {
     /// were read before it, of which at most the last 16 are kept. With none of them, a truncation
     /// is noticed by the length of the log alone.
     ///
-    /// For a host that copies a log: the length of the copy is the place, and its last bytes are
-    /// the proof. Nothing else has to be written down, so no death of the host comes between the
-    /// bytes and the place; see [`guide::survival`](crate::guide::survival).
-    ///
     /// ```
     /// use jobworker::Bookmark;
     ///
@@ -58,6 +56,21 @@ impl Bookmark {
         let known = usize::try_from(offset).unwrap_or(usize::MAX).min(last.len());
         let last = &last[last.len() - known..];
         Self::behind(Mark::of_last(last, offset - known as u64))
+    }
+
+    /// The place behind a file that is a copy of the log so far: its length, and its last bytes as
+    /// the proof. A host that appends what it reads to such a file has to write nothing else down,
+    /// so its death never comes between the bytes and the place; see
+    /// [`guide::survival`](crate::guide::survival).
+    ///
+    /// # Errors
+    /// When the file cannot be read: it has to be open for reading as well.
+    pub fn of_copy(copied: &File) -> io::Result<Self> {
+        let length = copied.metadata()?.len();
+        let mut last = [0; Mark::MOST];
+        let last = &mut last[..usize::try_from(length).unwrap_or(usize::MAX).min(Mark::MOST)];
+        copied.read_exact_at(last, length - last.len() as u64)?;
+        Ok(Self::new(length, last))
     }
 
     /// Of a reader that has read these bytes last, if any are known.

@@ -115,6 +115,14 @@ impl Queue {
         }
     }
 
+    /// The events that wait, to be changed.
+    pub(crate) fn events_mut(&mut self) -> impl Iterator<Item = &mut Event> {
+        self.entries.iter_mut().filter_map(|entry| match entry {
+            Entry::Event(event) => Some(event),
+            Entry::One(..) | Entry::Batch(_) => None,
+        })
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();

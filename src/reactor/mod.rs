@@ -18,5 +18,6 @@ mod system_pressure;
 pub use async_reactor::AsyncReactor;
 pub use capabilities::{Capabilities, Check, Verdict};
 pub use config::Config;
+pub(crate) use reactor::DROP_TIMEOUT;
 pub use reactor::{Census, Reactor};
 pub use recovery::Recovery;

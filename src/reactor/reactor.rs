@@ -35,7 +35,7 @@ use crate::sys::{ForkMark, Nurseries, random_uuid};
 use crate::trace;
 
 /// How long dropping a reactor may wait for the jobs that it has killed.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest timeout that fits into the milliseconds of epoll. Longer ones use the timer.
 const LONG: Duration = Duration::from_secs(86_400);

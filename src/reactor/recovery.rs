@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 
 use crate::error::{Error, JobError, Result, SystemError};
-use crate::event::Recovered;
+use crate::event::{Event, Recovered};
 use crate::id::{JobId, Token};
 use crate::job::{Job, Launcher, MOST_LABEL, Recovery as Search};
 use crate::reactor::reactor::Reactor;
@@ -197,14 +197,21 @@ impl Reactor {
     }
 
     /// Changes the token that comes back with the events of a job: that of a job that was recovered
-    /// is known once its [label](Self::label) was read. Events that are reported from now on have
-    /// it, but for those that happened before.
+    /// is known once its [label](Self::label) was read. All events that are polled from now on have
+    /// it.
     ///
     /// # Errors
     /// [`Error::Job`] (`Unknown`).
     pub fn set_token(&mut self, job: JobId, token: Token) -> Result<()> {
         self.check_process()?;
-        self.with_job(job, |job, _| job.set_token(token))
+        self.with_job(job, |job, system| {
+            job.set_token(token);
+            for (of, waiting) in system.queue.events_mut().filter_map(Event::of_job_mut) {
+                if of == job.id() {
+                    *waiting = token;
+                }
+            }
+        })
     }
 
     /// Changes the label of a job that [survives](crate::Command::survives) its host: all or

@@ -16,7 +16,7 @@ use crate::error::{JobError, Result, WorkerError};
 use crate::event::{Event, Events, Recovered, Status, Swept};
 use crate::id::{JobId, Token};
 use crate::job::Launched;
-use crate::reactor::Recovery;
+use crate::reactor::{DROP_TIMEOUT, Recovery};
 use crate::sys::random_uuid;
 use crate::worker::job_events::JobEvent;
 use crate::worker::layer0::Reactor;
@@ -63,6 +63,8 @@ struct Ending {
     jobs: Vec<JobId>,
     /// When what is left is killed.
     until: Option<Instant>,
+    /// Until when it may take what was killed to be gone.
+    killed: Option<Instant>,
     /// Who wants to know what was stopped.
     replies: Vec<Sender<Vec<Status>>>,
 }
@@ -138,6 +140,7 @@ impl Engine {
             for request in requests.drain(..) {
                 request(self);
             }
+            self.kill_when_time_is_up();
             if mail == Mail::Deserted || self.has_ended() {
                 return Ok(());
             }
@@ -194,16 +197,31 @@ impl Engine {
         }
     }
 
-    /// Whether a shutdown is complete, or its time is up.
+    /// Kills what is left when the time of a shutdown is up. Its end is waited for, so that there
+    /// is a report, and so that readers get the rest.
+    fn kill_when_time_is_up(&mut self) {
+        let now = Instant::now();
+        let Some(ending) = &mut self.ending else { return };
+        if ending.killed.is_none() && ending.until.is_some_and(|at| at <= now) {
+            ending.killed = Some(now + DROP_TIMEOUT);
+            for job in &ending.jobs {
+                // Those that have finished meanwhile are not touched.
+                let _ = self.reactor.kill(*job);
+            }
+        }
+    }
+
+    /// Whether a shutdown is complete, or what was killed at the end of it does not die.
     fn has_ended(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| {
-            self.reactor.attached() == 0 || ending.until.is_some_and(|at| at <= Instant::now())
+            self.reactor.attached() == 0 || ending.killed.is_some_and(|at| at <= Instant::now())
         })
     }
 
-    /// How long a shutdown may still take.
+    /// How long a shutdown may still take until there is something to be done about it.
     fn time_left(&self) -> Option<Duration> {
-        let until = self.ending.as_ref()?.until?;
+        let ending = self.ending.as_ref()?;
+        let until = ending.killed.or(ending.until)?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 
@@ -224,6 +242,24 @@ impl Engine {
         self.check_open()?;
         let job = self.reactor.spawn(command, Token::default())?;
         self.add(job)
+    }
+
+    /// Does something with a job that was just started. If that fails, the job is killed.
+    pub(super) fn begin<T>(
+        &mut self,
+        progress: Arc<Progress>,
+        then: impl FnOnce(&mut Self, JobId) -> Result<T>,
+    ) -> Result<(Arc<Progress>, T)> {
+        let job = progress.id();
+        match then(self, job) {
+            Ok(done) => Ok((progress, done)),
+            Err(error) => {
+                // Once it has ended, it is removed as one that nobody has a handle of.
+                let _ = self.reactor.kill(job);
+                self.let_go(job);
+                Err(error)
+            }
+        }
     }
 
     fn add(&mut self, job: JobId) -> Result<Arc<Progress>> {
@@ -325,8 +361,12 @@ impl Engine {
                 Shutdown::Kill => self.reactor.kill(*job),
             };
         }
-        let ending =
-            self.ending.get_or_insert_with(|| Ending { jobs: running, until, replies: Vec::new() });
+        let ending = self.ending.get_or_insert_with(|| Ending {
+            jobs: running,
+            until,
+            killed: None,
+            replies: Vec::new(),
+        });
         ending.until = ending.until.into_iter().chain(until).min();
         ending.replies.push(reply);
     }

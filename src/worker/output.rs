@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{retry_on_intr, write};
 
 use crate::error::{Error, ErrorKind, Result, TailError};
+use crate::id::Key;
 use crate::log::{Bookmark, Fill, Mark, Position, Read, TailOptions};
 use crate::worker::closer::{Closer, Reader};
 use crate::worker::feed::Piece;
@@ -100,13 +101,23 @@ impl Output {
         let (key, position) = job
             .client()
             .call(move |engine| engine.outputs.open(&mut engine.reactor, id, options, of_loop))?;
+        Ok(Self::new(reader, job, options, (key, position)))
+    }
+
+    /// A reader that the loop knows by this key, and that begins at this offset.
+    pub(super) fn new(
+        reader: Arc<Reader>,
+        job: Job,
+        options: TailOptions,
+        (key, position): (Key, u64),
+    ) -> Self {
         let piece = Piece { offset: position, bytes: Arc::default() };
         let before = match options.position {
             Position::After(bookmark) => bookmark.last().copied(),
             _ => None,
         };
         let before = before.unwrap_or(Mark::of_last(&[], position));
-        Ok(Self { reader, options, source: Source::new(key), position, piece, before, job })
+        Self { reader, options, source: Source::new(key), position, piece, before, job }
     }
 
     /// The job that it reads.

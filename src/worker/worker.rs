@@ -16,8 +16,10 @@ use crate::job::Containment;
 use crate::log::{Position, Read, TailOptions};
 use crate::reactor::{Census, Config};
 use crate::worker::client::Client;
+use crate::worker::engine::Engine;
 use crate::worker::job::Job;
 use crate::worker::layer0::Reactor;
+use crate::worker::output::Output;
 use crate::worker::progress::Progress;
 use crate::worker::recovered_jobs::RecoveredJobs;
 use crate::worker::reply::reply;
@@ -116,17 +118,65 @@ impl Worker {
     /// As for [`Reactor::spawn`]; [`Error::Worker`](crate::Error::Worker) when the worker has ended
     /// or ends before it has taken the job over. Nothing of a failed attempt is left.
     pub fn spawn(&self, command: &Command) -> Result<Job> {
+        Ok(self.start(command, |_, _| Ok(()))?.0)
+    }
+
+    /// Starts a job and opens a reader of its output in one step: no [shutdown](Self::shutdown)
+    /// comes in between, after which nobody could open it any more.
+    ///
+    /// ```
+    /// use jobworker::{Command, Position, Worker};
+    /// use std::io::Read;
+    ///
+    /// let worker = Worker::new()?;
+    /// let command = Command::new("date");
+    /// let (job, mut output) = worker.spawn_with_output(&command, Position::Start)?;
+    /// let mut text = String::new();
+    /// output.read_to_string(&mut text)?;
+    /// assert!(job.wait()?.exit.success());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`spawn`](Self::spawn) and [`Job::output`]. A job whose output cannot be opened is
+    /// killed.
+    pub fn spawn_with_output(
+        &self,
+        command: &Command,
+        options: impl Into<TailOptions>,
+    ) -> Result<(Job, Output)> {
+        let (reader, options) = (Arc::default(), options.into());
+        let of_loop = Arc::clone(&reader);
+        let (job, opened) = self.start(command, move |engine, job| {
+            engine.outputs.open(&mut engine.reactor, job, options, of_loop)
+        })?;
+        let output = Output::new(reader, job.clone(), options, opened);
+        Ok((job, output))
+    }
+
+    /// Starts a job, and does something with it in the turn in which the loop takes it over.
+    fn start<T: Send + 'static>(
+        &self,
+        command: &Command,
+        then: impl FnOnce(&mut Engine, JobId) -> Result<T> + Send + 'static,
+    ) -> Result<(Job, T)> {
         self.client.check_may_block()?;
         self.client.check()?;
-        let progress = if command.parent_death_signal.is_some() {
+        let (progress, done) = if command.parent_death_signal.is_some() {
             let command = command.clone();
-            self.client.call(move |engine| engine.spawn(&command))?
+            self.client.call(move |engine| {
+                let progress = engine.spawn(&command)?;
+                engine.begin(progress, then)
+            })?
         } else {
             let launcher = self.client.launcher()?;
             let launched = launcher.launch(command)?;
-            self.client.call(move |engine| engine.adopt(launched))?
+            self.client.call(move |engine| {
+                let progress = engine.adopt(launched)?;
+                engine.begin(progress, then)
+            })?
         };
-        Ok(self.handle(progress))
+        Ok((self.handle(progress), done))
     }
 
     /// A handle for each job: of those that are running, and of those that are finished and have
@@ -353,18 +403,19 @@ impl Worker {
     }
 
     /// Ends the jobs that are running, then the thread, and returns what was stopped: the status of
-    /// each job that was running, as it was in the end. A job without a report in it was not
-    /// finished when the time was up, and was killed then.
+    /// each job that was running, as it was in the end. A job without a report in it has not died
+    /// although it was killed.
     ///
-    /// Blocks until all of them are finished, or until the time is up and they are killed, which
-    /// takes up to five seconds more, as for dropping a reactor. Jobs that are detached or survive
-    /// their host are left running, as then. No job can be started from the call on.
+    /// Blocks until all of them are finished. When the time is up, those that are not are killed,
+    /// and have up to five seconds more to die, as when a reactor is dropped: with a timeout that
+    /// is as long as their [grace period](Command::grace), or longer, each has all of that. Jobs
+    /// that are detached or survive their host are left running, as then. No job can be started
+    /// from the call on.
     ///
     /// No reader is cut off: an open [`Output`](crate::worker::Output) reads the log of a job that
-    /// has finished to its end, after the worker and the file are gone. That of a job that was
-    /// killed because the time was up fails with [`WorkerError::ShutDown`](crate::WorkerError)
-    /// where it is. A log that nobody has opened by then is removed, unless it is
-    /// [kept](Command::keep_log).
+    /// has finished to its end, after the worker and the file are gone. A log that nobody has
+    /// opened by then is removed, unless it is [kept](Command::keep_log): threads that start jobs
+    /// while others shut down use [`spawn_with_output`](Self::spawn_with_output).
     ///
     /// A second call while a first one is at work stops the jobs that are left in its own way, uses
     /// the shorter of the two timeouts, and returns the same. Once the worker was shut down, there

@@ -18,7 +18,9 @@ use jobworker::{
 };
 
 use crate::calls::forked;
-use crate::support::{PATIENCE, Place, alone, directories, resident_bytes, sh, skip_outside_vm};
+use crate::support::{
+    PATIENCE, Place, alone, directories, end_group, resident_bytes, sh, skip_outside_vm,
+};
 use crate::worker::{Counts, Panics, Threads, block_on, held, until};
 
 /// An event in short.
@@ -263,7 +265,9 @@ fn the_end_of_the_worker_reaches_every_subscriber() {
     for panics in [false, true] {
         let Some(threads) = Threads::new() else { return };
         let (job, mut gate) = threads.gated("go");
-        let stubborn = threads.spawn(&sh("trap '' TERM; while :; do sleep 1000; done"));
+        // No shutdown ends it.
+        let stubborn = threads.spawn(sh("exec sleep 1000").detached(true));
+        let group = threads.place.group(stubborn.id());
         let is_end = move |error: &Error| match error {
             Error::Worker(WorkerError::ShutDown) => !panics,
             Error::Worker(WorkerError::Panicked { .. }) => panics,
@@ -307,6 +311,7 @@ fn the_end_of_the_worker_reaches_every_subscriber() {
         assert!(is_end(&error), "{error}");
         let error = block_on(|cx| threads.worker.events().poll_next(cx)).unwrap().unwrap_err();
         assert!(is_end(&error), "{error}");
+        end_group(&group);
     }
 }
 

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use jobworker::worker::{Job, Output, Shutdown};
-use jobworker::{ByteSize, Error, Position, Read, Stdin, TailOptions, WorkerError};
+use jobworker::{ByteSize, Error, Position, Read, Stdin, TailError, TailOptions, WorkerError};
 
-use crate::support::{PATIENCE, sh};
+use crate::support::{PATIENCE, end_group, rounds, sh};
 use crate::worker::{Gate, Threads, log_of, numbers, until};
 
 /// How many numbers a job writes before it is stopped, and how many then: more than the loop keeps
@@ -140,13 +140,76 @@ fn a_log_that_was_written_anew_before_the_shutdown_is_not_read_on_with() {
     }
 }
 
+/// Whoever starts a job while another thread shuts down has all of its output, or no job.
 #[test]
-fn a_reader_of_a_job_that_was_not_finished_hears_of_the_shutdown() {
+fn a_job_that_is_started_with_its_reader_is_read_whatever_comes_in_between() {
+    for round in 0..rounds(40) {
+        let Some(threads) = Threads::new() else { return };
+        let starters: Vec<_> = (0..4)
+            .map(|_| {
+                let worker = threads.worker.clone();
+                thread::spawn(move || {
+                    let mut started = 0;
+                    loop {
+                        match worker.spawn_with_output(&sh("echo hello"), Position::Start) {
+                            Ok((job, mut output)) => {
+                                let mut text = String::new();
+                                output.read_to_string(&mut text).unwrap();
+                                let whole = text == "hello\n";
+                                assert!(whole || job.wait().unwrap().stopped_by.is_some());
+                                started += 1;
+                            }
+                            Err(Error::Worker(WorkerError::ShutDown)) => return started,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        until("a job was started", || !threads.worker.jobs().unwrap().is_empty() || round > 0);
+        threads.worker.shutdown(Shutdown::Stop, PATIENCE).unwrap();
+        let started: usize = starters.into_iter().map(|one| one.join().unwrap()).sum();
+        assert!(started > 0 || round > 0);
+    }
+}
+
+#[test]
+fn a_job_whose_output_cannot_be_opened_is_killed() {
     let Some(threads) = Threads::new() else { return };
-    let job = threads.spawn(&sh("trap '' TERM; echo ready; while :; do sleep 1000; done"));
-    let mut output = job.output(Position::Start).unwrap();
+    let mut command = sh("exec sleep 1000");
+    command.output(jobworker::Output::Null);
+    let error = threads.worker.spawn_with_output(&command, Position::Start).unwrap_err();
+    assert!(matches!(error, Error::Tail(TailError::NoLog { .. })), "{error:?}");
+    until("it is gone", || threads.worker.census().unwrap().jobs == 0);
+}
+
+#[test]
+fn a_reader_of_a_job_that_goes_on_hears_of_the_shutdown() {
+    let Some(threads) = Threads::new() else { return };
+    let mut command = sh("echo ready; exec sleep 1000");
+    let opened = threads.worker.spawn_with_output(command.detached(true), Position::Start);
+    let (job, mut output) = opened.unwrap();
     assert_eq!(output.read_timeout(&mut [0; 6], PATIENCE).unwrap(), Read::Data(6));
     threads.worker.shutdown(Shutdown::Stop, Duration::ZERO).unwrap();
     let error = output.read_timeout(&mut [0], PATIENCE).unwrap_err();
     assert!(matches!(error, Error::Worker(WorkerError::ShutDown)), "{error}");
+    end_group(&threads.place.group(job.id()));
+}
+
+/// As of a job that ignores the signal, with a timeout that is as long as its grace period.
+#[test]
+fn a_reader_of_a_job_that_was_killed_in_the_end_reads_all_of_it() {
+    let Some(threads) = Threads::new() else { return };
+    let mut command = sh("trap '' TERM; seq 100000; while :; do sleep 1000; done");
+    let grace = Duration::from_millis(20);
+    let (job, mut output) =
+        threads.worker.spawn_with_output(command.grace(grace), Position::Start).unwrap();
+    let (log, length) = (log_of(&job), numbers(LAST).len() as u64);
+    until("the numbers are written", || fs::metadata(&log).unwrap().len() == length);
+    let stopped = threads.worker.shutdown(Shutdown::Stop, grace).unwrap();
+    assert!(stopped[0].report.as_ref().unwrap().killed);
+    let mut all = Vec::new();
+    output.read_to_end(&mut all).unwrap();
+    assert!(all == numbers(LAST));
+    assert!(job.wait().unwrap().killed);
 }

@@ -58,6 +58,9 @@ fn a_reader_goes_on_at_a_place_that_the_host_knows_by_its_copy() {
         let mut rest = Vec::new();
         job.output(Position::After(place)).unwrap().read_to_end(&mut rest).unwrap();
         assert!(rest == all[length..], "{length}");
+        let mut copy = tempfile::tempfile().unwrap();
+        copy.write_all(&all[..length]).unwrap();
+        assert_eq!(Bookmark::of_copy(&copy).unwrap(), place);
     }
     // A copy of something else.
     let mut output = job.output(Position::After(Bookmark::new(4, b"1\n3\n"))).unwrap();

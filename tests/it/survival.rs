@@ -473,7 +473,17 @@ fn the_events_of_a_job_have_the_token_that_it_was_given_last() {
         tokens.extend(events.iter().filter(|event| event.job() == Some(job)).map(Event::token));
     }
     assert_eq!(tokens, [Some(Token(2)); 2]);
-    world.reactor.remove(job).unwrap();
+    // As of a job that is found finished, whose events are there at once.
+    let finished = world.spawn(&lasting("exit 3"));
+    world.finish(finished);
+    let mut world = next(world);
+    assert_eq!(recover_one(&mut world).found, Found::Finished);
+    world.reactor.set_token(finished, Token(4)).unwrap();
+    world.reactor.poll(&mut events, Some(PATIENCE)).unwrap();
+    let tokens: Vec<_> = events.iter().map(Event::token).collect();
+    assert_eq!(tokens, [Some(Token(4)); 2]);
+    world.reactor.remove(finished).unwrap();
+    let job = finished;
     let error = world.reactor.set_token(job, Token(3)).unwrap_err();
     assert!(matches!(error, Error::Job(JobError::Unknown(_))), "{error}");
 }

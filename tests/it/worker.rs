@@ -496,12 +496,14 @@ fn a_shutdown_ends_everybody_who_blocks_and_says_what_it_has_stopped() {
 fn a_shutdown_whose_time_is_up_kills_what_is_left() {
     let Some(threads) = Threads::new() else { return };
     let (job, _gate) = threads.gated("trap '' TERM; echo ready; while :; do go; done");
-    let mut line = String::new();
-    job.output(Position::Start).unwrap().read_line(&mut line).unwrap();
+    let mut output = job.output(Position::Start).unwrap();
+    output.read_line(&mut String::new()).unwrap();
     let stopped = threads.worker.shutdown(Shutdown::Stop, Duration::ZERO).unwrap();
     assert_eq!(stopped.len(), 1);
-    assert!(stopped[0].report.is_none());
-    assert!(matches!(job.wait(), Err(Error::Worker(WorkerError::ShutDown))));
+    let report = stopped[0].report.as_ref().unwrap();
+    assert_eq!((report.killed, report.stopped_by), (true, Some(StopCause::Stop)));
+    assert_eq!(job.wait().unwrap().exit.signal(), Some(Signal::KILL));
+    assert_eq!(output.read_timeout(&mut [0], Duration::MAX).unwrap(), Read::Ended);
     assert_eq!(directories(threads.place.cgroup.as_deref().unwrap()).len(), 0);
 }
 
@@ -527,7 +529,7 @@ fn whatever_is_used_after_a_shutdown_says_so() {
     for error in errors {
         let error = error.unwrap();
         assert_eq!(error.kind(), ErrorKind::State, "{error}");
-        assert_eq!(error.to_string(), "the worker was shut down: make a new one");
+        assert_eq!(error.to_string(), "the worker was shut down");
     }
     // What was known before stays.
     assert_eq!(job.wait().unwrap().exit, Exit::Code(0));
