@@ -2,12 +2,13 @@
 //! privilege.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use jobworker::{
     Command, Containment, EndPolicy, Error, Exit, Limits, Position, ProcessGroup, Reactor, Signal,
-    StopCause, TailId, Token,
+    Stdin, StopCause, TailId, Token,
 };
 use rustix::process::{Pid, kill_process};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -107,6 +108,29 @@ fn a_stop_reaches_every_process_of_the_group() {
     assert_eq!(report.exit, Exit::Signal { signal: Signal::TERM, core_dumped: false });
     assert_eq!(report.stopped_by, Some(StopCause::Stop));
     assert!(rest.iter().all(|pid| !is_alive(*pid)), "{rest:?} are still running");
+}
+
+/// Nobody knows who has the signal already.
+#[test]
+fn what_is_left_of_a_group_in_a_stop_has_the_grace_period_and_no_second_signal() {
+    let mut world = grouped();
+    let child = "trap 'echo asked' TERM; echo ready; until read _ <&3; do :; done; echo done";
+    let mut command = sh(&format!("exec 3<&0; ({child}) & wait"));
+    let long = Duration::from_secs(3600);
+    let job = world.spawn(command.grace(long).stdin(Stdin::Piped));
+    let mut stdin = world.reactor.take_stdin(job).unwrap().unwrap();
+    let tail = world.tail(job, Position::Start);
+    world.until("the job is ready", |world| world.text(tail) == "ready\n");
+    world.reactor.stop(job).unwrap();
+    world.until("the shell is gone", |world| world.exited.contains_key(&job));
+    // Whatever is done about that is done in these.
+    for _ in 0..5 {
+        world.turn(Some(Duration::ZERO));
+    }
+    stdin.write_all(b"\n").unwrap();
+    let report = world.finish(job);
+    assert_eq!((report.exit.signal(), report.killed), (Some(Signal::TERM), false));
+    assert_eq!(world.text(tail), "ready\nasked\ndone\n");
 }
 
 #[test]
