@@ -105,6 +105,8 @@ struct Job {
     /// An earlier host has finished it.
     was_finished: bool,
     exited: bool,
+    /// What its main process has left behind is killed.
+    cleared: bool,
     finished: bool,
     stopped_by: Option<StopCause>,
     time_limit: Option<Duration>,
@@ -185,6 +187,7 @@ impl World {
                 is_to_be_found: false,
                 was_finished: kernel.was_finished(*index),
                 exited: false,
+                cleared: false,
                 finished: false,
                 stopped_by: stop.map(|(cause, _)| cause),
                 time_limit: job.time_limit,
@@ -203,8 +206,7 @@ impl World {
 
     /// Whether a kill of the whole job was requested, or will be. It has no deadline any more.
     fn is_killed(&mut self, job: usize) -> bool {
-        let cleared = self.jobs[job].exited && self.jobs[job].plan.end == EndPolicy::KillRest;
-        cleared || self.engine.kernel().kills(job) > 0
+        self.jobs[job].cleared || self.engine.kernel().kills(job) > 0
     }
 
     fn spawn(&mut self, start: &Start) {
@@ -235,6 +237,7 @@ impl World {
             is_to_be_found: false,
             was_finished: false,
             exited: false,
+            cleared: false,
             finished: false,
             stopped_by: None,
             time_limit: plan.time_limit.map(|limit| self.now + limit),
@@ -504,6 +507,8 @@ impl World {
                     let job = &mut self.jobs[token.0];
                     assert!(job.is_live() && !job.exited);
                     job.exited = true;
+                    // In a stop, what is left has the rest of the grace period.
+                    job.cleared = job.plan.end == EndPolicy::KillRest && job.stopping.is_none();
                 }
                 Event::Finished { token, report, .. } => {
                     let job = &mut self.jobs[token.0];
