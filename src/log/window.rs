@@ -336,6 +336,25 @@ mod tests {
         assert_eq!(window.from(0), None);
     }
 
+    /// Where a tail that was behind it goes on.
+    #[test]
+    fn a_window_agrees_with_its_own_bytes_and_with_those_before_it() {
+        let log: Vec<u8> = (0..100).collect();
+        let mut window = Window::new(0, 32);
+        while window.end() < 100 {
+            refill(&mut window, &log);
+        }
+        let start = usize::try_from(window.start()).unwrap();
+        assert!((OVERLAP..100 - OVERLAP).contains(&start));
+        for end in OVERLAP..=100 {
+            let from = end - OVERLAP;
+            let mut bytes = log[from..end].to_vec();
+            assert!(window.agrees(&Mark::of_last(&bytes, from as u64)), "{end}");
+            bytes[OVERLAP - 1] += 100;
+            assert_eq!(window.agrees(&Mark::of_last(&bytes, from as u64)), end <= start, "{end}");
+        }
+    }
+
     /// A window of twice `keep` bytes used to be moved at every refill once it was full: 64 KiB for
     /// each line of a log.
     #[test]
