@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::id::Key;
 use crate::log::{Excerpt, Mark};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +19,15 @@ pub(super) struct Reader {
     /// Its own tail has something to read, since it was last asked.
     news: AtomicBool,
     closed: AtomicBool,
-    rest: Mutex<Option<Rest>>,
+    /// Boxed, because nobody has one before the end.
+    rest: Mutex<Option<Box<Rest>>>,
 }
 
 /// What the loop leaves to a reader when it ends: the log of a job that has finished.
 #[derive(Debug)]
 pub(super) struct Rest {
+    /// What the loop knows the reader by: it may have been opened anew, elsewhere.
+    pub(super) key: Key,
     /// The content that it is of, in the feed of the log, for a reader that has that.
     pub(super) epoch: u64,
     pub(super) excerpt: Excerpt<LogFile>,
@@ -53,21 +57,23 @@ impl Reader {
     }
 
     /// Leaves it what it can read without the loop, before that ends.
-    pub(super) fn leave(&self, rest: Rest) {
-        *lock(&self.rest) = Some(rest);
+    pub(super) fn leave_rest(&self, rest: Rest) {
+        *lock(&self.rest) = Some(Box::new(rest));
     }
 
-    /// What the loop has left to a reader that has read up to this offset, where the bytes of the
-    /// mark end, and of this content, if it has read it in the feed.
+    /// What the loop has left to the reader of this key, which has read up to this offset, where
+    /// the bytes of the mark end, and of this content, if it has read it in the feed.
     pub(super) fn rest(
         &self,
+        key: Key,
         epoch: Option<u64>,
         offset: u64,
         last: Mark,
     ) -> Option<Excerpt<LogFile>> {
         let rest = lock(&self.rest);
-        let same = |rest: &&Rest| epoch.is_none_or(|epoch| rest.epoch == epoch);
-        Some(rest.as_ref().filter(same)?.excerpt.from(offset, last))
+        let rest = rest.as_deref().filter(|rest| rest.key == key)?;
+        let same = epoch.is_none_or(|epoch| rest.epoch == epoch);
+        same.then(|| rest.excerpt.from(offset, last))
     }
 
     /// Whether it was closed.

@@ -254,7 +254,11 @@ impl Engine {
         match then(self, job) {
             Ok(done) => Ok((progress, done)),
             Err(error) => {
-                // Once it has ended, it is removed as one that nobody has a handle of.
+                // Once it has ended, it is removed as one that nobody has a handle of. Its host has
+                // no other way to deal with its end.
+                if let Some(entry) = self.jobs.get_mut(&job) {
+                    entry.acknowledged = true;
+                }
                 let _ = self.reactor.kill(job);
                 self.let_go(job);
                 Err(error)

@@ -259,7 +259,7 @@ impl Outputs {
     /// Leaves to each reader what is left of the log of a job that has finished, before the loop
     /// ends. Nothing must be done for a reader after that.
     pub(super) fn leave(&self, reactor: &Reactor) {
-        for (_, entry) in self.readers.iter() {
+        for (key, entry) in self.readers.iter() {
             let (tail, epoch) = match entry.source {
                 Source::Own(tail) => (tail, 0),
                 Source::Feed(feed) => {
@@ -269,7 +269,7 @@ impl Outputs {
                 Source::Ended => continue,
             };
             if let Some(excerpt) = reactor.rest(tail.id) {
-                entry.reader.leave(Rest { epoch, excerpt });
+                entry.reader.leave_rest(Rest { key, epoch, excerpt });
             }
         }
     }

@@ -263,7 +263,7 @@ impl Source {
         error: Error,
     ) -> Result<Option<Next>> {
         let Asking { reader, position, mark, .. } = asking;
-        let rest = reader.rest(epoch, **position, *mark).ok_or(error)?;
+        let rest = reader.rest(self.key, epoch, **position, *mark).ok_or(error)?;
         let skipped = rest.start().saturating_sub(**position);
         if skipped > 0 {
             **position += skipped;

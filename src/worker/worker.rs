@@ -38,8 +38,7 @@ use crate::worker::worker_events::WorkerEvents;
 /// [`Output`](crate::worker::Output) or a subscription of it. Dropping the last of them ends it as
 /// dropping a reactor does: every job that is neither [detached](Command::detached) nor
 /// [survives](Command::survives) its host is killed, and the drop waits up to five seconds until
-/// they are gone. [`shutdown`](Self::shutdown) ends it sooner,
-/// and more gently.
+/// they are gone. [`shutdown`](Self::shutdown) ends it sooner, and more gently.
 ///
 /// However it ends, by a panic as well, every thread and task that waits for it is woken and given
 /// an [`Error::Worker`](crate::Error::Worker), and so is every later call. Reports of jobs that

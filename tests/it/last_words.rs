@@ -7,9 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use jobworker::worker::{Job, Output, Shutdown};
-use jobworker::{ByteSize, Error, Position, Read, Stdin, TailError, TailOptions, WorkerError};
+use jobworker::{
+    ByteSize, Error, Position, Read, Stdin, TailError, TailOptions, Worker, WorkerError,
+};
 
-use crate::support::{PATIENCE, end_group, rounds, sh};
+use crate::support::{PATIENCE, Place, end_group, rounds, sh};
 use crate::worker::{Gate, Threads, log_of, numbers, until};
 
 /// How many numbers a job writes before it is stopped, and how many then: more than the loop keeps
@@ -174,13 +176,19 @@ fn a_job_that_is_started_with_its_reader_is_read_whatever_comes_in_between() {
 }
 
 #[test]
-fn a_job_whose_output_cannot_be_opened_is_killed() {
-    let Some(threads) = Threads::new() else { return };
-    let mut command = sh("exec sleep 1000");
-    command.output(jobworker::Output::Null);
-    let error = threads.worker.spawn_with_output(&command, Position::Start).unwrap_err();
-    assert!(matches!(error, Error::Tail(TailError::NoLog { .. })), "{error:?}");
-    until("it is gone", || threads.worker.census().unwrap().jobs == 0);
+fn a_job_whose_output_cannot_be_opened_is_killed_and_removed() {
+    let place = Place::new();
+    if place.cgroup_or_skip().is_none() {
+        return;
+    }
+    let worker = Worker::with_config(place.config().name("host")).unwrap();
+    for survives in [false, true] {
+        let mut command = sh("exec sleep 1000");
+        command.output(jobworker::Output::Null).survives(survives);
+        let error = worker.spawn_with_output(&command, Position::Start).unwrap_err();
+        assert!(matches!(error, Error::Tail(TailError::NoLog { .. })), "{error:?}");
+        until("it is gone", || worker.census().unwrap().jobs == 0);
+    }
 }
 
 #[test]
