@@ -184,19 +184,13 @@ fn follow_alone(lines: usize) -> Result<[Vec<f64>; 4], String> {
     let worker = Worker::new().unwrap();
     let [first, second, third] = files.each_ref().map(|file| file.to_str().unwrap());
     let job = worker.spawn(&in_role(["paced", &lines.to_string(), first, second, third])).unwrap();
-    let mut output = job.output(Position::Start).unwrap();
-    let (mut found, mut latencies, mut buffer) = (Lines::default(), Vec::new(), [0; 4096]);
-    loop {
-        let length = output.read(&mut buffer).unwrap();
-        let now = monotonic();
-        if found.take(&buffer[..length], |stamp| latencies.push((now - stamp) as f64))? {
-            break;
-        }
-        if length == 0 {
-            return Err("the log has ended before its last line".to_owned());
-        }
-    }
-    let all = [latencies, tail.join().unwrap()?, floor.join().unwrap()?, thread.join().unwrap()?];
+    let reader = with_reader(job.output(Position::Start).unwrap());
+    let all = [
+        reader.join().unwrap()?,
+        tail.join().unwrap()?,
+        floor.join().unwrap()?,
+        thread.join().unwrap()?,
+    ];
     // The bare loop keeps one line: a thread that is late, as on a busy machine, misses some.
     match all[..3].iter().find(|latencies| latencies.len() != lines) {
         Some(other) => Err(format!("{} lines instead of {lines}", other.len())),
@@ -205,6 +199,23 @@ fn follow_alone(lines: usize) -> Result<[Vec<f64>; 4], String> {
 }
 
 type Latencies = JoinHandle<Result<Vec<f64>, String>>;
+
+/// Follows the output of a job with a reader that blocks.
+fn with_reader(mut output: Output) -> Latencies {
+    thread::spawn(move || {
+        let (mut found, mut latencies, mut buffer) = (Lines::default(), Vec::new(), [0; 4096]);
+        loop {
+            let length = output.read(&mut buffer).unwrap();
+            let now = monotonic();
+            if found.take(&buffer[..length], |stamp| latencies.push((now - stamp) as f64))? {
+                return Ok(latencies);
+            }
+            if length == 0 {
+                return Err("the log has ended before its last line".to_owned());
+            }
+        }
+    })
+}
 
 /// Follows a file with a tail of a reactor.
 fn with_tail(path: &Path) -> Latencies {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::error::{Result, TailError};
 use crate::id::Key;
 use crate::log::{Excerpt, Mark};
 use crate::sync::Mutex;
@@ -76,9 +77,9 @@ impl Reader {
         same.then(|| rest.excerpt.from(offset, last))
     }
 
-    /// Whether it was closed.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+    /// Fails once it was closed.
+    pub(super) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(TailError::Closed.into()) } else { Ok(()) }
     }
 
     fn close(&self) {
@@ -133,7 +134,7 @@ mod models {
     fn wait(reader: &Reader) -> bool {
         let closed = block_on(None, |cx| {
             reader.waiter().set(cx.waker());
-            match (reader.is_closed(), reader.take_news()) {
+            match (reader.check_open().is_err(), reader.take_news()) {
                 (false, false) => Poll::Pending,
                 (closed, _) => Poll::Ready(closed),
             }

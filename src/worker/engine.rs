@@ -20,7 +20,7 @@ use crate::reactor::{DROP_TIMEOUT, Recovery};
 use crate::sys::random_uuid;
 use crate::worker::job_events::JobEvent;
 use crate::worker::layer0::Reactor;
-use crate::worker::mailbox::{Mail, Mailbox};
+use crate::worker::mailbox::{Mail, Mailbox, Request};
 use crate::worker::outputs::Outputs;
 use crate::worker::progress::{End, Progress};
 use crate::worker::reply::Sender;
@@ -135,21 +135,31 @@ impl Engine {
     fn run(&mut self, mailbox: &Mailbox) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut requests = VecDeque::new();
+        // Whoever posts a request wakes the loop: otherwise there is none.
+        let mut woken = true;
         loop {
-            let mail = mailbox.take(&mut requests);
-            for request in requests.drain(..) {
-                request(self);
-            }
+            let mail = if woken { self.answer(mailbox, &mut requests) } else { Mail::Nothing };
             self.kill_when_time_is_up();
             if mail == Mail::Deserted || self.has_ended() {
                 return Ok(());
             }
             let timeout = if mail == Mail::More { Some(Duration::ZERO) } else { self.time_left() };
             self.reactor.poll(&mut events, timeout)?;
+            woken = mail == Mail::More;
             for event in &events {
+                woken |= matches!(event, Event::Woken);
                 self.handle(event);
             }
         }
+    }
+
+    /// Does what others have asked for, as much as one turn may take.
+    fn answer(&mut self, mailbox: &Mailbox, requests: &mut VecDeque<Request>) -> Mail {
+        let mail = mailbox.take(requests);
+        for request in requests.drain(..) {
+            request(self);
+        }
+        mail
     }
 
     fn handle(&mut self, event: &Event) {
@@ -186,7 +196,7 @@ impl Engine {
                     sender.send(Arc::clone(swept));
                 }
             }
-            // To look into the mailbox.
+            // The mailbox is looked into before the next turn.
             Event::Woken => {}
         }
     }
@@ -200,8 +210,8 @@ impl Engine {
     /// Kills what is left when the time of a shutdown is up. Its end is waited for, so that there
     /// is a report, and so that readers get the rest.
     fn kill_when_time_is_up(&mut self) {
-        let now = Instant::now();
         let Some(ending) = &mut self.ending else { return };
+        let now = Instant::now();
         if ending.killed.is_none() && ending.until.is_some_and(|at| at <= now) {
             ending.killed = Some(now + DROP_TIMEOUT);
             for job in &ending.jobs {

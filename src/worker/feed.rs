@@ -2,9 +2,10 @@
 //!
 //! Invariants: the pieces of one epoch follow each other, and an epoch ends where the loop's tail
 //! has reported a truncation. Where bytes were not kept there is a gap between them, and whoever is
-//! at its beginning is behind. Never more than [`RING`] bytes are held, whoever reads
-//! them and however slowly. The loop takes no more from the log than somebody wants. Knows nothing
-//! of the loop, and of how a reader that is behind gets on.
+//! at its beginning is behind. Never more than [`RING`] bytes are held, whoever reads them and
+//! however slowly, and of what all have read only the last piece, once the loop goes on. The loop
+//! takes no more from the log than somebody wants. Knows nothing of the loop, and of how a reader
+//! that is behind gets on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -88,6 +89,8 @@ struct State {
     /// In the order of their places.
     pieces: VecDeque<(u64, Piece)>,
     held: usize,
+    /// How many of them, the oldest, were read by every reader.
+    read: usize,
     /// Where the tail of the loop is.
     place: Place,
     front: Front,
@@ -120,6 +123,7 @@ impl Feed {
             state: Mutex::new(State {
                 pieces: VecDeque::new(),
                 held: 0,
+                read: 0,
                 place: Place { epoch: 0, offset },
                 front: Front::Armed,
                 end: None,
@@ -140,6 +144,11 @@ impl Feed {
     /// reported.
     pub(super) fn look(&self, place: Place, failure: u64) -> Found {
         lock(&self.state).look(place, failure)
+    }
+
+    /// The piece that contains a place, if there is one.
+    pub(super) fn piece(&self, place: Place) -> Option<Piece> {
+        lock(&self.state).piece(place).cloned()
     }
 
     /// As [`look`](Self::look); a reader that finds nothing is woken when there is something. When
@@ -179,9 +188,12 @@ impl Feed {
     }
 
     /// Publishes the next bytes, and returns those who have to be woken. The loop goes on to read,
-    /// until it [stops](Self::stop).
-    pub(super) fn push(&self, bytes: Arc<[u8]>) -> Woken {
+    /// until it [stops](Self::stop). When all of so many `readers` wait, they have read the rest.
+    pub(super) fn push(&self, bytes: Arc<[u8]>, readers: usize) -> Woken {
         let mut state = lock(&self.state);
+        if state.waiting.len() == readers {
+            state.read = state.pieces.len();
+        }
         state.push(bytes);
         state.has_news()
     }
@@ -208,6 +220,7 @@ impl Feed {
     pub(super) fn stop(&self, stopped: Stopped) -> Woken {
         let mut state = lock(&self.state);
         state.front = Front::Stalled;
+        state.drop_read();
         match stopped {
             Stopped::UpToDate => {
                 state.front = Front::Armed;
@@ -230,6 +243,7 @@ impl Feed {
         let mut state = lock(&self.state);
         state.pieces.clear();
         state.held = 0;
+        state.read = 0;
         state.place.offset = offset;
         state.front = Front::Armed;
         state.take_waiting()
@@ -244,18 +258,24 @@ impl Feed {
 }
 
 impl State {
+    fn piece(&self, place: Place) -> Option<&Piece> {
+        // Most readers want the newest one.
+        let newest = self.pieces.back()?;
+        if begin(newest) == place {
+            return Some(&newest.1);
+        }
+        let next = self.pieces.partition_point(|piece| begin(piece) <= place);
+        let (epoch, piece) = self.pieces.get(next.checked_sub(1)?)?;
+        (*epoch == place.epoch && place.offset < piece.end()).then_some(piece)
+    }
+
     fn look(&self, place: Place, reported: u64) -> Found {
-        let at = |(epoch, piece): &(u64, Piece)| Place { epoch: *epoch, offset: piece.offset };
-        let next = self.pieces.partition_point(|piece| at(piece) <= place);
-        if let Some((epoch, piece)) = next.checked_sub(1).and_then(|last| self.pieces.get(last))
-            && *epoch == place.epoch
-            && place.offset < piece.end()
-        {
+        if let Some(piece) = self.piece(place) {
             return Found::Piece(piece.clone());
         }
         if place.epoch < self.place.epoch {
             // What is left of the next epoch, if that is all of it; otherwise of the current one.
-            let kept = self.pieces.iter().map(at).find(|piece| piece.epoch > place.epoch);
+            let kept = self.pieces.iter().map(begin).find(|piece| piece.epoch > place.epoch);
             let epoch = match kept {
                 Some(Place { epoch, offset: 0 }) => epoch,
                 _ => self.place.epoch,
@@ -285,10 +305,23 @@ impl State {
         self.place.offset = piece.end();
         self.held += piece.bytes.len();
         self.pieces.push_back((epoch, piece));
-        while self.held > RING
-            && let Some((_, oldest)) = self.pieces.pop_front()
-        {
+        while self.held > RING {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, oldest)) = self.pieces.pop_front() {
             self.held -= oldest.bytes.len();
+            self.read = self.read.saturating_sub(1);
+        }
+    }
+
+    /// Drops what every reader has read, but for the last piece: those who have just read it have
+    /// it in hand, and what the loop's thread frees serves it for the next one.
+    fn drop_read(&mut self) {
+        while self.read > 1 {
+            self.drop_oldest();
         }
     }
 
@@ -303,6 +336,11 @@ impl State {
         self.wanted = false;
         self.waiting.take()
     }
+}
+
+/// Where a piece begins.
+fn begin((epoch, piece): &(u64, Piece)) -> Place {
+    Place { epoch: *epoch, offset: piece.offset }
 }
 
 /// The same error once more: each reader gets one, and an [`io::Error`] cannot be cloned.
@@ -330,10 +368,10 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    /// Publishes pieces of these lengths.
+    /// Publishes pieces of these lengths, for more readers than ever wait.
     fn publish(feed: &Feed, lengths: &[usize], stopped: Stopped) {
         for length in lengths {
-            feed.push(vec![b'x'; *length].into()).wake();
+            feed.push(vec![b'x'; *length].into(), 3).wake();
         }
         feed.stop(stopped).wake();
     }
@@ -429,6 +467,35 @@ mod tests {
     }
 
     #[test]
+    fn what_all_readers_have_read_is_not_held() {
+        let feed = Feed::new(0);
+        let waiters: [Arc<Waiter>; 2] = Default::default();
+        let mut tickets = [None; 2];
+        let mut wait = |reader: usize, offset: u64| {
+            let place = Place { epoch: 0, offset };
+            let found = feed.look_or_wait(place, 0, &mut tickets[reader], &waiters[reader]);
+            assert!(matches!(found, Found::Nothing(Front::Armed)));
+        };
+        let publish = || {
+            feed.push([b'x'; 10].into(), 2).wake();
+            feed.stop(Stopped::UpToDate).wake();
+            lock(&feed.state).held
+        };
+        for end in (0..100).step_by(10) {
+            wait(0, end);
+            wait(1, end);
+            // The last one and this one.
+            assert_eq!(publish(), if end == 0 { 10 } else { 20 });
+        }
+        // The second one has not read the last piece yet.
+        for end in (100..140).step_by(10) {
+            wait(0, end);
+            assert_eq!(publish() as u64, end - 70);
+        }
+        assert_eq!(look(&feed, 0, 90), "90..100");
+    }
+
+    #[test]
     fn each_reader_is_given_a_failure_once() {
         let feed = Feed::new(0);
         let fail = || Error::log("read log", "/a/log")(io::Error::from_raw_os_error(5));
@@ -459,8 +526,9 @@ mod models {
 
     const START: Place = Place { epoch: 0, offset: 0 };
 
-    fn publish(feed: &Feed, length: usize) {
-        feed.push(vec![b'x'; length].into()).wake();
+    /// Publishes a piece for so many readers.
+    fn publish(feed: &Feed, length: usize, readers: usize) {
+        feed.push(vec![b'x'; length].into(), readers).wake();
         feed.stop(Stopped::UpToDate).wake();
     }
 
@@ -510,9 +578,9 @@ mod models {
                 let feed = Arc::clone(&feed);
                 thread::spawn(move || read(&feed, START, || ()))
             });
-            publish(&feed, 1);
+            publish(&feed, 1, 2);
             feed.truncate().wake();
-            publish(&feed, 2);
+            publish(&feed, 2, 2);
             end(&feed);
             for thread in threads {
                 let (found, end) = thread.join().unwrap();
@@ -543,7 +611,7 @@ mod models {
             if !wanted {
                 asked.wait();
             }
-            publish(&feed, 1);
+            publish(&feed, 1, 2);
             let asks: i32 = threads.map(|thread| thread.join().unwrap()).iter().sum();
             assert_eq!(asks, i32::from(!wanted));
         });
@@ -561,10 +629,30 @@ mod models {
                 giving_up.look_or_wait(START, 0, &mut ticket, &waiter);
                 giving_up.leave(ticket);
             });
-            publish(&feed, 1);
+            publish(&feed, 1, 2);
             end(&feed);
             assert!(matches!(reading.join().unwrap(), (found, Found::Ended) if found == [START]));
             giving_up.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_reader_finds_what_another_one_has_read_already() {
+        check(Some(2), || {
+            let feed = Arc::new(Feed::new(0));
+            let threads = [(); 2].map(|()| {
+                let feed = Arc::clone(&feed);
+                thread::spawn(move || read(&feed, START, || ()))
+            });
+            for _ in 0..3 {
+                publish(&feed, 1, 2);
+            }
+            end(&feed);
+            for thread in threads {
+                let (found, end) = thread.join().unwrap();
+                assert_eq!(found.len(), 3);
+                assert!(matches!(end, Found::Ended));
+            }
         });
     }
 
@@ -576,7 +664,7 @@ mod models {
             let reading = Arc::clone(&feed);
             let reading = thread::spawn(move || read(&reading, START, || ()));
             for _ in 0..3 {
-                publish(&feed, RING / 2);
+                publish(&feed, RING / 2, 1);
                 assert!(lock(&feed.state).held <= RING);
             }
             end(&feed);
@@ -596,7 +684,7 @@ mod models {
             let feed = Arc::new(Feed::new(0));
             let reading = Arc::clone(&feed);
             let reading = thread::spawn(move || read(&reading, START, || ()));
-            publish(&feed, 1);
+            publish(&feed, 1, 1);
             feed.lose().wake_last();
             assert!(matches!(reading.join().unwrap(), (found, Found::Lost) if found == [START]));
         });

@@ -49,9 +49,10 @@ use crate::worker::wait::block_on;
 /// loop reads what the log has grown by, copies it once, and wakes those who wait, in one pass.
 /// Each copies on its own thread, and asks the loop for nothing. While none waits the loop reads
 /// nothing, and while the log is silent nobody is woken. The loop keeps at most 256 KiB of a log
-/// for that. A reader that is further behind, one that has just been opened, and a snapshot read
-/// the file by themselves, in pieces of up to 64 KiB, each on its own thread; they ask the loop
-/// once how far they can read, and again when they are there.
+/// for that, and no more than the last two pieces while all of them keep up with each. A reader
+/// that is further behind, one that has just been opened, and a snapshot read the file by
+/// themselves, in pieces of up to 64 KiB, each on its own thread; they ask the loop once how far
+/// they can read, and again when they are there.
 ///
 /// ```
 /// use jobworker::{Command, Position, Worker};
@@ -210,6 +211,7 @@ impl Output {
     /// [`Error::Worker`] when the worker has ended before the job was finished, or if the log was
     /// truncated and the worker has ended before that was reported.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<Read>> {
+        self.job.client().check_process()?;
         let next = ready!(self.poll_next(cx, true))?;
         Poll::Ready(self.hand_out(next, buffer))
     }
@@ -221,6 +223,7 @@ impl Output {
     /// # Errors
     /// As for [`poll_read`](Self::poll_read).
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fill<'_>>> {
+        self.job.client().check_process()?;
         Poll::Ready(Ok(match ready!(self.poll_next(cx, true))? {
             Ready::Bytes | Ready::File => Fill::Data(self.left()),
             Ready::Truncated => Fill::Truncated,
@@ -297,6 +300,7 @@ impl Output {
         if most == 0 {
             return Poll::Ready(Ok(Read::Data(0)));
         }
+        self.job.client().check_process().map_err(into_io)?;
         loop {
             let next = ready!(self.poll_source(cx, true)).map_err(into_io)?;
             return Poll::Ready(Ok(match next {
@@ -370,6 +374,7 @@ impl Output {
     /// As for [`read_bytes`](Self::read_bytes).
     #[cfg(feature = "bytes")]
     pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bytes::Bytes>> {
+        self.job.client().check_process().map_err(into_io)?;
         let next = ready!(self.poll_next(cx, true));
         let length = self.show(next)?.len();
         Poll::Ready(Ok(self.take_bytes(length)))
@@ -485,20 +490,24 @@ impl Output {
         }
     }
 
-    /// As [`poll_next`](Self::poll_next), without reading what is in the file.
+    /// As [`poll_next`](Self::poll_next), without reading what is in the file. Whoever calls it has
+    /// made sure that the process is the worker's: no thread wakes up in another one.
     fn poll_source(&mut self, cx: &mut Context<'_>, wait: bool) -> Poll<Result<Ready>> {
-        let client = self.job.client();
-        client.check_process()?;
-        self.reader.waiter().set(cx.waker());
-        if self.reader.is_closed() {
-            return Poll::Ready(Err(TailError::Closed.into()));
-        }
+        self.reader.check_open()?;
         if !self.left().is_empty() {
             return Poll::Ready(Ok(Ready::Bytes));
         }
         let last = self.last();
+        // Most reads that wait are woken for this.
+        if let Some(piece) = self.source.awaited(self.position) {
+            self.before = last;
+            self.piece = piece;
+            return Poll::Ready(Ok(Ready::Bytes));
+        }
+        self.reader.waiter().set(cx.waker());
+        self.reader.check_open()?;
         let mut asking = Asking {
-            client,
+            client: self.job.client(),
             reader: &self.reader,
             position: &mut self.position,
             last: &self.piece.bytes,

@@ -285,7 +285,7 @@ impl Outputs {
     /// Publishes what the front of a log has, at most what its feed holds. Those who wait are woken
     /// before the tail is read on: that takes time which they need not wait for.
     fn pump(&mut self, reactor: &mut Reactor, key: Key) {
-        let Front { tail: Tail { id: tail, .. }, feed, .. } = &self.feeds[key];
+        let Front { tail: Tail { id: tail, .. }, feed, readers, .. } = &self.feeds[key];
         let mut taken = 0;
         let stopped = loop {
             if taken >= RING {
@@ -299,7 +299,7 @@ impl Outputs {
                     if let Err(error) = reactor.consume(*tail, length) {
                         break Stopped::Failed(error);
                     }
-                    feed.push(bytes).wake();
+                    feed.push(bytes, *readers).wake();
                 }
                 Ok(Fill::Truncated) => {
                     feed.truncate().wake();

@@ -59,6 +59,8 @@ struct Follow {
     /// The last failure that was reported.
     failure: u64,
     ticket: Option<Ticket>,
+    /// It has found nothing, and waits, or was woken meanwhile.
+    waits: bool,
     /// The loop was asked for what it has, by a read that does not wait for more.
     asked: Option<Receiver<()>>,
 }
@@ -98,6 +100,15 @@ impl Source {
     /// What the loop knows it by.
     pub(super) fn key(&self) -> Key {
         self.key
+    }
+
+    /// What a reader at this position was waiting for, if it has come: the next bytes in the feed.
+    pub(super) fn awaited(&mut self, position: u64) -> Option<Piece> {
+        let State::Feed(Follow { feed, epoch, waits, .. }) = &mut self.state else { return None };
+        if !std::mem::take(waits) {
+            return None;
+        }
+        feed.piece(Place { epoch: *epoch, offset: position })
     }
 
     /// Finds out what there is to do next. With `wait` it is never [`Next::UpToDate`]; without, it
@@ -371,10 +382,11 @@ impl State {
 
 impl Follow {
     fn new(feed: Arc<Feed>, epoch: u64) -> Self {
-        Self { feed, epoch, failure: 0, ticket: None, asked: None }
+        Self { feed, epoch, failure: 0, ticket: None, waits: false, asked: None }
     }
 
     fn look(&mut self, place: Place, waiter: Option<&Arc<Waiter>>) -> Found {
+        self.waits = waiter.is_some();
         match waiter {
             Some(waiter) => self.feed.look_or_wait(place, self.failure, &mut self.ticket, waiter),
             None => self.feed.look(place, self.failure),

@@ -116,7 +116,9 @@ impl Waiter {
 /// Those who wait for the same thing.
 #[derive(Debug, Default)]
 pub(super) struct WaitList {
-    waiting: Slab<Arc<Waiter>>,
+    /// Most often there is no other. It is here so that to wake it takes no look elsewhere.
+    first: Option<Arc<Waiter>>,
+    others: Slab<Arc<Waiter>>,
     /// How often all were taken.
     round: u64,
 }
@@ -125,14 +127,22 @@ pub(super) struct WaitList {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     round: u64,
-    key: usize,
+    /// Of one of the others.
+    key: Option<usize>,
 }
 
 impl WaitList {
     /// Adds a waiter, unless its ticket says that it is in the list already.
     pub(super) fn add(&mut self, ticket: &mut Option<Ticket>, waiter: &Arc<Waiter>) {
         if ticket.is_none_or(|ticket| ticket.round != self.round) {
-            let key = self.waiting.insert(Arc::clone(waiter));
+            let waiter = Arc::clone(waiter);
+            let key = match &self.first {
+                Some(_) => Some(self.others.insert(waiter)),
+                None => {
+                    self.first = Some(waiter);
+                    None
+                }
+            };
             *ticket = Some(Ticket { round: self.round, key });
         }
     }
@@ -142,14 +152,24 @@ impl WaitList {
         if let Some(Ticket { round, key }) = ticket
             && round == self.round
         {
-            self.waiting.remove(key);
+            match key {
+                Some(key) => drop(self.others.remove(key)),
+                None => self.first = None,
+            }
         }
     }
 
     /// Takes all of them, to be woken outside of the lock.
     pub(super) fn take(&mut self) -> Woken {
         self.round += 1;
-        Woken::of(self.waiting.drain())
+        let others =
+            if self.others.is_empty() { Vec::new() } else { self.others.drain().collect() };
+        Woken { first: self.first.take(), others }
+    }
+
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
     }
 }
 
@@ -190,11 +210,16 @@ impl Woken {
 
     fn wake_all(self) -> Option<Box<dyn Any + Send>> {
         let wake = |waiter: Arc<Waiter>| catch_unwind(AssertUnwindSafe(|| waiter.wake())).err();
-        let all = self.first.into_iter().chain(self.others);
-        all.filter_map(wake).reduce(|first, another| {
-            discard(another);
-            first
-        })
+        let first = self.first.and_then(wake);
+        if self.others.is_empty() {
+            return first;
+        }
+        first.into_iter().chain(self.others.into_iter().filter_map(wake)).reduce(
+            |first, another| {
+                discard(another);
+                first
+            },
+        )
     }
 }
 
@@ -306,17 +331,17 @@ mod tests {
             list.add(&mut one, &first);
             list.add(&mut two, &second);
         }
-        assert_eq!(list.waiting.len(), 2);
+        assert_eq!(list.len(), 2);
         list.remove(one);
-        assert_eq!(list.waiting.len(), 1);
+        assert_eq!(list.len(), 1);
         list.take().wake();
         // The place may be somebody else's by now.
         let mut other = None;
         list.add(&mut other, &first);
         list.remove(two);
-        assert_eq!(list.waiting.len(), 1);
+        assert_eq!(list.len(), 1);
         list.add(&mut two, &second);
-        assert_eq!(list.waiting.len(), 2);
+        assert_eq!(list.len(), 2);
     }
 
     #[test]
