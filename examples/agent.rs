@@ -55,10 +55,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use jobworker::{
-    Command, Config, Event, Events, Found, History, JobId, Reactor, SystemError, Token,
-};
-use keeping::Keeping;
+use jobworker::{Command, Config, Event, Events, Found, History, Reactor, SystemError, Token};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -67,10 +64,6 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-// What the keeper's end needs is used by the keeper alone.
-#[allow(dead_code)]
-#[path = "common/keeping.rs"]
-mod keeping;
 #[path = "common/words.rs"]
 mod words;
 
@@ -147,6 +140,7 @@ fn main() -> anyhow::Result<()> {
 
     let (mut ready, mut events) = (Vec::with_capacity(16), Events::with_capacity(256));
     loop {
+        agent.look_for_keeper();
         ready.clear();
         let retry = agent.stalled.then_some(&RETRY);
         match epoll::wait(&epoll, spare_capacity(&mut ready), retry) {
@@ -184,9 +178,6 @@ struct Agent {
     dir: PathBuf,
     reactor: Reactor,
     history: History,
-    /// Where the keeper is, if there is to be one.
-    keeper_at: Option<PathBuf>,
-    keeper: Option<Keeping>,
     /// Whether it was said that there is no keeper.
     alone: bool,
     /// The labels of files in `starting` whose jobs are to be started.
@@ -203,12 +194,11 @@ impl Agent {
         let mut config = Config::new();
         config.name(&options.name).log_dir(dir.join("log")).history(dir.join("history"));
         options.cgroup_parent.iter().for_each(|parent| _ = config.cgroup_parent(parent));
+        options.keeper.iter().for_each(|socket| _ = config.keeper(socket));
         Ok(Self {
             reactor: reactor(&mut config)?,
             history: History::open(dir.join("history"))?,
             dir,
-            keeper_at: options.keeper.clone(),
-            keeper: None,
             alone: false,
             waiting: VecDeque::new(),
             stalled: false,
@@ -225,10 +215,7 @@ impl Agent {
 
     /// Takes over what an earlier agent has left.
     fn recover(&mut self) -> anyhow::Result<()> {
-        self.connect();
-        let held = self.ask_keeper(Keeping::held).unwrap_or_default();
-        let (names, pidfds): (Vec<String>, Vec<OwnedFd>) = held.into_iter().unzip();
-        let mut recovery = self.reactor.recovery_with(pidfds)?;
+        let mut recovery = self.reactor.recovery()?;
         let (mut started, mut undecided) = (HashSet::new(), HashSet::new());
         let mut all_known = true;
         loop {
@@ -261,11 +248,6 @@ impl Agent {
                 // It may be the job that could not be looked at: for the next agent.
                 eprintln!("{} is left, as it may run", self.path(&label).display());
             }
-        }
-        self.keep_all();
-        let jobs: HashSet<String> = self.reactor.jobs().map(|job| job.to_string()).collect();
-        for gone in names.iter().filter(|name| all_known && !jobs.contains(*name)) {
-            self.ask_keeper(|keeper| keeper.forget(gone));
         }
         Ok(self.reactor.sweep(SWEEP)?)
     }
@@ -365,11 +347,8 @@ impl Agent {
             Ok(self.reactor.spawn(command.survives(true).label(label.as_bytes()), JOBS)?)
         });
         match started {
-            Ok(job) => {
-                // Whoever reads that it is started may rely on its exit being known.
-                self.keep(job);
-                println!("job {name} is started: {job}");
-            }
+            // Whoever reads this may rely on its exit being known, if there is a keeper.
+            Ok(job) => println!("job {name} is started: {job}"),
             Err(error) if is_shortage(&error) => return Err(error.context(format!("job {name}"))),
             // It never can be.
             Err(error) => eprintln!("job {name} cannot be started: {error}"),
@@ -422,7 +401,6 @@ impl Agent {
                 self.forget(&label)?;
             }
             self.reactor.remove(job)?;
-            self.ask_keeper(|keeper| keeper.forget(&job.to_string()));
             if again {
                 self.waiting.push_back(label);
             }
@@ -433,51 +411,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Hands the pidfd of a job to the keeper, or those of all jobs if it has died meanwhile and
-    /// another one is there.
-    fn keep(&mut self, job: JobId) {
-        self.hand_over(job);
-        if self.keeper.is_none() && self.connect() {
-            self.keep_all();
+    /// Says once when there is no keeper.
+    fn look_for_keeper(&mut self) {
+        let problem = self.reactor.keeper_problem();
+        if let Some(problem) = problem.filter(|_| !self.alone) {
+            println!("going on without the keeper: {problem}");
         }
-    }
-
-    fn keep_all(&mut self) {
-        let jobs: Vec<JobId> = self.reactor.jobs().collect();
-        jobs.into_iter().for_each(|job| self.hand_over(job));
-    }
-
-    fn hand_over(&mut self, job: JobId) {
-        // That of a process that has ended is not needed any more.
-        if let Ok(pidfd) = self.reactor.pidfd(job) {
-            self.ask_keeper(|keeper| keeper.keep(&job.to_string(), pidfd.as_fd()));
-        }
-    }
-
-    /// Connects to the keeper, if there is to be one.
-    fn connect(&mut self) -> bool {
-        let Some(path) = &self.keeper_at else { return false };
-        match Keeping::connect(path) {
-            Ok(keeper) => {
-                self.keeper = Some(keeper);
-                self.alone = false;
-            }
-            Err(error) => self.lose_keeper(&error),
-        }
-        self.keeper.is_some()
-    }
-
-    fn ask_keeper<T>(&mut self, ask: impl FnOnce(&Keeping) -> io::Result<T>) -> Option<T> {
-        let answer = ask(self.keeper.as_ref()?);
-        answer.map_err(|error| self.lose_keeper(&error)).ok()
-    }
-
-    fn lose_keeper(&mut self, error: &io::Error) {
-        self.keeper = None;
-        if !self.alone {
-            println!("going on without the keeper: {error}");
-        }
-        self.alone = true;
+        self.alone = problem.is_some();
     }
 }
 

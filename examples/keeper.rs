@@ -7,30 +7,22 @@
 //! cargo run --release --example agent -- ~/agent --keeper /run/user/$UID/keeper.sock
 //! ```
 //!
-//! The protocol is in `common/keeping.rs`: `agent` speaks it.
-//!
 //! # What to look at
 //! * **It does next to nothing**, so that it has no reason to die: no job, no log, no state but the
 //!   descriptors. It must not be in the cgroup or the service of the host.
-//! * **One host at a time.** It serves a connection until that is closed, which the kernel does
-//!   when the host dies. The next one waits until then.
-//! * **A bounded number.** A host that never lets go of what it has given is refused at some point.
+//! * **It needs no program of its own.** A host can call [`Keeper::run`] as well when it is started
+//!   with a certain word.
+//! * **A bounded number.** A host that never lets go of what it has given finds no room at some
+//!   point. The limit of open files is raised to what this takes, as far as it may be.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Parser;
-use rustix::fs::Mode;
-use rustix::io::retry_on_intr;
-use rustix::net::{SocketAddrUnix, accept_with, bind, listen};
-use rustix::process::umask;
+use jobworker::Keeper;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-// What the host's end needs is used by the host alone.
-#[allow(dead_code)]
-#[path = "common/keeping.rs"]
-mod keeping;
+/// Descriptors of its own.
+const OWN: u64 = 16;
 
 /// Holds descriptors for a host that may die, and hands them to the next one.
 #[derive(Parser)]
@@ -45,22 +37,15 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    // What is left of an earlier keeper that has died.
-    let _ = fs::remove_file(&options.socket);
-    umask(Mode::from_raw_mode(0o077));
-    let listener = keeping::socket()?;
-    let name = || options.socket.display().to_string();
-    bind(&listener, &SocketAddrUnix::new(&options.socket)?).with_context(name)?;
-    listen(&listener, 16).with_context(name)?;
-    println!("keeping descriptors on {}", options.socket.display());
-    let mut held = BTreeMap::new();
-    loop {
-        let flags = rustix::net::SocketFlags::CLOEXEC;
-        let host = retry_on_intr(|| accept_with(&listener, flags))?;
-        // A host that dies in the middle of a message is as good as one that has closed its end.
-        if let Err(error) = keeping::serve(&host, &mut held, options.most) {
-            eprintln!("keeper: {error}");
-        }
-        eprintln!("keeper: the host has left, {} descriptors are held", held.len());
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = (options.most as u64).saturating_add(OWN);
+    if current.is_some_and(|current| current < wanted) {
+        let current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     }
+    let mut keeper = Keeper::bind(&options.socket)?;
+    keeper.most(options.most);
+    println!("keeping descriptors on {}", options.socket.display());
+    let Err(error) = keeper.run();
+    Err(error.into())
 }

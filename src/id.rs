@@ -21,7 +21,8 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub usize);
 
-/// Names one job: a random UUID (version 4), which also names its cgroup and its log file.
+/// Names one job: a random UUID (version 4), with which the names of its cgroup and of its log
+/// file begin.
 ///
 /// It goes stale when the job is [removed](crate::Reactor::remove); a stale id is an error, never
 /// another job. An id can be written down and parsed again; whether there is such a job is found
@@ -43,7 +44,7 @@ pub struct Token(pub usize);
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// The UUID, of the crate that is re-exported as [`uuid`](mod@crate::uuid).
+    /// The UUID, of the crate that is re-exported as `jobworker::uuid`.
     #[must_use]
     pub fn uuid(self) -> Uuid {
         self.0

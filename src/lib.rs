@@ -158,6 +158,7 @@
 //! | `cgroup` | the tree of the jobs, one group, its owner, its pressure triggers, the pool |
 //! | `log` | the directory of the logs, each log from spawn to removal, its tails |
 //! | `driver` | the one epoll, inotify, the timer, the waker, and how they plug into another loop |
+//! | `keeper` | who holds pidfds while there is no host, and the host's end of the connection |
 //! | `job` | one job as an object: its record, its life as a table, its handles; the launcher |
 //! | `reactor` | the loop: wait, dispatch, settle, emit; configuration and capabilities |
 //! | `worker` | a reactor on a thread of its own, with handles for every other thread |
@@ -194,6 +195,7 @@ pub use crate::event::{
 };
 pub use crate::id::{InvalidJobId, JobId, Stream, TailId, Token};
 pub use crate::job::{BoundedSpawns, Containment, History, HistoryEntry, TerminalInput};
+pub use crate::keeper::Keeper;
 pub use crate::log::{
     Bookmark, Chunk, FileId, Fill, InvalidBookmark, InvalidFileId, Position, Read, TailOptions,
 };
@@ -220,6 +222,7 @@ mod error;
 mod event;
 mod id;
 mod job;
+mod keeper;
 mod log;
 #[cfg(feature = "serde")]
 mod portable;

@@ -27,10 +27,13 @@ use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::{BFQ_WEIGHT, IO_WEIGHT, Settings, Tree};
 use crate::cgroup::trigger::Trigger;
 use crate::cgroup::walk::entries;
-use crate::command::{LimitFile, Limits, Setting};
+use crate::command::{LimitFile, Limits, Setting, Signal};
 use crate::error::{Error, LimitsError, Result, WRITE_RECORD};
 use crate::event::{Stall, Stallable};
-use crate::sys::has_exited;
+use crate::sys::{Signature, has_exited, send};
+
+/// How many processes are killed by their pidfds at once, besides: for a fraction of a millisecond.
+const KILLED_ONE_BY_ONE: usize = 64;
 
 /// The extended attribute of a group that has the record of its job. Those of `user.*` are there
 /// since Linux 5.7; who may write to the directory may write them.
@@ -100,6 +103,20 @@ impl Group {
             Err(error) => {
                 Err(Error::path("read the record of a job on cgroup", self.path())(error))
             }
+        }
+    }
+
+    /// What the main process of its job has signed, if it has.
+    pub(crate) fn read_signature(&self) -> Result<Option<Signature>> {
+        let mut bytes = [0; Signature::SIZE];
+        match self.with_dir(|dir| fgetxattr(dir, Signature::NAME, &mut bytes)) {
+            Ok(Signature::SIZE) => Ok(Some(Signature::decode(bytes))),
+            Ok(_) => Ok(None),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Larger than one.
+                Some(Errno::NODATA | Errno::RANGE) => Ok(None),
+                _ => Err(Error::path("read what a job has signed on cgroup", self.path())(error)),
+            },
         }
     }
 
@@ -292,7 +309,30 @@ impl Group {
     }
 
     /// Kills every process in the group and below it, also those that are being forked.
+    ///
+    /// # Kernel trap
+    /// `cgroup.kill` signals the leading thread of each process (`__cgroup_kill` in
+    /// kernel/cgroup/cgroup.c), and one that has exited cannot be signalled: a process whose other
+    /// threads go on without it is not killed by that, but by its pidfd. What such a one has forked
+    /// meanwhile is killed by the second write. Of a job with more processes than are visited, the
+    /// rest has its turn when those are gone and the job is looked at again.
     pub(crate) fn kill(&self) -> Result<()> {
+        self.kill_by_leaders()?;
+        let mut budget = KILLED_ONE_BY_ONE;
+        // What cannot be opened or signalled is left to the first write.
+        let _ = self.for_each_member(
+            &mut Pass::default(),
+            &mut budget,
+            |_| true,
+            |_, pidfd| {
+                let _ = send(&pidfd, Signal::KILL);
+                Ok(ControlFlow::Continue(()))
+            },
+        );
+        if budget < KILLED_ONE_BY_ONE { self.kill_by_leaders() } else { Ok(()) }
+    }
+
+    fn kill_by_leaders(&self) -> Result<()> {
         match self.write_file("cgroup.kill", "1") {
             Err(error) if !gone(&error) => {
                 let threaded = Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP);

@@ -19,7 +19,7 @@ use crate::cgroup::reserve::Opener;
 use crate::cgroup::tree::Tree;
 use crate::cgroup::walk::{Position, Walk};
 use crate::error::{Error, Result};
-use crate::sys::cgroup_id;
+use crate::sys::{cgroup_id, is_no_process};
 
 /// A pass over the processes in a group and below it, which can be left and resumed. It holds no
 /// descriptor.
@@ -154,8 +154,7 @@ where
                     }
                     Ok(pidfd) => opened.push((pid, pidfd)),
                     Err(error) => match Errno::from_io_error(&error) {
-                        // Gone, or a thread that leads no process.
-                        Some(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
+                        Some(errno) if is_no_process(errno) => {}
                         // Those that are open already are visited all the same.
                         _ => {
                             failure = Some(failed(tree, name, "open the processes of", error));

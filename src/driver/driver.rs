@@ -44,6 +44,8 @@ pub(crate) enum Readiness {
     Readable,
     /// It can be read, or has something of priority: a pressure trigger.
     ReadableOrPriority,
+    /// It can be read, or has room for what is written.
+    ReadableOrWritable,
 }
 
 /// How to wait for the kernel.
@@ -120,6 +122,7 @@ impl Driver {
         let interest = match readiness {
             Readiness::Readable => Interest::READABLE,
             Readiness::ReadableOrPriority => Interest::READABLE | Interest::PRIORITY,
+            Readiness::ReadableOrWritable => Interest::READABLE | Interest::WRITABLE,
         };
         let key = self.sources.insert(source);
         let registered = key

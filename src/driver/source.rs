@@ -24,6 +24,8 @@ pub(crate) enum Source {
     Sweep,
     /// The pidfd of a process that an ended job has left to this one.
     Orphan,
+    /// The connection to the keeper.
+    Keeper,
 }
 
 /// What a job has registered.

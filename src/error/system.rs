@@ -27,6 +27,25 @@ fn path_hint(operation: &str, cause: &io::Error) -> &'static str {
     }
 }
 
+/// What to do about an errno of a call on the socket of a keeper.
+fn keeper_hint(cause: &io::Error) -> &'static str {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOENT | Errno::CONNREFUSED) => " (start one there, by jobworker::Keeper)",
+        Some(Errno::PIPE | Errno::CONNRESET) => " (it has ended, or has refused this host)",
+        Some(Errno::AGAIN | Errno::TIMEDOUT) => {
+            " (it is stopped, hung or with another host: if it stays so, end it and start another)"
+        }
+        Some(Errno::PROTOTYPE | Errno::PROTO) => {
+            " (another program listens there, or a keeper of another version of this crate)"
+        }
+        Some(Errno::PERM) => " (another user has started it)",
+        Some(Errno::ACCESS) => " (only the user who has started it, and root, can connect)",
+        Some(Errno::NAMETOOLONG) => " (the path of a socket has at most 107 bytes)",
+        Some(Errno::NOSPC) => " (it is full: raise Keeper::most, or its RLIMIT_NOFILE)",
+        _ => hint(cause),
+    }
+}
+
 /// The system refused something that the reactor needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -126,6 +145,34 @@ pub enum SystemError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The [keeper](crate::Config::keeper) is not there for this host; see
+    /// [`Reactor::keeper_problem`](crate::Reactor::keeper_problem).
+    #[error(
+        "cannot {operation} the keeper at {}: {cause}{}; until that is mended, the exit of a job \
+         that ends while no host is there is unknown",
+        path.display(), keeper_hint(cause)
+    )]
+    #[non_exhaustive]
+    Keeper {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// The cause.
+        cause: io::Error,
+    },
+    /// A keeper cannot have a socket that somebody else listens on: see
+    /// [`Keeper::bind`](crate::Keeper::bind).
+    #[error(
+        "the socket {} is taken: a living keeper listens there; let the hosts use that one, end \
+         it, or choose another socket",
+        path.display()
+    )]
+    #[non_exhaustive]
+    KeeperTaken {
+        /// The socket.
+        path: PathBuf,
+    },
     /// A file of a cgroup cannot be watched because the user has no inotify watches left.
     #[error(
         "cannot watch {}: this user has no inotify watches left; raise the sysctl \
@@ -179,7 +226,7 @@ impl SystemError {
             | Self::Launcher { .. }
             | Self::Name { .. }
             | Self::NoName { .. } => ErrorKind::InvalidInput,
-            Self::NameTaken { .. } => ErrorKind::State,
+            Self::NameTaken { .. } | Self::KeeperTaken { .. } => ErrorKind::State,
             Self::Record { .. } => ErrorKind::Other,
             Self::WatchLimit { .. } => ErrorKind::LimitReached,
             Self::Forked { .. } => ErrorKind::State,
@@ -187,13 +234,16 @@ impl SystemError {
                 Some(Errno::OPNOTSUPP | Errno::NOSYS) => ErrorKind::Unsupported,
                 _ => ErrorKind::of(cause),
             },
-            Self::Path { cause, .. } | Self::Loop { cause, .. } => ErrorKind::of(cause),
+            Self::Keeper { cause, .. } | Self::Path { cause, .. } | Self::Loop { cause, .. } => {
+                ErrorKind::of(cause)
+            }
         }
     }
 
     pub(super) fn cause(&self) -> Option<&io::Error> {
         match self {
             Self::CannotPunch { cause, .. }
+            | Self::Keeper { cause, .. }
             | Self::Path { cause, .. }
             | Self::Loop { cause, .. } => Some(cause),
             Self::NoCgroup { .. }
@@ -202,10 +252,49 @@ impl SystemError {
             | Self::Launcher { .. }
             | Self::Name { .. }
             | Self::NameTaken { .. }
+            | Self::KeeperTaken { .. }
             | Self::NoName { .. }
             | Self::Record { .. }
             | Self::WatchLimit { .. }
             | Self::Forked { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_keeper_names_socket_cause_and_remedy() {
+        let of = |errno: Errno| {
+            let (path, cause) = ("/run/keeper".into(), errno.into());
+            SystemError::Keeper { operation: "connect to", path, cause }
+        };
+        for (errno, kind, remedy) in [
+            (Errno::NOENT, ErrorKind::NotFound, "start one there, by jobworker::Keeper"),
+            (Errno::CONNREFUSED, ErrorKind::Other, "start one there, by jobworker::Keeper"),
+            (Errno::PIPE, ErrorKind::Other, "it has ended"),
+            (Errno::AGAIN, ErrorKind::LimitReached, "end it and start another"),
+            (Errno::TIMEDOUT, ErrorKind::Other, "end it and start another"),
+            (Errno::PROTOTYPE, ErrorKind::Other, "another program listens there"),
+            (Errno::PERM, ErrorKind::PermissionDenied, "another user"),
+            (Errno::ACCESS, ErrorKind::PermissionDenied, "the user who has started it"),
+            (Errno::NAMETOOLONG, ErrorKind::InvalidInput, "107 bytes"),
+            (Errno::NOSPC, ErrorKind::LimitReached, "raise Keeper::most"),
+            (Errno::MFILE, ErrorKind::LimitReached, "raise RLIMIT_NOFILE"),
+        ] {
+            let (error, cause) = (of(errno), io::Error::from(errno));
+            let text = error.to_string();
+            let begin = format!("cannot connect to the keeper at /run/keeper: {cause} (");
+            assert!(text.starts_with(&begin) && text.contains(remedy), "{text}");
+            assert!(text.ends_with("is unknown"), "{text}");
+            assert_eq!(error.kind(), kind, "{text}");
+            let raw = error.cause().and_then(io::Error::raw_os_error);
+            assert_eq!(raw, Some(errno.raw_os_error()));
+        }
+        let taken = SystemError::KeeperTaken { path: "/run/keeper".into() };
+        assert!(taken.to_string().starts_with("the socket /run/keeper is taken: a living keeper"));
+        assert!(taken.kind() == ErrorKind::State && taken.cause().is_none());
     }
 }

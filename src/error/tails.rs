@@ -35,9 +35,9 @@ pub enum TailError {
         /// The log.
         path: PathBuf,
     },
-    /// The job has replaced or removed its log: the file of that name is not the one that was made
-    /// for it.
-    #[error("cannot read log {}: the job has replaced or removed it", path.display())]
+    /// Somebody has replaced or removed the log: the file of that name is not the one that was made
+    /// for the job. A job of the host's user can do that, and so can whoever cleans up.
+    #[error("cannot read log {}: it was replaced or removed", path.display())]
     #[non_exhaustive]
     Replaced {
         /// The log.

@@ -43,7 +43,7 @@ pub enum Event {
     Exited {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
         /// How it ended.
         exit: Exit,
@@ -55,7 +55,7 @@ pub enum Event {
     Finished {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
         /// How the job ended and what it used.
         report: Arc<Report>,
@@ -65,7 +65,7 @@ pub enum Event {
     Pressure {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
         /// The resource that was stalled for.
         resource: Stallable,
@@ -82,7 +82,7 @@ pub enum Event {
     Oom {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
         /// How many processes since the last such event.
         kills: u64,
@@ -94,7 +94,7 @@ pub enum Event {
     LogLimit {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
         /// Which log.
         stream: Stream,
@@ -114,14 +114,14 @@ pub enum Event {
     Frozen {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
     },
     /// A job runs again; see [`Reactor::thaw`](crate::Reactor::thaw).
     Thawed {
         /// The job.
         job: JobId,
-        /// The token the job was spawned with.
+        /// The token of the job: that of its spawn or recovery, or what it was set to since.
         token: Token,
     },
     /// What dead hosts have left behind was removed; see

@@ -23,8 +23,9 @@ pub struct Recovered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Found {
-    /// Its main process is there. It may be a zombie that nobody has reaped, whose exit is known
-    /// then.
+    /// Its main process is there, even if the earlier host has died while it started the job. It
+    /// may be a zombie that nobody has reaped, whose exit is known then; that of one whose program
+    /// could not be executed, with nobody there to hear of it, is 127.
     Running,
     /// Its main process has ended: others may be left, with which its end policy goes on.
     Exited,
@@ -32,9 +33,9 @@ pub enum Found {
     /// report is that of its record or, if that is lost, of the
     /// [history](crate::Config::history).
     Finished,
-    /// The earlier host has died while it started the job, before the record was complete. Its
-    /// program may have run since, even to its end, and what is left of it is killed. If there is
-    /// no label yet, there was no process.
+    /// The earlier host has died while it started the job, before the record was complete, and its
+    /// main process is not there: it has ended since, or there never was one. The program may have
+    /// run, even to its end, and what is left of it is killed.
     Interrupted,
     /// Its record makes no sense, or is missing although a process was in its cgroup: a process of
     /// the host's user or of root has done that, for nobody else can. What is left of it is killed,

@@ -146,7 +146,8 @@ pub enum Phase {
 pub struct Status {
     /// The job.
     pub id: JobId,
-    /// The process id of the main process. The kernel may reuse it once that has exited.
+    /// The process id of the main process. The kernel may reuse it once that has exited. 0 if an
+    /// earlier host has left the job, and nobody knows it any more.
     pub pid: u32,
     /// How far the job has come.
     pub phase: Phase,

@@ -5,26 +5,34 @@
 //! at which it was cloned, its pidfd where the kernel tells, and its cgroup say so. Knows nothing
 //! of logs and histories.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup::{Group, Origin};
 use crate::error::{Error, Result};
 use crate::event::{Exit, Found, Usage};
+use crate::id::JobId;
 use crate::job::stored::{KnownBy, Main, Stored};
-use crate::sys::{NOT_TOLD, Process, Reap, Stat, pid_of, pidfd_inode};
+use crate::sys::{
+    NOT_TOLD, Process, Reap, Signature, Stat, is_no_process, is_pidfd, pid_of, pidfd_inode,
+};
 
 const ENDED: &str = "its main process ended while no host was there, and no pidfd of it was given \
-                     to the recovery (Reactor::pidfd)";
+                     to the recovery (Config::keeper, Reactor::pidfd)";
 pub(super) const KNOWN: &str = "an earlier host could not find it out";
 pub(super) const INTERRUPTED: &str =
-    "the host died while it started the job, before it knew the main process";
+    "the host died while it started the job, and its main process is not there";
 pub(super) const DAMAGED: &str = "the record of the job is missing or was damaged";
 const ESCAPED: &str = "its main process has left the cgroup of the job, so that it cannot be told \
                        from any other";
+
+/// In a second.
+const NANOSECONDS: u128 = 1_000_000_000;
 
 /// Why the exit of a process is unknown, as an earlier host has found it out.
 pub(super) fn known_reason(why: &str) -> &'static str {
@@ -34,9 +42,17 @@ pub(super) fn known_reason(why: &str) -> &'static str {
 
 /// Descriptors of processes, which may be main ones.
 #[derive(Debug)]
-pub(super) struct Pidfds(pub(super) Vec<OwnedFd>);
+pub(super) struct Pidfds {
+    given: Vec<OwnedFd>,
+    /// Those of which a keeper says whose they are.
+    pub(super) held: HashMap<JobId, OwnedFd>,
+}
 
 impl Pidfds {
+    pub(super) fn new(given: Vec<OwnedFd>) -> Self {
+        Self { given, held: HashMap::new() }
+    }
+
     /// The main process of a job that is not finished, or what is known of its end.
     pub(super) fn find_main(&mut self, stored: &Stored, group: &Group) -> Result<(Process, Found)> {
         let unknown = |reason| past(0, Exit::Unknown, Usage::default(), reason);
@@ -56,7 +72,7 @@ impl Pidfds {
             let why = known.why_unknown.unwrap_or(KNOWN);
             return Ok((past(pid, known.exit, known.usage, why)?, Found::Exited));
         }
-        if let Some(given) = self.given(stored.main) {
+        if let Some(given) = self.given(stored) {
             // Of one that is reaped, nobody can tell where it was.
             return match pid_of(&given) {
                 None => Ok((Process::left(pid, given), Found::Exited)),
@@ -75,17 +91,41 @@ impl Pidfds {
 
     /// The descriptor of a main process, if one was given: it is known by its inode or, before
     /// Linux 6.9, by what /proc tells as long as it is not reaped.
-    fn given(&mut self, main: Option<Main>) -> Option<OwnedFd> {
-        let Main { pid, known_by } = main?;
-        let is_it = |given: &OwnedFd| match known_by {
-            KnownBy::Inode(inode) => pidfd_inode(given) == Some(inode),
-            KnownBy::Start(start) => {
-                started_at(pid).ok().flatten() == Some(start) && pid_of(given) == Some(pid)
-            }
+    fn given(&mut self, stored: &Stored) -> Option<OwnedFd> {
+        let Main { pid, known_by } = stored.main?;
+        let is_it = |given: &OwnedFd| {
+            is_pidfd(given)
+                && match known_by {
+                    KnownBy::Inode(inode) => pidfd_inode(given) == Some(inode),
+                    KnownBy::Start(start) => {
+                        started_at(pid).ok().flatten() == Some(start) && pid_of(given) == Some(pid)
+                    }
+                }
         };
-        let place = self.0.iter().position(is_it)?;
-        Some(self.0.swap_remove(place))
+        if let Some(held) = self.held.remove(&stored.id).filter(&is_it) {
+            return Some(held);
+        }
+        let place = self.given.iter().position(is_it)?;
+        Some(self.given.swap_remove(place))
     }
+}
+
+/// The main process of a job whose host has died before it has written down which that is, as the
+/// process has signed it; `None` unless it is there still.
+pub(super) fn signed(group: &Group) -> Result<Option<Main>> {
+    let Some(Signature { pid, at }) = group.read_signature()? else { return Ok(None) };
+    let Some(start) = started_at(pid)? else { return Ok(None) };
+    let ticks = u128::from(clock_ticks_per_second());
+    // Another that has the number was cloned when the one that has signed was gone.
+    if u128::from(start) * NANOSECONDS > at.as_nanos() * ticks {
+        return Ok(None);
+    }
+    let Some((pidfd, true)) = still_there(Main { pid, known_by: KnownBy::Start(start) }, group)?
+    else {
+        return Ok(None);
+    };
+    let known_by = pidfd_inode(&pidfd).map_or(KnownBy::Start(start), KnownBy::Inode);
+    Ok(Some(Main { pid, known_by }))
 }
 
 /// The pidfd of a main process that was not reaped, and whether it is in its group.
@@ -94,8 +134,7 @@ fn still_there(main: Main, group: &Group) -> Result<Option<(OwnedFd, bool)>> {
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
-        // A thread that is none's leader has the number now.
-        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        Err(errno) if is_no_process(errno) => return Ok(None),
         Err(errno) => return Err(Error::event_loop("open the main process of a job")(errno)),
     };
     let is_member = is_member(pid, group)?;
@@ -139,6 +178,8 @@ mod tests {
     use std::process::{Command, Stdio};
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
+
+    use rustix::fs::{XattrFlags, fsetxattr};
 
     use super::*;
     use crate::cgroup::{HostName, Owner, Tree};
@@ -255,6 +296,18 @@ mod tests {
         assert_eq!(of(&by_start(start + 1), true), ended);
         assert_eq!(of(&|main| main.pid = std::process::id(), true), ended);
         assert_eq!(of(&|main| main.pid = u32::MAX, true), ended);
+        // A thread that leads no process has the number.
+        let thread = std::thread::spawn(|| {
+            std::thread::park();
+        });
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let number = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_str().unwrap().parse::<u32>().unwrap()
+        };
+        let led = threads.map(number).find(|number| *number != std::process::id()).unwrap();
+        assert_eq!(of(&|main| main.pid = led, true), ended);
+        thread.thread().unpark();
+        thread.join().unwrap();
         let by_inode = matches!(main.known_by, KnownBy::Inode(_));
         let other = |main: &mut Main| {
             if let KnownBy::Inode(inode) = &mut main.known_by {
@@ -292,5 +345,42 @@ mod tests {
         }
         let change = |stored: &mut Stored, _: &Group| stored.main = Some(main);
         assert_eq!(found(&place, change, vec![]), (Found::Exited, Some(ENDED)));
+    }
+
+    /// As a child does it for which the host dies before it has written down that there is one.
+    #[test]
+    #[expect(clippy::print_stderr, reason = "says why it is skipped")]
+    fn a_process_that_has_signed_is_the_main_one_only_if_it_is_the_same_and_in_the_group() {
+        let Some((owner, _)) = owner() else {
+            eprintln!("skipped: there is no cgroup tree here");
+            return;
+        };
+        let group = owner.create_lasting(random_uuid().unwrap()).unwrap().unwrap();
+        let dir = group.open_dir().unwrap();
+        let sign = |bytes: &[u8]| {
+            fsetxattr(&dir, Signature::NAME, bytes, XattrFlags::empty()).unwrap();
+        };
+        let before = boot_time() - Duration::from_secs(1);
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let now = Signature::encode(pid, boot_time());
+        let enter = |path: PathBuf| std::fs::write(path.join("cgroup.procs"), pid.to_string());
+
+        assert_eq!(signed(&group).unwrap(), None, "nobody has signed");
+        sign(&now);
+        assert_eq!(signed(&group).unwrap(), None, "it is elsewhere");
+        enter(group.path()).unwrap();
+        assert_eq!(signed(&group).unwrap(), Some(main_of(pid)));
+        for other in [&Signature::encode(pid, before)[..], &now[1..], &[&now[..], &[0]].concat()] {
+            sign(other);
+            assert_eq!(signed(&group).unwrap(), None, "{other:?}");
+        }
+        sign(&Signature::encode(u32::MAX, boot_time()));
+        assert_eq!(signed(&group).unwrap(), None);
+        sign(&now);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(signed(&group).unwrap(), None, "it is gone");
+        group.remove_when_left(Duration::from_secs(60)).unwrap();
     }
 }

@@ -473,13 +473,22 @@ impl<S: System> Job<S> {
         let Self { mut record, logs, span, course, grave, .. } = self;
         let keep = record.policies().keep_log;
         let mut result = Ok(());
+        let grave = grave.zip(record.lasting_mut());
+        let mut grave = match course {
+            Course::Finished(report) => grave.map(|(group, stored)| (group, stored, report)),
+            Course::Live(_) => None,
+        };
+        if let Some((group, stored, report)) = &mut grave {
+            // A host that dies from here on has removed the job: the next one does what is left of
+            // that. What cannot be written is written below, if it is needed.
+            stored.removed = true;
+            let _ = system.store(group, stored, Some(report));
+        }
         for log in logs.into_iter().flatten() {
             result = result.and(system.remove_log(log, keep));
         }
         // Last, so that a host which dies meanwhile leaves no log without a job.
-        if let (Some(group), Course::Finished(report)) = (grave, course)
-            && let Some(stored) = record.lasting_mut()
-        {
+        if let Some((group, stored, report)) = grave {
             system.bury(&group, stored, &report);
         }
         span.within(|| trace::removed(&result));

@@ -20,6 +20,7 @@ use crate::id::JobId;
 use crate::job::containment::Contained;
 use crate::job::linux::Linux;
 use crate::job::record::Record;
+use crate::job::starting::{Start, Starting};
 use crate::job::stored::Stored;
 use crate::job::system::Begun;
 use crate::job::terminal::Terminal;
@@ -58,6 +59,8 @@ pub(super) struct Made {
     /// The logs that are to be kept short.
     kept: [Option<Kept>; 2],
     pub(super) group: Option<Group>,
+    /// Until it is adopted, unless it was found.
+    _start: Option<Start>,
 }
 
 impl Launched {
@@ -92,7 +95,7 @@ impl Launched {
         let [output, error] =
             logs.map(|log| log.map_or((None, None), |log| (Some(log.place), log.kept)));
         let (places, kept) = ([output.0, error.0], [output.1, error.1]);
-        let made = Made { id, directory, places, kept, group: Some(group) };
+        let made = Made { id, directory, places, kept, group: Some(group), _start: None };
         let (stdin, terminal, found) = (None, None, Some(report));
         Self { record, process, stdin, terminal, span, made, found, problem }
     }
@@ -190,9 +193,10 @@ pub(super) fn end(process: &Process, group: Option<&Group>) -> bool {
 }
 
 impl Made {
-    /// Nothing so far.
-    pub(super) fn new(id: JobId, directory: Arc<LogDirectory>) -> Self {
-        Self { id, directory, places: [None, None], kept: [None, None], group: None }
+    /// Nothing so far, of a job that is begun.
+    pub(super) fn new(id: JobId, directory: Arc<LogDirectory>, starting: &Starting) -> Self {
+        let (places, kept, _start) = ([None, None], [None, None], Some(starting.begin(id)));
+        Self { id, directory, places, kept, group: None, _start }
     }
 
     /// Makes a log, open for the job to write to.

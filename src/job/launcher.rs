@@ -21,6 +21,7 @@ use crate::job::launched::{ABANDON_TIMEOUT, Launched, Made, end};
 use crate::job::prepared::Prepared;
 use crate::job::record::{Policies, Record};
 use crate::job::recording;
+use crate::job::starting::Starting;
 use crate::job::streams::{Input, Passed};
 use crate::job::terminal::{Pair, Terminal};
 use crate::log::{LogDirectory, Place};
@@ -35,6 +36,7 @@ pub(crate) struct Launcher {
     /// group does.
     unreaped: Mutex<Vec<(Process, Made)>>,
     pool: Mutex<Pool>,
+    starting: Starting,
     /// Whose cgroups are made; `None` when jobs are contained by process group.
     owner: Option<Owner>,
     nurseries: Nurseries,
@@ -57,8 +59,19 @@ impl Launcher {
         history: Option<(History, bool)>,
     ) -> Result<Self> {
         let null = open_null()?;
-        let (pool, unreaped) = (Mutex::default(), Mutex::default());
-        Ok(Self { pool, owner, nurseries, null, directory, counts_logs, bounds, history, unreaped })
+        let (pool, unreaped, starting) = (Mutex::default(), Mutex::default(), Starting::default());
+        Ok(Self {
+            unreaped,
+            pool,
+            starting,
+            owner,
+            nurseries,
+            null,
+            directory,
+            counts_logs,
+            bounds,
+            history,
+        })
     }
 
     /// Whose cgroups are made, unless jobs are contained by process group.
@@ -79,6 +92,11 @@ impl Launcher {
     /// Where the reports of jobs are kept, if they are, and whether that is synced.
     pub(crate) fn history(&self) -> Option<&(History, bool)> {
         self.history.as_ref()
+    }
+
+    /// Whether a thread is starting this job, which is not adopted yet.
+    pub(crate) fn is_starting(&self, job: JobId) -> bool {
+        self.starting.contains(job)
     }
 
     /// How the processes of a job are held together.
@@ -245,17 +263,19 @@ impl Launcher {
         command: &Command,
         settings: Option<&Settings>,
     ) -> Result<(Made, Option<OwnedFd>)> {
+        let begin = |id| Made::new(id, Arc::clone(&self.directory), &self.starting);
         let id = JobId::new(random_uuid()?);
-        let mut made = Made::new(id, Arc::clone(&self.directory));
-        let Some(owner) = &self.owner else { return Ok((made, None)) };
+        let Some(owner) = &self.owner else { return Ok((begin(id), None)) };
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let of_its_own = command.detached || command.survives;
         let ready = if of_its_own { None } else { pool.take(&command.limits) };
         drop(pool);
+        let mut made;
         let group = if let Some((uuid, group)) = ready {
-            made.id = JobId::new(uuid);
+            made = begin(JobId::new(uuid));
             made.group.insert(group)
         } else {
+            made = begin(id);
             let lasting = match command.survives {
                 true => owner.create_lasting(id.uuid()),
                 false => None,

@@ -35,6 +35,7 @@ mod simulated;
 mod simulated_kernel;
 #[cfg(any(fuzzing, test))]
 mod simulator;
+mod starting;
 mod stored;
 mod streams;
 mod system;

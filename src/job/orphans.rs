@@ -18,7 +18,7 @@ use crate::driver::{Driver, Readiness, Registration, Source};
 use crate::error::{Error, Result};
 use crate::job::containment::Contained;
 use crate::job::delivery::number;
-use crate::sys::{ChildList, Process, Reap, Stat, has_exited, threads};
+use crate::sys::{ChildList, Process, Reap, Stat, has_exited, is_no_process, threads};
 
 /// How much is done in one call: reaping a child, or finding that it is no job's, takes one off,
 /// some 10 us.
@@ -312,7 +312,7 @@ fn pid(process: &Process) -> Option<Pid> {
 fn has_vanished(child: Pid) -> bool {
     match pidfd_open(child, PidfdFlags::empty()) {
         Ok(pidfd) => Process::new(number(child), pidfd).wait(Reap::Peek).is_err(),
-        Err(errno) => errno == Errno::SRCH,
+        Err(errno) => is_no_process(errno),
     }
 }
 

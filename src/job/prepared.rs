@@ -24,6 +24,7 @@ pub(crate) struct Prepared {
     program: Program,
     new_session: bool,
     new_process_group: bool,
+    survives: bool,
 }
 
 impl Prepared {
@@ -157,6 +158,7 @@ impl Prepared {
             program,
             new_session: command.process_group == ProcessGroup::Session,
             new_process_group: command.process_group == ProcessGroup::Own,
+            survives: command.survives,
         })
     }
 
@@ -169,9 +171,9 @@ impl Prepared {
         cgroup: Option<BorrowedFd<'a>>,
         terminal: Option<BorrowedFd<'a>>,
     ) -> Plan<'a> {
-        let (new_session, new_process_group) = (self.new_session, self.new_process_group);
+        let Self { new_session, new_process_group, survives: signs, .. } = *self;
         let birth =
-            Birth { streams, descriptors, cgroup, new_session, new_process_group, terminal };
+            Birth { streams, descriptors, cgroup, signs, new_session, new_process_group, terminal };
         Plan { birth, program: &self.program }
     }
 }

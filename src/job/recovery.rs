@@ -1,8 +1,10 @@
 //! Owns [`Recovery`]: the jobs that earlier hosts of this name have left, found one by one.
 //!
 //! Invariants: what is found is left as it is until it is adopted, so a recovery that is given up
-//! can be begun again; only the history gets the report of a finished job that it lacks. What the
-//! history has of a job is worth as much as its record. Knows nothing of the registry.
+//! can be begun again; only what an earlier host was about to do is done: the history gets the
+//! report of a finished job that it lacks, the record the main process, and what is left of a job
+//! that was removed, or that never had a process, is removed. What the history has of a job is
+//! worth as much as its record. Knows nothing of the registry.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,14 +18,14 @@ use crate::error::{Error, Result, SystemError};
 use crate::event::{Exit, Found, Recovered, Report, StopCause, Usage, keyed};
 use crate::id::JobId;
 use crate::job::fields::Refused;
-use crate::job::format::decode;
+use crate::job::format::{decode, encode};
 use crate::job::found_logs::FoundLogs;
-use crate::job::found_process::{DAMAGED, INTERRUPTED, KNOWN, Pidfds, past};
+use crate::job::found_process::{DAMAGED, KNOWN, Pidfds, past, signed};
 use crate::job::history::History;
 use crate::job::launched::Launched;
 use crate::job::record::Policies;
 use crate::job::stored::{KnownExit, Stop, Stored, Until};
-use crate::log::LogDirectory;
+use crate::log::{LogDirectory, NewLog};
 use crate::sys::{Process, boot_time};
 
 /// The jobs that are still to be found.
@@ -63,7 +65,17 @@ impl Recovery {
         }
         let logs = FoundLogs::new(Arc::clone(own), counts_logs);
         let (groups, history) = (owner.lasting()?, history.cloned());
-        Ok(Self { groups, pidfds: Pidfds(pidfds), logs, history })
+        Ok(Self { groups, pidfds: Pidfds::new(pidfds), logs, history })
+    }
+
+    /// The jobs that are still to be looked for.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.groups.iter().map(|(job, _)| JobId::new(*job))
+    }
+
+    /// Adds the pidfds of these jobs, as a keeper has held them.
+    pub(crate) fn add_pidfds(&mut self, held: impl IntoIterator<Item = (JobId, OwnedFd)>) {
+        self.pidfds.held.extend(held);
     }
 
     /// How many jobs are still to be looked for, at most.
@@ -103,16 +115,22 @@ impl Recovery {
                 Some((stored, _)) => (stored, None, true),
                 // The host died between the two, and there never was a process.
                 None if matches!(refused, Err(Refused::Empty)) && !was_used(&group)? => {
-                    return self.find_unknown(id, group, Found::Interrupted).map(Some);
+                    return self.clear(id, &group).map(|()| None);
                 }
-                None => return self.find_unknown(id, group, Found::Damaged).map(Some),
+                None => return self.find_unknown(id, group).map(Some),
             },
         };
         if stored.removed {
-            if !group.populated()? {
-                group.remove()?;
-            }
-            return Ok(None);
+            return self.remove(&stored, &group).map(|()| None);
+        }
+        if stored.main.is_none()
+            && report.is_none()
+            && let Some(main) = signed(&group)?
+        {
+            // What the earlier host was about to write. Until it is there, the next one finds it
+            // in the same way, as long as the process is there.
+            stored.main = Some(main);
+            let _ = group.write_record(&encode(&stored, None));
         }
         let (course, found) = match report {
             Some(report) => (Err(Arc::new(self.keep(&stored, report))), Found::Finished),
@@ -184,9 +202,26 @@ impl Recovery {
         Ok((Ok(past(pid, known.exit, known.usage, why)?), found))
     }
 
+    /// Removes what was made for a job that never had a process.
+    fn clear(&mut self, id: JobId, group: &Group) -> Result<()> {
+        let (_, logs, _) = self.logs.by_name(id)?;
+        remove_logs(logs)?;
+        group.remove()
+    }
+
+    /// Removes what is left of a job that an earlier host was removing, unless a process is left in
+    /// its group.
+    fn remove(&mut self, stored: &Stored, group: &Group) -> Result<()> {
+        if !stored.policies.keep_log {
+            let (_, logs, _) = self.logs.find(stored)?;
+            remove_logs(logs)?;
+        }
+        if group.populated()? { Ok(()) } else { group.remove() }
+    }
+
     /// A job of which nothing is known but its group: what is left in that is ended. Its logs are
     /// known by their names.
-    fn find_unknown(&mut self, id: JobId, group: Group, found: Found) -> Result<Find> {
+    fn find_unknown(&mut self, id: JobId, group: Group) -> Result<Find> {
         let (directory, logs, problem) = self.logs.by_name(id)?;
         let policies = Policies {
             end: EndPolicy::KillRest,
@@ -196,7 +231,7 @@ impl Recovery {
             detached: false,
             survives: true,
             // Whether it is to be kept is not known: what was deleted cannot be had again.
-            keep_log: found == Found::Damaged,
+            keep_log: true,
             over_limit: None,
             has_terminal: false,
             accounting: false,
@@ -207,14 +242,20 @@ impl Recovery {
             ..Stored::new(id, moment, policies, directory.path(""))
         };
         end_rest(&mut stored, &group)?;
-        let reason = if found == Found::Damaged { DAMAGED } else { INTERRUPTED };
-        let process = past(0, Exit::Unknown, Usage::default(), reason)?;
+        let process = past(0, Exit::Unknown, Usage::default(), DAMAGED)?;
         let (label, command) = (Vec::new(), String::new());
-        let recovered = Recovered { job: id, label, command, found };
+        let recovered = Recovered { job: id, label, command, found: Found::Damaged };
         let (now, parts) = (Instant::now(), (group, logs));
         let launched = Launched::found(stored, now, parts, Ok(process), directory, problem);
         Ok(Find { launched, recovered })
     }
+}
+
+fn remove_logs(logs: [Option<NewLog>; 2]) -> Result<()> {
+    for NewLog { place, .. } in logs.into_iter().flatten() {
+        place.unlink().map_err(Error::path("remove log", place.path()))?;
+    }
+    Ok(())
 }
 
 /// Makes a job end with all that is left in its group. It counts as stopped only if anything is.

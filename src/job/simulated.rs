@@ -269,6 +269,7 @@ impl SimulatedSystem {
             }
             let (stored, report) = decode(&record).expect("a record that was written");
             if stored.removed {
+                self.kernel.jobs[job].files = [false; 2];
                 if !self.kernel.is_populated(job) {
                     self.kernel.jobs[job].removed = true;
                 }

@@ -44,7 +44,7 @@ pub(crate) struct Stored {
     pub(crate) log_cut: bool,
     /// When the job was finished, since the system was booted.
     pub(crate) finished: Option<Duration>,
-    /// The host has removed the job, but its group could not be removed.
+    /// The host has removed the job, but not all of what it has left.
     pub(crate) removed: bool,
 }
 

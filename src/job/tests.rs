@@ -871,10 +871,13 @@ fn dies_at_call(n: usize, end: EndPolicy, steps: &[Step], exec: bool) -> bool {
     assert_eq!(report.exit.to_string(), exit, "{n}");
     assert_eq!(report.stopped_by.is_some(), stops, "{n}");
     let removed = engine.remove(0);
-    if succeed(&mut engine, exec) {
+    if engine.system().is_dead() {
         died = true;
-        // The removal was not done, or it was not known that it was.
-        let _ = engine.remove(0);
+        engine.die(exec);
+        // It has happened as a whole, or not at all.
+        if engine.recover() == [0] {
+            engine.remove(0).unwrap();
+        }
     } else {
         removed.unwrap();
     }

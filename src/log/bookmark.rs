@@ -66,10 +66,35 @@ impl Bookmark {
     /// # Errors
     /// When the file cannot be read: it has to be open for reading as well.
     pub fn of_copy(copied: &File) -> io::Result<Self> {
-        let length = copied.metadata()?.len();
+        Self::of_copy_from(copied, 0)
+    }
+
+    /// The same for a file to which the outputs of several jobs are appended, one after the other:
+    /// `start` is how long it was when the copy of this log began, which a host writes down with
+    /// the job, in its [label](crate::Command::label) for example.
+    ///
+    /// ```
+    /// use jobworker::Bookmark;
+    /// use std::io::Write;
+    ///
+    /// let mut file = tempfile::tempfile()?;
+    /// file.write_all(b"of the first job\nof the second\n")?;
+    /// assert_eq!(Bookmark::of_copy_from(&file, 17)?.offset(), 14);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`of_copy`](Self::of_copy); and of the kind `InvalidInput` when the file is shorter
+    /// than `start`: somebody has shortened it since, so that it is no place.
+    pub fn of_copy_from(copied: &File, start: u64) -> io::Result<Self> {
+        let end = copied.metadata()?.len();
+        let Some(length) = end.checked_sub(start) else {
+            let problem = format!("the copy begins at {start} of a file of {end} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        };
         let mut last = [0; Mark::MOST];
         let last = &mut last[..usize::try_from(length).unwrap_or(usize::MAX).min(Mark::MOST)];
-        copied.read_exact_at(last, length - last.len() as u64)?;
+        copied.read_exact_at(last, end - last.len() as u64)?;
         Ok(Self::new(length, last))
     }
 

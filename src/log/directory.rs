@@ -48,6 +48,15 @@ pub(crate) struct LogDirectory {
 }
 
 impl LogDirectory {
+    /// Makes a directory that is the host's alone, unless there is something of that name.
+    pub(crate) fn make(path: &Path) -> Result<()> {
+        match mkdirat(CWD, path, Mode::RWXU) {
+            // What that is, and whether something is missing above it, is found out on opening it.
+            Ok(()) | Err(Errno::EXIST | Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(errno) => Err(Error::path("create directory", path)(errno)),
+        }
+    }
+
     /// Takes a directory that the host made.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(Error::path("find", path))?;

@@ -24,7 +24,7 @@ use crate::log::kernel::Kernel;
 use crate::log::lines::{Search, SparseFile};
 use crate::log::log::Log;
 use crate::log::named::Onward;
-use crate::log::open_log::{News, OpenLog, Waiting};
+use crate::log::open_log::{News, OpenLog};
 use crate::log::options::{Position, TailOptions};
 #[cfg(any(fuzzing, test))]
 use crate::log::published::Published;
@@ -35,6 +35,7 @@ use crate::log::schedule::Schedule;
 use crate::log::scratch::Scratch;
 use crate::log::tail::{Filled, Kind, Tail, Until};
 use crate::log::total::Total;
+use crate::log::waiting::Waiting;
 use crate::log::window::{Mark, OVERLAP};
 
 /// With less than the window compares at each read, a tail would not get on.
@@ -584,6 +585,26 @@ impl<K: Kernel> Logs<K> {
         Ok(())
     }
 
+    /// Queues an event for a tail if there is something to read, behind those that are queued;
+    /// otherwise it waits.
+    pub(crate) fn requeue(&mut self, tail: TailId, queue: &mut Queue) -> Result<(), ReadError> {
+        let key = tail.0;
+        let tail = self.tails.get_mut(key).ok_or(ReadError::Unknown)?;
+        if tail.is_searching() {
+            // It has an event when its place is found.
+            return Ok(());
+        }
+        match tail.waiting() {
+            Waiting::No if tail.has_news(self.logs[tail.log()].opened()) => {
+                tail.announce(key, queue);
+            }
+            Waiting::No => self.wait(key),
+            // It has an event in a batch, or will have one.
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The offset of the byte that the tail reads next.
     pub(crate) fn position(&self, tail: TailId) -> Option<u64> {
         self.tails.get(tail.0).map(Tail::offset)
@@ -652,7 +673,7 @@ impl<K: Kernel> Logs<K> {
     /// Takes a tail that waits there out of its log.
     pub(super) fn leave(&mut self, kernel: &mut K, log: Key, waiting: Waiting) {
         let open = self.logs[log].opened();
-        if let Some(moved) = open.remove_waiting(waiting) {
+        if let Some(moved) = open.waiting().remove(waiting) {
             self.tails[moved].set_waiting(waiting);
         }
         open.remove_tail();
@@ -892,7 +913,7 @@ impl<K: Kernel> Logs<K> {
         let (log, waiting) = (self.tails[key].log(), self.tails[key].waiting());
         let open = self.logs[log].opened();
         if open.is_waiting(waiting) {
-            if let Some(moved) = open.remove_waiting(waiting) {
+            if let Some(moved) = open.waiting().remove(waiting) {
                 self.tails[moved].set_waiting(waiting);
             }
             self.tails[key].set_waiting(Waiting::No);
@@ -1097,17 +1118,17 @@ fn notify<F>(
     match open.take_news() {
         News::None => return,
         News::CaughtUp => {
-            let (caught_up, round) = open.end_round();
+            let (caught_up, round) = open.waiting().end_round();
             queue.push_batch(caught_up, round);
         }
-        News::Some => open.split_caught_up(),
+        News::Some => open.waiting().split(),
     }
-    if !open.has_apart() {
+    if !open.waiting().has_apart() {
         return;
     }
     let end = open.published().end();
     let (mut still_waiting, mut ahead) = (0, true);
-    let mut apart = open.take_apart();
+    let mut apart = open.waiting().take_apart();
     apart.retain(|key| {
         let tail = &mut tails[*key];
         let news = tail.has_news(open);
@@ -1125,5 +1146,5 @@ fn notify<F>(
         }
         !news
     });
-    open.set_apart(apart, ahead);
+    open.waiting().set_apart(apart, ahead);
 }

@@ -14,6 +14,7 @@ mod file;
 mod file_id;
 mod follower;
 mod following;
+mod heat;
 mod kernel;
 mod lines;
 mod log;
@@ -38,6 +39,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod total;
+mod waiting;
 mod walk;
 mod window;
 

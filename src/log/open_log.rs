@@ -1,5 +1,5 @@
 //! Owns [`OpenLog`]: one log while somebody reads it, or while it is kept short: the open file, its
-//! window, its pace, and the list of the tails that wait.
+//! window, and how its growth is noticed for the tails that wait.
 //!
 //! Invariants: bytes before the window's end are known to have been in the file, and those by which
 //! it is known again are still there. A watch is armed only while a tail waits or a log is kept
@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::id::Key;
+use crate::log::heat::Heat;
 use crate::log::kernel::Kernel;
 use crate::log::published::Published;
 use crate::log::retention::{Retention, zeros};
+use crate::log::waiting::{Waiting, WaitingTails};
 use crate::log::window::{Mark, OVERLAP, Refill, Window};
 
 /// How often it is tried to find where a content begins. A job that changes its log all the time
@@ -51,24 +53,6 @@ pub(crate) enum Need {
     Slow,
 }
 
-/// Where a tail waits for more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waiting {
-    /// Nowhere.
-    No,
-    /// At this place among those that have read everything, in this round.
-    CaughtUp { place: u32, round: u32 },
-    /// At this place among those that are checked one by one.
-    Apart { place: u32 },
-}
-
-impl Waiting {
-    /// Whether it is among those that have read everything in this round.
-    pub(crate) fn is_in_round(self, round: u32) -> bool {
-        matches!(self, Self::CaughtUp { round: own, .. } if own == round)
-    }
-}
-
 /// For whom something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum News {
@@ -80,38 +64,13 @@ pub(crate) enum News {
     Some,
 }
 
-/// So many quick growths in a row make a log hot.
-///
-/// A few lines in quick succession are thus delivered one by one, at once; a stream of them is
-/// paced.
-const HOT_AFTER: usize = 3;
-
-/// A log that grows by so many bytes per pace, or faster, grows quickly, however late it is looked
-/// at: by a host that works between its polls.
-///
-/// With the default pace, a log that is slower than this (320 KB/s) loses less than a hundredth of
-/// its writer's time to an armed watch, as long as the writer writes whole lines.
-const QUICK_BYTES: usize = 64;
-
-/// A quick growth by so many bytes counts for one growth more: reading them costs more than it
-/// costs to disarm a watch in vain.
-const MANY_BYTES: usize = 4096;
-
 /// A log that has tails, or is kept short.
 #[derive(Debug)]
 pub(crate) struct OpenLog<F> {
     file: Arc<F>,
     published: Arc<Published<F>>,
     window: Window,
-    /// The waiting tails that have read everything known. Growth concerns all of them, so they are
-    /// notified as one batch.
-    caught_up: Vec<Key>,
-    /// How often the list above was notified: the current round.
-    round: u32,
-    /// The other tails that wait: behind the end, or with an event in the queue already.
-    apart: Vec<Key>,
-    /// Whether all of these wait behind the end that is known: what lies in between is of no use.
-    ahead: bool,
+    waiting: WaitingTails,
     /// How many tails the log has.
     tails: usize,
     /// These tails, but for those that follow a name, and less than about as many that were closed.
@@ -125,10 +84,7 @@ pub(crate) struct OpenLog<F> {
     notice: Notice,
     /// The last refill took as much as one may: there is probably more.
     more: bool,
-    /// One pace after the last growth: another one before then is quick.
-    quick_until: Option<Instant>,
-    /// How many quick growths there were in a row.
-    streak: usize,
+    heat: Heat,
     /// The log is read no further than this, whatever the file has.
     cap: u64,
     /// What is given back of the log, if it is kept short.
@@ -159,10 +115,7 @@ impl<F> OpenLog<F> {
             file,
             published,
             window: Window::new(size, window_bytes),
-            caught_up: Vec::new(),
-            round: 0,
-            apart: Vec::new(),
-            ahead: true,
+            waiting: WaitingTails::new(),
             tails: 0,
             subscribed: Vec::new(),
             fault: None,
@@ -170,8 +123,7 @@ impl<F> OpenLog<F> {
             watched: false,
             notice: Notice::None,
             more: false,
-            quick_until: None,
-            streak: 0,
+            heat: Heat::default(),
             cap,
             retention: None,
         }
@@ -278,80 +230,25 @@ impl<F> OpenLog<F> {
         self.tails -= 1;
     }
 
+    /// The tails that wait.
+    #[inline]
+    pub(crate) fn waiting(&mut self) -> &mut WaitingTails {
+        &mut self.waiting
+    }
+
     /// Whether a tail that waits there still does, or was notified meanwhile.
     pub(crate) fn is_waiting(&self, waiting: Waiting) -> bool {
-        match waiting {
-            Waiting::No => false,
-            Waiting::CaughtUp { round, .. } => round == self.round,
-            Waiting::Apart { .. } => true,
-        }
+        self.waiting.has(waiting)
     }
 
     /// Lets a tail wait, which has read up to `offset`.
     pub(crate) fn add_waiting(&mut self, tail: Key, offset: u64, apart: bool) -> Waiting {
-        // A list of 2^32 keys would not fit into memory.
-        let place = |list: &Vec<Key>| u32::try_from(list.len()).unwrap_or(u32::MAX);
         let end = self.published.end();
         if apart || offset != end {
-            let place = place(&self.apart);
-            self.ahead &= offset > end;
-            self.apart.push(tail);
-            Waiting::Apart { place }
+            self.waiting.add_apart(tail, offset > end)
         } else {
-            let place = place(&self.caught_up);
-            self.caught_up.push(tail);
-            Waiting::CaughtUp { place, round: self.round }
+            self.waiting.add_caught_up(tail)
         }
-    }
-
-    /// Takes a tail out of the list in which it waits, and says which one has its place now.
-    pub(crate) fn remove_waiting(&mut self, waiting: Waiting) -> Option<Key> {
-        let (list, place) = match waiting {
-            Waiting::CaughtUp { place, round } if round == self.round => {
-                (&mut self.caught_up, place)
-            }
-            Waiting::Apart { place } => (&mut self.apart, place),
-            Waiting::CaughtUp { .. } | Waiting::No => return None,
-        };
-        list.swap_remove(place as usize);
-        list.get(place as usize).copied()
-    }
-
-    /// The waiting tails that have read everything, to be notified as one batch. Begins a new
-    /// round.
-    pub(crate) fn end_round(&mut self) -> (&mut Vec<Key>, u32) {
-        let round = self.round;
-        self.round = round.wrapping_add(1);
-        (&mut self.caught_up, round)
-    }
-
-    /// Whether tails wait that have to be checked one by one.
-    pub(crate) fn has_apart(&self) -> bool {
-        !self.apart.is_empty()
-    }
-
-    /// The waiting tails to check one by one. Those without anything to read wait again.
-    pub(crate) fn take_apart(&mut self) -> Vec<Key> {
-        std::mem::take(&mut self.apart)
-    }
-
-    /// Gives the list of [`take_apart`](Self::take_apart) back, with those that wait again, and
-    /// says whether all of them wait behind the end.
-    pub(crate) fn set_apart(&mut self, tails: Vec<Key>, ahead: bool) {
-        self.apart = tails;
-        self.ahead = ahead;
-    }
-
-    /// Makes every waiting tail be checked individually.
-    pub(crate) fn split_caught_up(&mut self) {
-        let (caught_up, _) = self.end_round();
-        let mut caught_up = std::mem::take(caught_up);
-        self.apart.append(&mut caught_up);
-        self.caught_up = caught_up;
-    }
-
-    fn nobody_waits(&self) -> bool {
-        self.caught_up.is_empty() && self.apart.is_empty()
     }
 
     fn add_news(&mut self, news: News) {
@@ -372,7 +269,7 @@ impl<F> OpenLog<F> {
         }
         match self.notice {
             // The next read returns the fault, and a visit clears it.
-            _ if self.fault.is_some() || self.nobody_waits() => Need::Nothing,
+            _ if self.fault.is_some() || self.waiting.is_empty() => Need::Nothing,
             _ if self.more => Need::Visit,
             Notice::None | Notice::Slow | Notice::Idle => Need::Visit,
             Notice::Watch => Need::Nothing,
@@ -386,7 +283,7 @@ impl<F> OpenLog<F> {
         if (left || retention.to_discard().is_some()) && !retention.has_failed() {
             return Some(Need::Visit);
         }
-        if self.fault.is_none() && !self.nobody_waits() {
+        if self.fault.is_none() && !self.waiting.is_empty() {
             let full = self.notice == Notice::Slow
                 && retention.is_beyond_cap()
                 && self.window.end() >= self.cap;
@@ -431,7 +328,7 @@ impl<F> OpenLog<F> {
         now: Instant,
         pace: Duration,
     ) {
-        if self.nobody_waits() {
+        if self.waiting.is_empty() {
             return self.survey(kernel, key);
         }
         let before = self.window.end();
@@ -668,7 +565,7 @@ impl<F> OpenLog<F> {
         now: Instant,
         pace: Duration,
     ) -> io::Result<()> {
-        if self.nobody_waits() {
+        if self.waiting.is_empty() {
             // Disarmed only now, by the event that nobody waited for: a reader that keeps up never
             // pays for a change.
             if self.notice == Notice::Watch {
@@ -681,14 +578,14 @@ impl<F> OpenLog<F> {
         if matches!(self.notice, Notice::None | Notice::Slow | Notice::Idle) {
             self.arm(kernel, key)?;
         }
-        if self.more && self.ahead && self.caught_up.is_empty() {
+        if self.more && self.waiting.are_ahead() {
             return self.skip(kernel);
         }
         loop {
             match self.refill(kernel)? {
                 Refill::Grown(added) => {
-                    self.heat(added, now, pace);
-                    if self.streak >= HOT_AFTER && self.notice == Notice::Watch {
+                    self.heat.note(added, self.window.is_full_refill(added), now, pace);
+                    if self.heat.is_hot() && self.notice == Notice::Watch {
                         kernel.set_armed(&self.file, key, false)?;
                         self.notice = Notice::Timer;
                     }
@@ -821,6 +718,29 @@ impl<F> OpenLog<F> {
         Ok(good)
     }
 
+    /// Whether the window's bytes from an offset on are of the content of which somebody has read
+    /// these bytes last: the file still has both. If it does not have the window's, that is a
+    /// truncation.
+    pub(crate) fn joins<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        last: &Mark,
+        offset: u64,
+    ) -> io::Result<bool> {
+        let last = last.from(self.published.start());
+        let next = Mark::of_first(self.window.from(offset).unwrap_or_default(), offset);
+        let mut holds = |mark: &Mark| {
+            mark.holds(|buffer, offset| read_to(kernel, &self.file, self.cap, buffer, offset))
+        };
+        let (read, agrees) = (holds(&last)?, self.window.agrees(&last));
+        // What the file has is not what the window has.
+        let outdated = !holds(&next)? || read && !agrees;
+        if outdated {
+            self.truncated();
+        }
+        Ok(read && !outdated)
+    }
+
     /// Whether the log has these bytes, as far as they were kept: then it goes on behind them for
     /// whoever has read them last.
     pub(crate) fn has_read<K: Kernel<File = F>>(
@@ -931,7 +851,7 @@ impl<F> OpenLog<F> {
 
     /// Whether tails wait for nothing but more of it, and no visit has failed.
     pub(crate) fn awaits_growth(&self) -> bool {
-        self.notice == Notice::Watch && !self.nobody_waits() && self.fault.is_none()
+        self.notice == Notice::Watch && !self.waiting.is_empty() && self.fault.is_none()
     }
 
     /// The kernel has removed the watch.
@@ -946,7 +866,7 @@ impl<F> OpenLog<F> {
         kernel.set_armed(&self.file, key, true)?;
         self.watched = true;
         self.notice = Notice::Watch;
-        self.streak = 0;
+        self.heat.cool();
         Ok(())
     }
 
@@ -996,31 +916,6 @@ impl<F> OpenLog<F> {
             self.published.add_truncation();
         }
         self.published.set_end(end);
-    }
-
-    /// Notes a growth: whether it was quick decides whether the log is hot.
-    fn heat(&mut self, added: usize, now: Instant, pace: Duration) {
-        let soon = self.quick_until.is_some_and(|until| now < until);
-        if added >= 2 * QUICK_BYTES && (added >= MANY_BYTES || !soon) {
-            self.heat_by_amount(added, soon, now, pace);
-        } else {
-            self.streak = if soon { self.streak.saturating_add(1) } else { 0 };
-        }
-        self.quick_until = now.checked_add(pace);
-    }
-
-    /// As [`heat`](Self::heat), for a growth that may be many writes, which a host that was busy
-    /// finds all at once: late or not, it is quick if the log grew fast enough.
-    #[inline(never)]
-    fn heat_by_amount(&mut self, added: usize, soon: bool, now: Instant, pace: Duration) {
-        let paces = u32::try_from(added / QUICK_BYTES).unwrap_or(u32::MAX);
-        let quick = soon
-            || self.quick_until.is_some_and(|until| {
-                now.saturating_duration_since(until) < pace.saturating_mul(paces - 1)
-            });
-        // There is more than one turn reads, so that the rate is not known.
-        let quick = quick || self.window.is_full_refill(added) && !pace.is_zero();
-        self.streak = if quick { self.streak.saturating_add(1 + added / MANY_BYTES) } else { 0 };
     }
 }
 

@@ -11,12 +11,12 @@ use crate::id::{Key, TailId, Token};
 use crate::log::behind::Behind;
 use crate::log::excerpt::Excerpt;
 use crate::log::kernel::Kernel;
-use crate::log::open_log::{OpenLog, Waiting};
+use crate::log::open_log::OpenLog;
 use crate::log::published::Published;
 use crate::log::queue::Queue;
 use crate::log::read::Read;
 use crate::log::scratch::Scratch;
-use crate::log::window::Mark;
+use crate::log::waiting::Waiting;
 
 /// Where a tail ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,11 +319,11 @@ impl Tail {
         buffer: &mut [u8],
         behind: &mut Behind,
     ) -> io::Result<Read> {
+        if !self.comes_to_window(key, log, kernel, behind)? {
+            self.restart(log);
+            return Ok(Read::Truncated);
+        }
         let copied = match self.find(log) {
-            Found::Window(_) if !is_proved(log, behind.mark(key)) => {
-                self.restart(log);
-                return Ok(Read::Truncated);
-            }
             Found::Window(bytes) => {
                 let copied = bytes.len().min(buffer.len());
                 buffer[..copied].copy_from_slice(&bytes[..copied]);
@@ -368,11 +368,11 @@ impl Tail {
         scratch: &mut Scratch,
         behind: &mut Behind,
     ) -> io::Result<Filled> {
+        if !self.comes_to_window(key, log, kernel, behind)? {
+            self.restart(log);
+            return Ok(Filled::Truncated);
+        }
         match self.find(log) {
-            Found::Window(_) if !is_proved(log, behind.mark(key)) => {
-                self.restart(log);
-                Ok(Filled::Truncated)
-            }
             Found::Window(bytes) => {
                 self.set_filled(bytes.len());
                 Ok(Filled::Window(self.log, self.offset, bytes.len()))
@@ -409,6 +409,26 @@ impl Tail {
                 Ok(Filled::Ended)
             }
         }
+    }
+
+    /// Looks, if it was behind and is to read from the window now, whether that goes on behind what
+    /// it has read. The window does not notice that the log was made shorter behind its end and
+    /// longer again, nor that it was written anew up to its last bytes.
+    fn comes_to_window<K: Kernel>(
+        &self,
+        key: Key,
+        log: &mut OpenLog<K::File>,
+        kernel: &mut K,
+        behind: &mut Behind,
+    ) -> io::Result<bool> {
+        let Some(last) = behind.mark(key) else { return Ok(true) };
+        if !matches!(self.find(log), Found::Window(_)) {
+            return Ok(true);
+        }
+        let good = log.joins(kernel, last, self.offset)?;
+        // It is not behind any more.
+        behind.forget(key);
+        Ok(good)
     }
 
     /// The bytes that are there for it, for a reader on another thread; `None` when there are none.
@@ -531,12 +551,6 @@ impl Tail {
             self.until = PackedUntil::new(Until::Offset(0));
         }
     }
-}
-
-/// Whether a tail that was behind the window finds in it what it has read last. The window does not
-/// notice that the log was made shorter behind its end, and longer again.
-fn is_proved<F>(log: &OpenLog<F>, last: Option<&Mark>) -> bool {
-    last.is_none_or(|last| log.window().agrees(&last.from(log.published().start())))
 }
 
 #[cfg(test)]

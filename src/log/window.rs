@@ -255,6 +255,11 @@ impl Mark {
         Self { bytes: last, length, offset: offset + skip as u64 }
     }
 
+    /// The first of these bytes, which are at this offset of the log.
+    pub(crate) fn of_first(bytes: &[u8], offset: u64) -> Self {
+        Self::of_last(&bytes[..bytes.len().min(OVERLAP)], offset)
+    }
+
     /// What is left of it where nothing before `start` was kept.
     pub(crate) fn from(&self, start: u64) -> Self {
         let skip = usize::try_from(start.saturating_sub(self.offset)).unwrap_or(usize::MAX);

@@ -32,6 +32,7 @@ pub struct Config {
     pub(crate) logs_total: Option<ByteSize>,
     pub(crate) history: Option<PathBuf>,
     pub(crate) history_sync: bool,
+    pub(crate) keeper: Option<PathBuf>,
     pub(crate) bounded_spawns: BoundedSpawns,
     pub(crate) spawn_timeout: Duration,
     pub(crate) reap_orphans: bool,
@@ -53,6 +54,7 @@ impl Default for Config {
             logs_total: None,
             history: None,
             history_sync: true,
+            keeper: None,
             bounded_spawns: BoundedSpawns::ChangingIds,
             spawn_timeout: Duration::from_secs(10),
             reap_orphans: false,
@@ -132,8 +134,12 @@ impl Config {
         self
     }
 
-    /// Sets the directory of the logs. It must exist, belong to the host's user, and be accessible
-    /// to nobody else (mode 0700).
+    /// Sets the directory of the logs. It is made if it is missing, but not what is above it; one
+    /// that is there must belong to the host's user, and be accessible to nobody else (mode 0700).
+    ///
+    /// It is not locked: hosts may share one, if none of them asks for
+    /// [`stray_logs`](crate::Reactor::stray_logs). A [name](Self::name) keeps other hosts out only
+    /// below the same cgroup parent.
     ///
     /// The default is a new directory `jobworker-logs-<uuid>` in [`std::env::temp_dir`], which is
     /// removed with the reactor unless logs are kept in it. The reactor holds flock(2) on it, so
@@ -166,9 +172,9 @@ impl Config {
     }
 
     /// Keeps the final report of each job as a small file in this directory, `<job>.report`, for
-    /// [`History`](crate::History) to read. It must exist, belong to the host's user, and be
-    /// accessible to nobody else (mode 0700); it may be the [`log_dir`](Self::log_dir). The default
-    /// is to keep none.
+    /// [`History`](crate::History) to read. It is made if it is missing, as the
+    /// [`log_dir`](Self::log_dir) is, which it may be as well; one that is there must belong to the
+    /// host's user, and be accessible to nobody else (mode 0700). The default is to keep none.
     ///
     /// A report is written and synced, and gets its name as a whole, before
     /// [`Event::Finished`](crate::Event::Finished) is reported, so that whoever knows of the end of
@@ -196,6 +202,47 @@ impl Config {
     /// the whole system crashes within the next half minute or so.
     pub fn history_sync(&mut self, sync: bool) -> &mut Self {
         self.history_sync = sync;
+        self
+    }
+
+    /// Names the socket of a [`Keeper`](crate::Keeper), of the type `SOCK_SEQPACKET`, which holds a
+    /// pidfd of each job that [survives](crate::Command::survives) this host, so that the next host
+    /// knows how a job has ended while there was none. It takes Linux 6.15 or later; before, it
+    /// costs and changes nothing. The default is to have none.
+    ///
+    /// The pidfd of such a job is handed over before [`spawn`](crate::Reactor::spawn) returns, or
+    /// [`recover`](crate::Reactor::recover), unless its main process has ended, and the keeper lets
+    /// go of it when the job is [removed](crate::Reactor::remove).
+    /// [`recovery`](crate::Reactor::recovery) asks for what it holds, in addition to the pidfds
+    /// that [`recovery_with`](crate::Reactor::recovery_with) is given. Once a recovery has come to
+    /// its end without an error, the keeper lets go of all that belongs to no job of this host: so
+    /// each host has a keeper of its own. A host without a [name](Self::name), or without cgroups,
+    /// has no jobs that survive it, and does not connect.
+    ///
+    /// # When the keeper is not there
+    /// Nothing fails because of it, and nothing waits for it but a recovery that has jobs to find,
+    /// for two seconds at most. Whatever is spawned, adopted or removed then tries to connect, for
+    /// the cost of a connect(2), and the next keeper gets the pidfds of all jobs.
+    /// [`Reactor::keeper_problem`](crate::Reactor::keeper_problem) says what is wrong. The exit of
+    /// what ends while there is neither a host nor a keeper is
+    /// [`Unknown`](crate::Exit::Unknown).
+    ///
+    /// ```
+    /// use jobworker::{Config, Reactor};
+    ///
+    /// let mut config = Config::new();
+    /// config.name(&format!("example-{}", std::process::id())).keeper("/run/agent/keeper");
+    /// let reactor = Reactor::with_config(&config)?;
+    /// # drop(reactor);
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of [`Reactor::with_config`](crate::Reactor::with_config):
+    /// [`SystemError::Keeper`](crate::SystemError::Keeper) for a path of more than 107 bytes, as
+    /// seen from the root.
+    pub fn keeper(&mut self, socket: impl AsRef<Path>) -> &mut Self {
+        self.keeper = Some(socket.as_ref().to_owned());
         self
     }
 

@@ -7,6 +7,7 @@ mod async_reactor;
 mod capabilities;
 mod config;
 mod doors;
+mod keeping;
 mod nested;
 mod reactor;
 mod recovery;

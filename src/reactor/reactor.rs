@@ -24,6 +24,7 @@ use crate::job::{
     Bounds, Contained, Containment, History, Job, Launched, Launcher, Linux, Orphans, Registry,
     TerminalInput, open_launcher, open_null, test_placement,
 };
+use crate::keeper::Client;
 use crate::log::{
     Bookmark, Chunk, FileId, Fill, LogDirectory, LogFile, Logs, Read, ReadError, TailOptions,
     into_error,
@@ -104,6 +105,8 @@ pub struct Reactor {
     pub(super) launcher: Arc<Launcher>,
     pub(super) system_pressure: SystemPressure,
     pub(super) sweeping: Sweeping,
+    /// Who holds the pidfds of the jobs that survive this host, if it can have such jobs.
+    pub(super) keeper: Option<Client>,
     /// Empty between turns; kept to reuse its memory.
     notices: Vec<Notice>,
     /// Every descriptor is shared with a process that the host forks, but nothing of what they are
@@ -127,9 +130,10 @@ impl Reactor {
     /// # Errors
     /// [`Error::System`]: `NoCgroup` when there is no cgroup tree to work in, or the child was not
     /// placed in its group; `LogDirectory` or `Path` when the log directory cannot be used;
-    /// `Launcher` or `Path` when the launcher cannot be; `Loop`
-    /// when epoll, inotify, timer or stack cannot be created. [`Error::Spawn`] (`Placement` or
-    /// `Frozen`) when no process can be cloned into a cgroup of the tree.
+    /// `Launcher` or `Path` when the launcher cannot be; `Keeper` when the path of a keeper's
+    /// socket is too long; `Loop` when epoll, inotify, timer or stack cannot be created.
+    /// [`Error::Spawn`] (`Placement` or `Frozen`) when no process can be cloned into a cgroup of
+    /// the tree.
     pub fn with_config(config: &Config) -> Result<Self> {
         let nurseries =
             Nurseries::new().map_err(Error::event_loop("map a stack for new processes"))?;
@@ -146,8 +150,13 @@ impl Reactor {
         if let (Some(owner), Some(name)) = (&mut owner, name) {
             owner.take_name(name, config.wait_for_name)?;
         }
+        let is_named = owner.as_ref().is_some_and(|owner| owner.host_name().is_some());
+        let keeper = config.keeper.as_deref().map(Client::new).transpose()?;
         let directory = match &config.log_dir {
-            Some(dir) => LogDirectory::open(dir)?,
+            Some(dir) => {
+                LogDirectory::make(dir)?;
+                LogDirectory::open(dir)?
+            }
             None => LogDirectory::temporary(random_uuid)?,
         };
         let bounds = Bounds {
@@ -159,7 +168,10 @@ impl Reactor {
             },
         };
         let history = match &config.history {
-            Some(dir) => Some((History::open(dir)?, config.history_sync)),
+            Some(dir) => {
+                LogDirectory::make(dir)?;
+                Some((History::open(dir)?, config.history_sync))
+            }
             None => None,
         };
         let directory = Arc::new(directory);
@@ -180,6 +192,7 @@ impl Reactor {
             launcher: Arc::new(launcher),
             system_pressure: SystemPressure::default(),
             sweeping: Sweeping::default(),
+            keeper: keeper.filter(|_| is_named),
             notices: Vec::new(),
             mark: ForkMark::new().map_err(Error::event_loop("map a page that forks wipe"))?,
         };
@@ -341,6 +354,7 @@ impl Reactor {
                     self.sweeping.ready(registration, self.launcher.owner(), system);
                 }
                 Source::Orphan => system.orphan_exited(registration),
+                Source::Keeper => self.keeper_ready(),
                 Source::Log(_) | Source::Name(_) | Source::Directory => {
                     unreachable!("it is watched, not registered")
                 }
@@ -352,8 +366,12 @@ impl Reactor {
             }
             Notice::Changed(Source::Job(job, source))
             | Notice::WatchLost(Source::Job(job, source)) => jobs.changed(job, source, system),
-            Notice::Changed(Source::SystemPressure(_) | Source::Sweep | Source::Orphan)
-            | Notice::WatchLost(Source::SystemPressure(_) | Source::Sweep | Source::Orphan) => {
+            Notice::Changed(
+                Source::SystemPressure(_) | Source::Sweep | Source::Orphan | Source::Keeper,
+            )
+            | Notice::WatchLost(
+                Source::SystemPressure(_) | Source::Sweep | Source::Orphan | Source::Keeper,
+            ) => {
                 unreachable!("it is registered, not watched")
             }
             // Its own attributes; what concerns the names in it is reported of these.
@@ -522,6 +540,7 @@ impl Reactor {
     /// Adopts a job that was started, on any thread.
     pub(crate) fn adopt(&mut self, launched: Launched, token: Token) -> Result<JobId> {
         let job = self.jobs.adopt(launched, token, &mut self.system)?;
+        self.hand_over(job);
         self.tell_host()?;
         Ok(job)
     }
@@ -555,7 +574,7 @@ impl Reactor {
     ///
     /// # Errors
     /// [`Error::Job`] (`Unknown`); [`Error::Tail`]: `NoLog` when the job has no such log,
-    /// `Replaced` when the job has replaced or removed it, `Io` when it cannot be opened, watched
+    /// `Replaced` when it was replaced or removed, `Io` when it cannot be opened, watched
     /// or read, `WatchLimit` when `fs.inotify.max_user_watches` is reached.
     pub fn tail(
         &mut self,
@@ -650,8 +669,8 @@ impl Reactor {
     /// end from a pause.
     ///
     /// A chunk is of a bounded size, but a job that writes without a pause can keep such a loop
-    /// going: bound the number of chunks per turn if other work must not wait, and come back for
-    /// the rest without waiting for an event. Does not block, but may read the file.
+    /// going: bound the number of chunks per turn if other work must not wait, and
+    /// [`requeue`](Self::requeue) the tail for the rest. Does not block, but may read the file.
     ///
     /// ```
     /// use jobworker::{Position, Reactor, TailOptions, Token};
@@ -744,6 +763,44 @@ impl Reactor {
     pub fn consume(&mut self, tail: TailId, amount: usize) -> Result<()> {
         self.check_process()?;
         self.system.logs.consume(tail, amount).map_err(|error| self.read_error(tail, error))
+    }
+
+    /// Puts a tail that was not read to its end for now behind all that waits: the next
+    /// [`poll`](Self::poll) does not block, and has another [`Event::Readable`] for it. So a host
+    /// reads a bounded amount of each tail in turn, and no loud job keeps the others waiting.
+    ///
+    /// If there is nothing to read, the event comes when there is.
+    ///
+    /// ```
+    /// use jobworker::{Event, Events, Position, Reactor, TailOptions, Token};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let tail = reactor.tail_file("/etc/passwd", Position::Start, Token(0))?;
+    /// let (mut events, mut copy) = (Events::with_capacity(8), Vec::new());
+    /// let length = std::fs::metadata("/etc/passwd").unwrap().len() as usize;
+    /// while copy.len() < length {
+    ///     reactor.poll(&mut events, None)?;
+    ///     for event in &events {
+    ///         let Event::Readable { tail, .. } = *event else { continue };
+    ///         let mut buffer = [0; 100];
+    ///         if let jobworker::Read::Data(length) = reactor.read(tail, &mut buffer)? {
+    ///             copy.extend_from_slice(&buffer[..length]);
+    ///             reactor.requeue(tail)?;
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(copy, std::fs::read("/etc/passwd").unwrap());
+    /// # Ok::<(), jobworker::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Tail`] (`Unknown`).
+    pub fn requeue(&mut self, tail: TailId) -> Result<()> {
+        self.check_process()?;
+        let Linux { logs, queue, .. } = &mut self.system;
+        let queued = logs.requeue(tail, queue);
+        self.tell_host()?;
+        queued.map_err(|error| self.read_error(tail, error))
     }
 
     /// The offset in the log of the byte that the tail reads next: a later tail can continue there.
@@ -975,11 +1032,13 @@ impl Reactor {
     /// Forgets a finished job, closes its tails and removes its log, unless that is to be kept.
     ///
     /// Of a job that [survives](Command::survives) its host, this is the acknowledgement: no later
-    /// host is told of it any more.
+    /// host is told of it any more. What is left to be removed if the host dies meanwhile, the next
+    /// [`recovery`](Self::recovery) removes.
     ///
     /// Its events that were not polled yet are dropped: a host that counts jobs by
     /// [`Event::Finished`] removes them only after that, although [`status`](Self::status) says so
-    /// a poll earlier.
+    /// a poll earlier. What was polled with that may name a tail that is closed now: reading it is
+    /// [`TailError::Unknown`](crate::TailError::Unknown).
     ///
     /// ```
     /// use jobworker::{Command, ErrorKind, Reactor, Token};
@@ -997,7 +1056,11 @@ impl Reactor {
     /// be removed: the job is forgotten all the same.
     pub fn remove(&mut self, job: JobId) -> Result<()> {
         self.check_process()?;
+        let is_kept = self.keeper.is_some() && self.survives(job);
         let removed = self.jobs.remove(job, &mut self.system);
+        if is_kept && !self.jobs.contains(job) {
+            self.tell_keeper(|keeper| keeper.let_go(job));
+        }
         self.tell_host()?;
         removed
     }
@@ -1125,7 +1188,7 @@ pub struct Census {
     /// Inotify watches.
     pub watches: usize,
     /// Descriptors that are registered with the epoll, apart from the reactor's own: pidfds,
-    /// terminals, pressure triggers, and what a sweep waits for.
+    /// terminals, pressure triggers, the connection to a keeper, and what a sweep waits for.
     pub sources: usize,
 }
 

@@ -2,12 +2,16 @@
 //!
 //! Invariant: each call takes over one job at most. Knows nothing of how a job is found.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::{Arc, Weak};
 
+use uuid::Uuid;
+
+use crate::cgroup::Owner;
 use crate::error::{Error, JobError, Result, SystemError};
 use crate::event::{Event, Recovered};
 use crate::id::{JobId, Token};
@@ -25,6 +29,8 @@ pub struct Recovery {
     launcher: Weak<Launcher>,
     /// As long as it may find more: no log is dropped meanwhile, as there may be an older one.
     search_goes_on: Option<Arc<()>>,
+    /// Whether every job so far could be looked at and was taken over.
+    is_complete: bool,
 }
 
 impl Recovery {
@@ -39,12 +45,14 @@ impl Reactor {
     /// Looks for the jobs that earlier hosts of this [name](crate::Config::name) have left, to be
     /// taken over one by one with [`recover`](Self::recover).
     ///
-    /// Lists the cgroups in the parent that this reactor uses, and blocks for no longer.
+    /// Lists the cgroups in the parent that this reactor uses, and blocks for no longer, unless
+    /// there are jobs and a [keeper](crate::Config::keeper): then until that has handed out what it
+    /// holds, for two seconds at most.
     ///
     /// # Errors
     /// [`Error::System`]: `NoName` when the host has no name or no cgroups, `Path` when the cgroup
     /// cannot be listed.
-    pub fn recovery(&self) -> Result<Recovery> {
+    pub fn recovery(&mut self) -> Result<Recovery> {
         self.recovery_with([])
     }
 
@@ -53,18 +61,24 @@ impl Reactor {
     ///
     /// With the pidfd of a process that has ended meanwhile, its exit is known since Linux 6.15.
     /// Which job a pidfd belongs to is found out; what belongs to none is closed with the recovery.
-    /// See [`pidfd`](Self::pidfd).
+    /// See [`pidfd`](Self::pidfd). Those of a [keeper](crate::Config::keeper) are used as well.
     ///
     /// # Errors
     /// As for [`recovery`](Self::recovery).
-    pub fn recovery_with(&self, pidfds: impl IntoIterator<Item = OwnedFd>) -> Result<Recovery> {
+    pub fn recovery_with(&mut self, pidfds: impl IntoIterator<Item = OwnedFd>) -> Result<Recovery> {
         self.check_process()?;
         let logs_in = (self.launcher.directory(), self.launcher.counts_logs());
         let pidfds = pidfds.into_iter().collect();
-        let search =
+        let mut search =
             Search::begin(self.launcher.owner(), logs_in, self.launcher.history(), pidfds)?;
+        let unknown: HashSet<JobId> =
+            search.jobs().filter(|job| !self.jobs.contains(*job)).collect();
+        if !unknown.is_empty() {
+            let held = self.ask_keeper(|job| unknown.contains(&job));
+            search.add_pidfds(held);
+        }
         let (launcher, search_goes_on) = (Arc::downgrade(&self.launcher), Some(Arc::new(())));
-        Ok(Recovery { search, launcher, search_goes_on })
+        Ok(Recovery { search, launcher, search_goes_on, is_complete: true })
     }
 
     /// Takes over the next job of a recovery; `None` when there is none left. `token` comes back
@@ -127,28 +141,44 @@ impl Reactor {
         if let Some(search) = &recovery.search_goes_on {
             self.system.logs.wait_for(Arc::downgrade(search));
         }
-        let Some(find) = recovery.search.next(|job| self.jobs.contains(job))? else {
-            recovery.search_goes_on = None;
-            return Ok(None);
+        // Until that is known.
+        let was_complete = std::mem::replace(&mut recovery.is_complete, false);
+        let known = |job| self.jobs.contains(job) || self.launcher.is_starting(job);
+        let found = recovery.search.next(known)?;
+        let recovered = match found {
+            Some(find) => {
+                self.adopt(find.launched, token)?;
+                Some(find.recovered)
+            }
+            None => {
+                recovery.search_goes_on = None;
+                if was_complete {
+                    self.all_are_known();
+                }
+                None
+            }
         };
-        self.adopt(find.launched, token)?;
-        Ok(Some(find.recovered))
+        recovery.is_complete = was_complete;
+        Ok(recovered)
     }
 
     /// The logs in the directory of this host's logs that belong to none of its jobs: what a host
     /// that has died has left of jobs that did not survive it, and what was to be
     /// [kept](crate::Command::keep_log). Nothing is removed.
     ///
-    /// To be asked after a recovery, and by a host that has its [`log_dir`](crate::Config::log_dir)
-    /// for itself: the logs of other hosts would be among them. Lists the directory, and blocks for
-    /// no longer.
+    /// Jobs that are yet to be recovered count as its own, so that what is listed may be removed
+    /// even if a [`recover`](Self::recover) has failed. To be asked by a host that has its
+    /// [`log_dir`](crate::Config::log_dir) for itself: the logs of other hosts would be among them.
+    /// Lists that directory and the cgroups, and blocks for no longer.
     ///
     /// # Errors
-    /// [`Error::System`] (`Path`) when the directory cannot be listed.
+    /// [`Error::System`] (`Path`) when a directory cannot be listed.
     pub fn stray_logs(&self) -> Result<Vec<PathBuf>> {
         self.check_process()?;
         let path = self.launcher.directory().path("");
         let failed = |cause| Error::path("list log directory", &path)(cause);
+        let groups = self.launcher.owner().map_or(Ok(Vec::new()), Owner::lasting)?;
+        let left: HashSet<Uuid> = groups.into_iter().map(|(job, _)| job).collect();
         let mut found = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
@@ -156,7 +186,11 @@ impl Reactor {
                 let name = name.strip_suffix(".log")?;
                 name.strip_suffix(".err").unwrap_or(name).parse().ok()
             });
-            if job.is_some_and(|job| !self.jobs.contains(job)) {
+            let is_known = |job: JobId| {
+                let is_ours = self.jobs.contains(job) || self.launcher.is_starting(job);
+                is_ours || left.contains(&job.uuid())
+            };
+            if job.is_some_and(|job| !is_known(job)) {
                 found.push(path.join(name));
             }
         }

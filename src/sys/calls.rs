@@ -177,6 +177,22 @@ pub(crate) fn pidfd_inode(pidfd: &OwnedFd) -> Option<u64> {
     fstat(pidfd).ok().map(|stat| stat.st_ino)
 }
 
+/// Whether a descriptor that somebody else has given stands for a process: it is a pidfd, not only
+/// the place of one (`O_PATH`), nor that of a single thread (`PIDFD_THREAD`, which is `O_EXCL`).
+/// Takes no descriptor.
+pub(crate) fn is_pidfd(descriptor: &OwnedFd) -> bool {
+    let fd = descriptor.as_raw_fd().unsigned_abs() as usize;
+    // SAFETY: neither call takes a pointer, and signal 0 is none.
+    let (flags, sent) = unsafe {
+        (
+            call(raw::__NR_fcntl, [fd, raw::F_GETFL as usize, 0, 0, 0, 0]),
+            call(raw::__NR_pidfd_send_signal, [fd, 0, 0, 0, 0, 0]),
+        )
+    };
+    let refused = (raw::O_PATH | raw::O_EXCL) as usize;
+    flags.is_ok_and(|flags| flags & refused == 0) && sent != Err(Errno::BADF.raw_os_error())
+}
+
 /// The number of the process behind a pidfd, as this process sees it; `None` once it is reaped.
 pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
@@ -588,6 +604,35 @@ pub(super) fn set_dumpable() {
     let _ = unsafe { call(raw::__NR_prctl, [PR_SET_DUMPABLE as usize, 1, 0, 0, 0, 0]) };
 }
 
+/// getpid(2).
+pub(super) fn own_pid() -> Result<u32, i32> {
+    // SAFETY: the call takes no argument.
+    let pid = unsafe { call(raw::__NR_getpid, [0; 6]) }?;
+    u32::try_from(pid).map_err(|_| Errno::OVERFLOW.raw_os_error())
+}
+
+/// The time of CLOCK_BOOTTIME: clock_gettime(2).
+pub(super) fn time_since_boot() -> Result<Duration, i32> {
+    #[cfg(target_pointer_width = "32")]
+    const CLOCK_GETTIME: u32 = raw::__NR_clock_gettime64;
+    #[cfg(target_pointer_width = "64")]
+    const CLOCK_GETTIME: u32 = raw::__NR_clock_gettime;
+    let mut time = raw::__kernel_timespec { tv_sec: 0, tv_nsec: 0 };
+    let to = (&raw mut time).expose_provenance();
+    // SAFETY: `time` is of the type that the call writes.
+    unsafe { call(CLOCK_GETTIME, [raw::CLOCK_BOOTTIME as usize, to, 0, 0, 0, 0]) }?;
+    let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds)))
+}
+
+/// fsetxattr(2).
+pub(super) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), i32> {
+    let fd = fd.as_raw_fd().unsigned_abs() as usize;
+    let (name, from) = (name.as_ptr().expose_provenance(), value.as_ptr().expose_provenance());
+    // SAFETY: the name ends with a NUL, and `value` has as many bytes as are said.
+    unsafe { call(raw::__NR_fsetxattr, [fd, name, from, value.len(), 0, 0]) }.map(drop)
+}
+
 /// getppid(2).
 pub(super) fn parent() -> Result<usize, i32> {
     // SAFETY: the call takes no argument.
@@ -650,5 +695,34 @@ pub(super) fn exit(code: u32) -> ! {
     loop {
         // SAFETY: one integer.
         let _ = unsafe { call(raw::__NR_exit_group, [code as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::process::getpid;
+
+    use super::*;
+
+    #[test]
+    fn only_what_stands_for_a_process_is_a_pidfd() {
+        let open = |flags| pidfd_open(getpid(), PidfdFlags::from_bits_retain(flags));
+        let pidfd = open(0).unwrap();
+        assert!(is_pidfd(&pidfd));
+        // Since Linux 6.9.
+        if let Ok(thread) = open(raw::O_EXCL) {
+            assert!(!is_pidfd(&thread));
+        }
+        let link = format!("/proc/self/fd/{}", pidfd.as_raw_fd());
+        // Before Linux 6.9, such a link cannot be opened.
+        if let Ok(place) = openat(CWD, link, OFlags::PATH, Mode::empty()) {
+            assert!(!is_pidfd(&place));
+        }
+        assert!(!is_pidfd(&eventfd(0, EventfdFlags::CLOEXEC).unwrap()));
+        assert!(!is_pidfd(&File::open("/dev/null").unwrap().into()));
     }
 }

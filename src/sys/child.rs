@@ -20,6 +20,7 @@ use crate::sys::calls;
 use crate::sys::capabilities::Capabilities;
 use crate::sys::plan::{Birth, Descriptor, Program, ResourceLimit};
 use crate::sys::report::{Message, Report};
+use crate::sys::signature;
 
 /// What [`child_main`] is given.
 pub(super) struct Child<'a> {
@@ -155,6 +156,10 @@ fn leave_host(
     kept: &[Kept<'_>],
     report: Report<'_>,
 ) -> Result<(), (Stage, i32)> {
+    if let Some(group) = birth.cgroup.filter(|_| birth.signs) {
+        // Whoever cannot write this can write no record either, as the host finds out.
+        let _ = signature::sign(group);
+    }
     step(report, Stage::ProcessGroup, || {
         if birth.new_session {
             calls::set_session()

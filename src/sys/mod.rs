@@ -21,12 +21,15 @@ mod plan;
 mod process;
 mod random;
 mod report;
+mod signature;
 mod stat;
 
 #[cfg(feature = "tokio")]
 pub(crate) use async_descriptor::AsyncDescriptor;
 pub(crate) use boot_time::boot_time;
-pub(crate) use calls::{Reap, cgroup_id, epoll_fd, pid_of, pidfd_inode, tells_pidfd_info};
+pub(crate) use calls::{
+    Reap, cgroup_id, epoll_fd, is_pidfd, pid_of, pidfd_inode, tells_pidfd_info,
+};
 pub(crate) use children::{ChildList, threads};
 pub(crate) use fork_mark::ForkMark;
 pub use launcher_main::run_launcher;
@@ -39,6 +42,7 @@ pub(crate) use nursery::Placement;
 pub(crate) use plan::{
     Birth, CStringArray, Descriptor, Failure, Plan, Program, ResourceLimit, Unstarted,
 };
-pub(crate) use process::{NOT_TOLD, Process, has_exited, send};
+pub(crate) use process::{NOT_TOLD, Process, has_exited, is_no_process, send};
 pub(crate) use random::random_uuid;
+pub(crate) use signature::Signature;
 pub(crate) use stat::Stat;

@@ -136,6 +136,7 @@ mod tests {
             streams: [null.as_fd(); 3],
             descriptors: &[],
             cgroup: None,
+            signs: false,
             new_session: false,
             new_process_group: false,
             terminal: None,

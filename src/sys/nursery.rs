@@ -224,6 +224,7 @@ impl Nursery {
             streams: [null; 3],
             descriptors: &[],
             cgroup: None,
+            signs: false,
             new_session: true,
             new_process_group: false,
             terminal: None,

@@ -72,6 +72,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) descriptors: &'a [Descriptor<'a>],
     /// The directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it [signs](super::Signature) that.
+    pub(crate) signs: bool,
     pub(crate) new_session: bool,
     pub(crate) new_process_group: bool,
     /// What becomes the controlling terminal of the new session.

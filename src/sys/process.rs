@@ -199,6 +199,12 @@ pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     ready.is_ok_and(|ready| ready > 0)
 }
 
+/// Whether this is what pidfd_open says of a number that no process has: it is free, or a thread
+/// that leads none has it (`EINVAL`, on newer kernels `ENOENT`).
+pub(crate) fn is_no_process(errno: Errno) -> bool {
+    matches!(errno, Errno::SRCH | Errno::INVAL | Errno::NOENT)
+}
+
 /// Sends a signal through a pidfd; a process that has exited is fine.
 pub(crate) fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     match calls::pidfd_send_signal(pidfd, signal) {

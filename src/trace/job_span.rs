@@ -4,6 +4,7 @@
 //! which a registry enters for all that happens to the job. `untraced` has the same names.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::field::{debug, display};
@@ -142,6 +143,17 @@ pub(crate) fn reactor_dropped(killed: usize) {
     event!(target: TARGET, Level::DEBUG, killed, "reactor dropped");
 }
 
+/// There is no keeper any more, or one that does not take everything.
+pub(crate) fn keeper_lost(error: &Error) {
+    event!(target: TARGET, Level::WARN, error = %error, "keeper lost");
+}
+
+/// There is one again, at this socket.
+pub(crate) fn keeper_found(socket: &Path) {
+    let socket = display(socket.display());
+    event!(target: TARGET, Level::INFO, socket, "keeper found");
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt;
@@ -195,6 +207,8 @@ mod tests {
             queued(&Event::Swept { token, swept: Arc::new(swept) });
             queued(&Event::Readable { tail, token });
             queued(&Event::Woken);
+            keeper_lost(&SystemError::NoCgroup { reason: "why".to_owned() }.into());
+            keeper_found(Path::new("/run/keeper"));
         });
         let expected = [
             "WARN message=out of memory kills=2 cause=Job",
@@ -202,6 +216,8 @@ mod tests {
             "INFO message=system pressure resource=Memory",
             &format!("WARN message=not swept error={error}"),
             "INFO message=swept cgroups=1 log_dirs=0 errors=1",
+            &format!("WARN message=keeper lost error={error}"),
+            "INFO message=keeper found socket=/run/keeper",
         ];
         assert_eq!(*lines.0.lock().unwrap(), expected);
     }

@@ -8,6 +8,6 @@
 mod job_span;
 
 pub(crate) use job_span::{
-    JobSpan, killing, queued, reactor_created, reactor_dropped, removed, rolled_back, spawn_failed,
-    stop_requested,
+    JobSpan, keeper_found, keeper_lost, killing, queued, reactor_created, reactor_dropped, removed,
+    rolled_back, spawn_failed, stop_requested,
 };

@@ -3,6 +3,7 @@
 //! Invariant: the same names and signatures, without an effect.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -41,3 +42,7 @@ pub(crate) fn queued(_event: &Event) {}
 pub(crate) fn reactor_created() {}
 
 pub(crate) fn reactor_dropped(_killed: usize) {}
+
+pub(crate) fn keeper_lost(_error: &Error) {}
+
+pub(crate) fn keeper_found(_socket: &Path) {}

@@ -459,6 +459,16 @@ impl Worker {
     pub fn census(&self) -> Result<Census> {
         self.client.call(|engine| Ok(engine.reactor.census()))
     }
+
+    /// The message of [`Reactor::keeper_problem`]: why the [keeper](crate::Config::keeper) is not
+    /// there, or does not take what it is given.
+    ///
+    /// # Errors
+    /// [`Error::Worker`](crate::Error::Worker) when the worker has ended.
+    pub fn keeper_problem(&self) -> Result<Option<String>> {
+        let message = |reactor: &Reactor| reactor.keeper_problem().map(ToString::to_string);
+        self.client.call(move |engine| Ok(message(&engine.reactor)))
+    }
 }
 
 /// The way from layer 0 to layer 1.

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::examples::program;
-use crate::keeping::Keeping;
+use crate::keeper::await_held;
 use crate::support::{Place, directories, is_dead, kernel_keeps_exits, markers, pidfd, sh};
 
 /// An example that prints lines, and is killed when the test fails.
@@ -275,11 +275,6 @@ fn keeper(socket: &Path) -> Option<Running> {
     Some(keeper)
 }
 
-/// What a keeper holds, which no agent is connected to.
-fn held(socket: &Path) -> usize {
-    Keeping::connect(socket).unwrap().held().unwrap().len()
-}
-
 #[test]
 fn an_agent_goes_on_without_its_keeper_and_finds_the_next_one() {
     let Some(site) = Site::new() else { return };
@@ -296,7 +291,7 @@ fn an_agent_goes_on_without_its_keeper_and_finds_the_next_one() {
     running.kill();
     site.enqueue("three", "exit 4");
     agent.until("job three has finished: exit code 4");
-    let _running = keeper(&socket).unwrap();
+    let running = keeper(&socket).unwrap();
     let (third_gate, third) = site.gate("third");
     site.enqueue("four", &third);
     agent.until("job four is started");
@@ -305,7 +300,7 @@ fn an_agent_goes_on_without_its_keeper_and_finds_the_next_one() {
         agent.until("job");
     }
     agent.end();
-    assert_eq!(held(&socket), 1);
+    await_held(&running.child, 1);
     fs::write(third_gate, "go\n").unwrap();
     let mut agent = site.start(&flags);
     agent.until("job four has finished");
@@ -321,14 +316,14 @@ fn a_keeper_gets_what_another_agent_has_left() {
     site.enqueue("one", &wait);
     agent.until("job one is started");
     agent.kill();
-    let Some(_running) = keeper(&socket) else { return };
+    let Some(running) = keeper(&socket) else { return };
     site.start(&flags).kill();
-    assert_eq!(held(&socket), 1);
+    await_held(&running.child, 1);
     fs::write(gate, "go\n").unwrap();
     let mut agent = site.start(&flags);
     agent.until("job one has finished");
     agent.end();
-    assert_eq!(held(&socket), 0);
+    await_held(&running.child, 0);
 }
 
 #[test]

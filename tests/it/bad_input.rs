@@ -333,7 +333,7 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
     let link = place.dir.path().join("link");
     symlink(place.logs(), &link).unwrap();
     let mut cases = vec![
-        (place.dir.path().join("missing"), "it does not exist: create it with mode 0700"),
+        (place.dir.path().join("missing/logs"), "it does not exist: create it with mode 0700"),
         (plain, "it is not a directory, or a symbolic link to one"),
         (link, "it is not a directory, or a symbolic link to one"),
         (group, "others may use it (mode 0750): set its mode to 0700"),
@@ -356,6 +356,12 @@ fn a_log_directory_that_is_not_private_is_refused_with_what_to_do() {
             &[&format!("cannot use {} as log directory: {reason}", path.display())],
         );
         assert_eq!(held(&place), before, "left behind by: {error}");
+    }
+    // One that is missing is made, and so is that of the history.
+    let made = ["new", "reports"].map(|name| place.dir.path().join(name));
+    drop(Reactor::with_config(config.log_dir(&made[0]).history(&made[1])).unwrap());
+    for path in made {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 }
 

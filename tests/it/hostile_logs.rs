@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jobworker::{Event, Exit, Fill, Output, Position, Read, Stream, TailOptions, Token};
+use jobworker::{Event, Exit, Fill, Output, Position, Read, Stream, TailId, TailOptions, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::skips::skip;
@@ -209,6 +209,27 @@ fn m19_a_read_is_not_torn_by_a_truncation() {
     }
 }
 
+/// Reads the next bytes of a tail, by either of the two ways.
+fn read_by(world: &mut World, tail: TailId, buffer: &mut [u8], fill: bool) -> Read {
+    if !fill {
+        return world.reactor.read(tail, buffer).unwrap();
+    }
+    let read = match world.reactor.fill_buf(tail).unwrap() {
+        Fill::Data(shown) => {
+            let length = shown.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&shown[..length]);
+            Read::Data(length)
+        }
+        Fill::UpToDate => Read::UpToDate,
+        Fill::Truncated => Read::Truncated,
+        Fill::Skipped { bytes } => Read::Skipped { bytes },
+        Fill::Replaced { missed } => Read::Replaced { missed },
+        Fill::Ended => Read::Ended,
+    };
+    world.reactor.consume(tail, buffer.len()).unwrap();
+    read
+}
+
 /// Behind its window a tail was given the bytes of a log that was written anew, after those of the
 /// log before, if only the newest bytes were the same.
 #[test]
@@ -227,24 +248,7 @@ fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
             let tail = world.reactor.tail_file(&path, options, Token(0)).unwrap();
             let (mut bytes, mut truncated, mut buffer) = (Vec::new(), 0, [0; 4000]);
             loop {
-                let read = if fill {
-                    let read = match world.reactor.fill_buf(tail).unwrap() {
-                        Fill::Data(shown) => {
-                            let length = shown.len().min(buffer.len());
-                            buffer[..length].copy_from_slice(&shown[..length]);
-                            Read::Data(length)
-                        }
-                        Fill::UpToDate => Read::UpToDate,
-                        Fill::Truncated => Read::Truncated,
-                        Fill::Skipped { bytes } => Read::Skipped { bytes },
-                        Fill::Replaced { missed } => Read::Replaced { missed },
-                        Fill::Ended => Read::Ended,
-                    };
-                    world.reactor.consume(tail, buffer.len()).unwrap();
-                    read
-                } else {
-                    world.reactor.read(tail, &mut buffer).unwrap()
-                };
+                let read = read_by(&mut world, tail, &mut buffer, fill);
                 match read {
                     Read::Data(length) => bytes.extend_from_slice(&buffer[..length]),
                     Read::Truncated => {
@@ -267,6 +271,54 @@ fn m20_a_tail_behind_the_window_gets_no_mixture_of_two_contents() {
             assert!(bytes.iter().all(|byte| *byte == b'b'));
             assert_eq!(snapshot, bytes.is_empty());
             world.reactor.close(tail).unwrap();
+        }
+    }
+}
+
+/// A tail that was behind was told of truncations without end, or went on with the bytes of the log
+/// before, when it came to a window that a job had written anew up to its last bytes.
+#[test]
+fn m20_a_tail_that_comes_to_the_window_gets_no_mixture_of_two_contents() {
+    const SIZE: usize = 100_000;
+    let Some(mut world) = World::with(|config| {
+        config.window_bytes(4096);
+    }) else {
+        return;
+    };
+    let content = |byte: u8| [vec![byte; SIZE], b"the last line is the same\n".to_vec()].concat();
+    let whole = content(b'b');
+    for (number, length) in [1, 16, 100, 1000, 4000, 4096, 10_000, SIZE].into_iter().enumerate() {
+        for fill in [false, true] {
+            let path = world.place.dir.path().join(format!("log-{number}-{fill}"));
+            std::fs::write(&path, b"").unwrap();
+            let first = world.tail_file(&path, Position::Start);
+            append(&path, content(b'a'));
+            world.until("the log is read", |world| {
+                world.transcripts[&first].bytes.len() == whole.len()
+            });
+            let tail = world.reactor.tail_file(&path, Position::Start, Token(0)).unwrap();
+            std::fs::write(&path, &whole).unwrap();
+            let (mut bytes, mut truncated, mut buffer) = (Vec::new(), 0, vec![0; length]);
+            loop {
+                let read = read_by(&mut world, tail, &mut buffer, fill);
+                match read {
+                    Read::Data(length) => bytes.extend_from_slice(&buffer[..length]),
+                    Read::Truncated => {
+                        truncated += 1;
+                        assert!(truncated < 3, "a truncation is told again and again");
+                        assert!(bytes.iter().all(|byte| *byte == b'b'));
+                        bytes.clear();
+                    }
+                    Read::UpToDate if bytes.len() < whole.len() => {
+                        world.reactor.poll(&mut world.events, None).unwrap();
+                    }
+                    Read::UpToDate => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(bytes == whole, "{length} at a time, after {truncated} truncations");
+            world.reactor.close(tail).unwrap();
+            world.reactor.close(first).unwrap();
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jobworker::{Command, Containment, EndPolicy, Exit, JobId, Position, Reactor, Signal};
+use jobworker::{Command, Containment, EndPolicy, Exit, JobId, Position, Reactor, Signal, Stdin};
 use rustix::fs::inotify;
 use rustix::io::dup;
 use rustix::process::{
@@ -24,6 +24,7 @@ use crate::skips::skip;
 use crate::support::{
     Place, World, alone, await_exit, end_group, has_exited, is_dead, members, pidfd, rounds, sh,
 };
+use crate::worker::until;
 
 /// Lowers the limit of descriptors of this process.
 fn limit_descriptors(number: u64) {
@@ -290,6 +291,53 @@ impl Drop for Reaper {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A process goes on with the threads that are left when its first one has exited.
+const LEADERLESS: &str = "
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+";
+
+/// `cgroup.kill` alone left it running for ever.
+#[test]
+fn a_process_whose_leading_thread_has_exited_is_killed_as_any_other() {
+    let python = "/usr/bin/python3";
+    if !fs::exists(python).unwrap() {
+        skip("python3 is needed");
+        return;
+    }
+    for how in ["kill", "exit", "drop"] {
+        let Some(mut world) = World::new() else { return };
+        // More than are killed one by one at once; the others are listed before it or behind it.
+        let others = "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done; ";
+        let mut command = sh(&format!("{others} \"$1\" -c \"$2\" & {others} read line"));
+        command.args(["sh", python, LEADERLESS]).stdin(Stdin::Piped);
+        let job = world.spawn(&command);
+        let group = world.place.group(job);
+        let is_leaderless = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            stat.contains(") Z ") && threads > 1
+        };
+        let find = || members(&group).into_iter().find(is_leaderless);
+        until("its leading thread has exited", || find().is_some());
+        until("all are there", || members(&group).len() == 202);
+        let process = pidfd(find().unwrap());
+        match how {
+            "kill" => world.reactor.kill(job).unwrap(),
+            "exit" => drop(world.reactor.take_stdin(job).unwrap()),
+            _ => {
+                let World { reactor, place: _place, .. } = world;
+                drop(reactor);
+                assert!(is_dead(&process) && !group.exists(), "the reactor was dropped");
+                continue;
+            }
+        }
+        world.finish(job);
+        assert!(is_dead(&process), "{how}");
     }
 }
 

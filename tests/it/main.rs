@@ -35,9 +35,7 @@ mod hostile_processes;
 mod hostile_programs;
 mod hosts;
 mod job_events;
-// What the examples agent and keeper speak.
-#[path = "../../examples/common/keeping.rs"]
-mod keeping;
+mod keeper;
 mod last_words;
 mod launcher;
 mod leftovers;

@@ -61,6 +61,12 @@ fn a_reader_goes_on_at_a_place_that_the_host_knows_by_its_copy() {
         let mut copy = tempfile::tempfile().unwrap();
         copy.write_all(&all[..length]).unwrap();
         assert_eq!(Bookmark::of_copy(&copy).unwrap(), place);
+        // Behind the output of another job.
+        let mut both = tempfile::tempfile().unwrap();
+        both.write_all(&[b"another", &all[..length]].concat()).unwrap();
+        assert_eq!(Bookmark::of_copy_from(&both, 7).unwrap(), place);
+        let error = Bookmark::of_copy_from(&both, length as u64 + 8).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
     // A copy of something else.
     let mut output = job.output(Position::After(Bookmark::new(4, b"1\n3\n"))).unwrap();

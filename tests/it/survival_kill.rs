@@ -5,24 +5,21 @@
 //!
 //! `JOBWORKER_KILL_ROUNDS` says how many hosts there are, 20 unless it is set.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use jobworker::{
     Command, Config, EndPolicy, Error, Event, Events, Exit, History, JobId, Position, Reactor,
     Read, Signal, SystemError, TailId, Token,
 };
-use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, bind, listen};
 
-use crate::keeping::{self, Keeping};
+use crate::keeper::Keeping;
 use crate::support::{
     PATIENCE, Place, await_exit, directories, kernel_keeps_exits, pidfd, sh, sweep,
 };
@@ -107,7 +104,7 @@ impl Notes {
 struct Victim {
     notes: Notes,
     reactor: Reactor,
-    keeper: Option<Keeping>,
+    has_keeper: bool,
     /// The number of each job, if it is known.
     jobs: HashMap<JobId, Option<usize>>,
     tails: HashMap<TailId, JobId>,
@@ -125,25 +122,24 @@ impl Victim {
         let mut config = Config::new();
         config.cgroup_parent(env::var_os("JOBWORKER_KILL_CGROUP").unwrap()).name("victim");
         config.log_dir(dir.join("logs")).history(dir.join("history")).history_sync(false);
+        let keeper = env::var_os("JOBWORKER_KILL_KEEPER");
+        keeper.iter().for_each(|socket| _ = config.keeper(socket));
+        let has_keeper = keeper.is_some();
         let reactor = match Reactor::with_config(&config) {
             Err(Error::System(SystemError::NameTaken { .. })) => std::process::exit(TAKEN),
             reactor => reactor.unwrap(),
         };
-        let keeper = env::var_os("JOBWORKER_KILL_KEEPER")
-            .map(|path| Keeping::connect(path.as_ref()).unwrap());
         let number = |line: &Vec<String>| line[0].parse::<usize>().unwrap() + 1;
         let next = notes.read("begun").iter().map(number).max().unwrap_or(0);
         let reported = notes.read("reported").into_iter().map(|line| line[0].clone()).collect();
         let last = env::var("JOBWORKER_KILL_JOBS").unwrap().parse().unwrap();
         let (jobs, tails, copies) = (HashMap::new(), HashMap::new(), HashMap::new());
         let stopped = HashSet::new();
-        Self { notes, reactor, keeper, jobs, tails, copies, stopped, reported, next, last }
+        Self { notes, reactor, has_keeper, jobs, tails, copies, stopped, reported, next, last }
     }
 
     fn recover(&mut self) {
-        let held = self.keeper.as_ref().map_or(Vec::new(), |keeper| keeper.held().unwrap());
-        let pidfds = held.into_iter().map(|(_, pidfd)| pidfd);
-        let mut recovery = self.reactor.recovery_with(pidfds).unwrap();
+        let mut recovery = self.reactor.recovery().unwrap();
         while let Some(found) = self.reactor.recover(&mut recovery, Token(0)).unwrap() {
             let number = String::from_utf8(found.label).unwrap().parse().ok();
             self.notes.add("found", &format!("{}\t{:?}", found.job, found.found));
@@ -197,10 +193,7 @@ impl Victim {
         self.notes.add("begun", &number.to_string());
         let job = self.reactor.spawn(&Plan::of(number).command(number), Token(0)).unwrap();
         self.notes.add("done", &format!("{number}\t{job}"));
-        if let Some(keeper) = &self.keeper
-            && let Ok(pidfd) = self.reactor.pidfd(job)
-        {
-            keeper.keep(&job.to_string(), pidfd.as_fd()).unwrap();
+        if self.has_keeper && self.reactor.keeper_problem().is_none() {
             self.notes.add("kept", &job.to_string());
         }
         self.follow(job, Some(number));
@@ -231,9 +224,6 @@ impl Victim {
                     self.reactor.remove(job).unwrap();
                     if let Some((tail, ..)) = self.copies.remove(&job) {
                         self.tails.remove(&tail);
-                    }
-                    if let Some(keeper) = &self.keeper {
-                        keeper.forget(&job.to_string()).unwrap();
                     }
                 }
                 _ => {}
@@ -285,42 +275,6 @@ enum Fate {
     ExecutedAnew,
 }
 
-/// A keeper in this process.
-struct Keeper {
-    path: PathBuf,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Keeper {
-    fn start(path: PathBuf) -> Self {
-        let listener = keeping::socket().unwrap();
-        bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
-        listen(&listener, 16).unwrap();
-        let thread = thread::spawn(move || {
-            let mut held = BTreeMap::new();
-            loop {
-                let host = accept_with(&listener, SocketFlags::CLOEXEC).unwrap();
-                match keeping::serve(&host, &mut held, 10_000) {
-                    Err(error) if error.to_string().contains("quit") => return,
-                    _ => {}
-                }
-            }
-        });
-        Self { path, thread: Some(thread) }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        let socket = keeping::socket().unwrap();
-        let address = SocketAddrUnix::new(&self.path).unwrap();
-        rustix::net::connect(&socket, &address).unwrap();
-        keeping::send(&socket, "quit", None).unwrap();
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || thread::panicking());
-    }
-}
-
 fn survive(fate: Fate) {
     let place = Place::new();
     let Some(cgroup) = place.cgroup_or_skip() else { return };
@@ -345,13 +299,13 @@ fn survive(fate: Fate) {
     let before = record(&bystander_group);
 
     let rounds = rounds();
-    let keeper = (fate == Fate::KilledWithKeeper).then(|| Keeper::start(dir.join("keeper")));
+    let keeper = (fate == Fate::KilledWithKeeper).then(|| Keeping::start(&dir.join("keeper")));
     let host = |jobs: usize| {
         let mut command = host_command();
         command.env("JOBWORKER_KILL_DIR", &dir).env("JOBWORKER_KILL_CGROUP", &cgroup);
         command.env("JOBWORKER_KILL_JOBS", jobs.to_string()).stdout(std::process::Stdio::null());
         if let Some(keeper) = &keeper {
-            command.env("JOBWORKER_KILL_KEEPER", &keeper.path);
+            command.env("JOBWORKER_KILL_KEEPER", &keeper.socket);
         }
         command
     };
@@ -390,7 +344,9 @@ fn survive(fate: Fate) {
             assert!(Instant::now() < until, "the name is never free");
         }
     }
-    drop(keeper);
+    if let Some(keeper) = keeper {
+        keeper.await_held(0);
+    }
 
     // What has come of it.
     let notes = Notes { dir: dir.clone() };

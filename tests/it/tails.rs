@@ -390,6 +390,57 @@ fn borrowed_bytes_are_the_bytes_that_read_copies() {
 }
 
 #[test]
+fn a_tail_that_is_read_in_parts_has_its_turn_among_others_and_no_event_without_news() {
+    let Some(mut world) = World::new() else { return };
+    let content = noise(100_000);
+    let path = file_with(&world, &content);
+    let tails =
+        [1, 2].map(|token| world.reactor.tail_file(&path, Position::Start, Token(token)).unwrap());
+    let (mut read, mut turns) = ([0; 2], Vec::new());
+    while read.iter().any(|read| *read < content.len()) {
+        world.reactor.poll(&mut world.events, Some(PATIENCE)).unwrap();
+        assert!(!world.events.is_empty(), "an event that was asked for has not come");
+        for event in &world.events {
+            let Event::Readable { tail, token } = *event else { panic!("{event:?}") };
+            let at = token.0 - 1;
+            let mut buffer = [0; 1000];
+            // The window is refilled in its turn.
+            if let Read::Data(length) = world.reactor.read(tail, &mut buffer).unwrap() {
+                assert!(buffer[..length] == content[read[at]..read[at] + length]);
+                read[at] += length;
+                turns.push(at);
+                world.reactor.requeue(tail).unwrap();
+                // Once more changes nothing.
+                world.reactor.requeue(tail).unwrap();
+            }
+        }
+    }
+    assert!(turns.chunks_exact(2).all(|two| two[0] != two[1]), "they take turns");
+    world.reactor.poll(&mut world.events, Some(Duration::ZERO)).unwrap();
+    assert!(world.events.is_empty(), "there is nothing to read");
+    append(&path, "more");
+    // One that has an event already gets no second one.
+    let mut one = Events::with_capacity(1);
+    world.reactor.poll(&mut one, Some(PATIENCE)).unwrap();
+    let Some(Event::Readable { tail: first, .. }) = one.iter().next() else { panic!() };
+    let other = tails[usize::from(*first == tails[0])];
+    world.reactor.requeue(other).unwrap();
+    world.reactor.poll(&mut world.events, Some(PATIENCE)).unwrap();
+    let told = |event: &Event| matches!(event, Event::Readable { tail, .. } if *tail == other);
+    assert!(world.events.iter().count() == 1 && world.events.iter().all(told));
+    let mut buffer = [0; 100];
+    for tail in tails {
+        assert_eq!(world.reactor.read(tail, &mut buffer).unwrap(), Read::Data(4));
+        assert_eq!(world.reactor.read(tail, &mut buffer).unwrap(), Read::UpToDate);
+        world.reactor.close(tail).unwrap();
+    }
+    assert!(matches!(
+        world.reactor.requeue(tails[0]),
+        Err(Error::Tail(TailError::Unknown(unknown))) if unknown == tails[0]
+    ));
+}
+
+#[test]
 fn a_read_without_room_takes_nothing() {
     let Some(mut world) = World::new() else { return };
     let path = file_with(&world, "bytes");

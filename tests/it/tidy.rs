@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/`, lowest first: a room may use only those above it in this list.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "id", "portable", "sync", "error", "command", "event", "trace", "sys", "cgroup", "log",
-    "driver", "job", "reactor", "worker",
+    "driver", "keeper", "job", "reactor", "worker",
 ];
 
 /// Every directory of the project with Rust files.
@@ -223,4 +223,45 @@ fn nothing_in_the_library_sleeps() {
             assert!(!code(&path, &text).contains(sleep), "{} has a {sleep}", path.display());
         }
     }
+}
+
+/// The anchors of a text: its headings, as GitHub names them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let named = |heading: &str| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        heading.chars().filter(|character| is_word(*character) || *character == '-').collect()
+    };
+    headings.map(named).collect()
+}
+
+/// rustdoc checks those to items, and `.ci/run` those of the pages that it makes.
+#[test]
+fn every_link_from_one_text_to_another_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directories = [root.to_owned(), root.join("docs")];
+    let entries = directories.iter().flat_map(|directory| fs::read_dir(directory).unwrap());
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let texts: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    let mut links = 0;
+    for path in &texts {
+        let text = fs::read_to_string(path).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()) {
+            if link.contains("://") || link.contains("::") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let here = path.display();
+            assert!(target.exists(), "{here}: no file {file}");
+            if !anchor.is_empty() {
+                let there = fs::read_to_string(&target).unwrap();
+                assert!(anchors(&there).contains(anchor), "{here}: no heading {anchor} in {file}");
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 20, "{links} links");
 }

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jobworker::{Command, Position, Worker};
+use jobworker::{Command, Position, Reactor, Worker};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::subscriber::{set_global_default, with_default};
@@ -15,7 +15,9 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::keeper::Keeping;
 use crate::support::{Place, World, alone, sh};
+use crate::worker::until;
 
 /// The fields of a span or an event, as text.
 #[derive(Clone, Debug, Default)]
@@ -236,6 +238,38 @@ fn a_failed_spawn_is_reported_without_a_span() {
     assert!(failed.0["error"].contains("No such file"), "{failed:?}");
     let seen = collector.0.lock().unwrap();
     assert!(seen.spans.is_empty() && !format!("{seen:?}").contains("hunter"), "{seen:?}");
+}
+
+#[test]
+fn a_lost_keeper_is_reported_once_and_so_is_the_next_one() {
+    let collector = Collector::default();
+    let mut ran = false;
+    collector.collect(|| {
+        let place = Place::new();
+        if place.cgroup_or_skip().is_none() {
+            return;
+        }
+        let socket = place.dir.path().join("keeper");
+        let mut config = place.config();
+        let reactor = Reactor::with_config(config.name("host").keeper(&socket)).unwrap();
+        let mut world = World::around(reactor, place);
+        world.run(sh("true").survives(true));
+        let keeper = Keeping::start(&socket);
+        world.run(sh("true").survives(true));
+        until("there is a keeper", || {
+            world.turn(Some(Duration::from_millis(2)));
+            world.reactor.keeper_problem().is_none()
+        });
+        world.run(sh("true").survives(true));
+        keeper.await_held(0);
+        ran = true;
+    });
+    if !ran {
+        return;
+    }
+    let lost = collector.event("keeper lost");
+    assert!(lost.0["error"].starts_with("cannot connect to the keeper at "), "{lost:?}");
+    assert!(collector.event("keeper found").0["socket"].ends_with("/keeper"));
 }
 
 /// The subscriber of the process gets what the thread of a worker does.

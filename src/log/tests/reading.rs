@@ -131,6 +131,33 @@ fn a_tail_behind_the_window_gets_no_byte_of_a_log_that_was_written_anew_until_it
     }
 }
 
+/// A snapshot reads up to an end to which the window has yet to come.
+#[test]
+fn a_tail_before_the_window_is_told_that_the_log_was_shortened_once_the_window_has_come_to_it() {
+    let mut engine = engine(0);
+    let first = follow(&mut engine, Position::Start);
+    assert_eq!(up_to_date(&mut engine, first), []);
+    engine.machine().files[0].append(200);
+    let mut options = TailOptions::new(Position::Start);
+    let snapshot = engine.open(0, *options.snapshot(), 0).unwrap();
+    let mut bytes = [0; 150];
+    assert_eq!(engine.read(snapshot, &mut bytes).unwrap(), Read::Data(32));
+    assert_eq!(engine.read(snapshot, &mut bytes[32..]).unwrap(), Read::Data(118));
+    assert_eq!(bytes, *data(0, 0..150));
+    engine.machine().files[0].shorten(100, 200);
+    // It has seen nothing of the log before.
+    let mut all = Vec::new();
+    while all.len() < 160 {
+        engine.turn(true);
+        all.extend(up_to_date(&mut engine, first));
+    }
+    assert_eq!(all, [data(0, 0..100), data(1, 100..all.len() as u64)].concat());
+    assert_eq!(engine.read(snapshot, &mut bytes).unwrap(), Read::Truncated);
+    let (bytes, end) = drain(&mut engine, snapshot);
+    let expected = [data(0, 0..100), data(1, 100..200)].concat();
+    assert_eq!((bytes, end.unwrap()), (expected, Read::Ended));
+}
+
 #[test]
 fn a_new_tail_gets_nothing_of_what_the_log_was_before_it() {
     for position in [Position::Start, Position::End] {
