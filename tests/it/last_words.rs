@@ -12,7 +12,7 @@ use jobworker::{
 };
 
 use crate::support::{PATIENCE, Place, end_group, rounds, sh};
-use crate::worker::{Gate, Threads, log_of, numbers, until};
+use crate::worker::{Threads, log_of, numbers, until};
 
 /// How many numbers a job writes before it is stopped, and how many then: more than the loop keeps
 /// for readers.
@@ -20,14 +20,15 @@ const FIRST: usize = 10_000;
 const LAST: usize = 100_000;
 
 /// A job that has written the first numbers, and writes the last ones when it is stopped.
-fn talkative(threads: &Threads) -> (Job, Gate) {
-    // The signal is for all processes of the job.
-    let script =
-        format!("trap 'trap \"\" TERM; seq {LAST}; exit' TERM; seq {FIRST}; while :; do go; done");
-    let (job, gate) = threads.gated(&script);
+fn talkative(threads: &Threads) -> Job {
+    // The signal is for all processes of the job. A shell that has it just before it reads would
+    // read on; wait misses none.
+    let last = format!("trap \"\" TERM; seq {LAST}; exit");
+    let script = format!("sleep 1000 & trap '{last}' TERM; seq {FIRST}; wait");
+    let job = threads.spawn(&sh(&script));
     let (log, length) = (log_of(&job), numbers(FIRST).len() as u64);
     until("the first numbers are written", || fs::metadata(&log).unwrap().len() == length);
-    (job, gate)
+    job
 }
 
 /// All that the job has written in the end.
@@ -59,7 +60,7 @@ fn catch_up(output: &mut Output) {
 #[test]
 fn every_reader_reads_to_the_end_of_a_job_that_a_shutdown_has_stopped() {
     let Some(threads) = Threads::new() else { return };
-    let ((job, _gate), all) = (talkative(&threads), all());
+    let (job, all) = (talkative(&threads), all());
     let open = |position| job.output(position).unwrap();
     let untouched = open(Position::Start);
     let mut begun = open(Position::Start);

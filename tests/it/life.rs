@@ -337,10 +337,12 @@ fn a_job_may_use_its_stop_signal_for_last_words_and_an_exit_code_and_they_are_de
         let script = format!("trap 'printf bye; exit 9' {}; echo ready; read _", signal.as_raw());
         let mut command = sh(&script);
         let job = world.spawn(command.stop_signal(signal).grace(LONG).stdin(Stdin::Piped));
-        let _stdin = world.reactor.take_stdin(job).unwrap();
+        let stdin = world.reactor.take_stdin(job).unwrap();
         let tail = world.tail(job, Position::Start);
         world.until("the job is ready", |world| world.text(tail) == "ready\n");
         world.reactor.stop(job).unwrap();
+        // A shell that has the signal just before it reads would read on.
+        drop(stdin);
         let report = world.finish(job);
         assert_eq!((report.exit, report.stopped_by), (Exit::Code(9), Some(StopCause::Stop)));
         assert_eq!(world.text(tail), "ready\nbye");
@@ -409,7 +411,7 @@ fn the_status_follows_the_life_of_a_job() {
     let Some(mut world) = World::new() else { return };
     let mut command = sh("trap 'exit 3' TERM; echo ready; read _");
     let job = world.spawn(command.grace(LONG).stdin(Stdin::Piped));
-    let _stdin = world.reactor.take_stdin(job).unwrap();
+    let stdin = world.reactor.take_stdin(job).unwrap();
     let tail = world.tail(job, Position::Start);
     let log = world.place.logs().join(format!("{job}.log"));
     let status = world.reactor.status(job).unwrap();
@@ -423,6 +425,8 @@ fn the_status_follows_the_life_of_a_job() {
     world.until("the job is ready", |world| world.text(tail) == "ready\n");
     world.reactor.stop(job).unwrap();
     assert_eq!(world.reactor.status(job).unwrap().phase, Phase::Stopping);
+    // A shell that has the signal just before it reads would read on.
+    drop(stdin);
     world.finish(job);
     let status = world.reactor.status(job).unwrap();
     let text = status.to_string();
