@@ -1,20 +1,59 @@
-//! Owns the names of what threads synchronise by: locks, atomics, and threads themselves.
+//! Owns the names of what threads synchronise by: locks, atomics, threads themselves, and
+//! [`Futex`], a word to wait at.
 //!
-//! Invariant: they are those of std. The model checker loom has its own, with the same interface:
+//! Invariant: they are those of std and of the kernel. The model checker loom has its own, with the same interface:
 //! built with `--cfg jobworker_loom`, the unit tests use these, so that loom can run what threads
 //! share in every order that the threads, and the memory, allow; see `.ci/race`. Knows nothing of
 //! what is shared.
 
 #[cfg(all(test, jobworker_loom))]
-pub(crate) use model::{Mutex, MutexGuard, atomic, check, thread, thread_local};
+pub(crate) use model::{Futex, Mutex, MutexGuard, atomic, check, thread, thread_local};
+#[cfg(not(all(test, jobworker_loom)))]
+pub(crate) use real::Futex;
 #[cfg(not(all(test, jobworker_loom)))]
 pub(crate) use std::{
     sync::{Mutex, MutexGuard, atomic},
     thread, thread_local,
 };
 
+#[cfg(not(all(test, jobworker_loom)))]
+mod real {
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
+    use rustix::thread::futex::{self, Flags, Timespec};
+
+    /// A word that threads of this process wait at; see futex(2).
+    #[derive(Debug, Default)]
+    pub(crate) struct Futex(AtomicU32);
+
+    impl Futex {
+        pub(crate) fn word(&self) -> &AtomicU32 {
+            &self.0
+        }
+
+        /// Waits until it is woken, unless the word is something else. May return at any time.
+        pub(crate) fn wait(&self, expected: u32, timeout: Option<Duration>) {
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            // Whoever waits looks again, whatever has ended this: there is no failure but those
+            // that say that it is not to be waited for.
+            let _ = futex::wait(&self.0, Flags::PRIVATE, expected, timeout.as_ref());
+        }
+
+        /// Wakes one who waits.
+        pub(crate) fn wake(&self) {
+            // It cannot fail for a word of this process.
+            let _ = futex::wake(&self.0, Flags::PRIVATE, 1);
+        }
+    }
+}
+
 #[cfg(all(test, jobworker_loom))]
 mod model {
+    use std::time::Duration;
+
+    use loom::sync::Condvar;
+    use loom::sync::atomic::AtomicU32;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread_local;
 
@@ -46,57 +85,37 @@ mod model {
         }
     }
 
-    /// As [`std::thread`]. Parking is done by a lock: loom's own loses a token when the thread
-    /// waits for something else first.
+    /// As [`std::thread`].
     pub(crate) mod thread {
-        use std::sync::Arc;
-        use std::time::Duration;
+        pub(crate) use loom::thread::{Builder, JoinHandle, ThreadId, current, spawn};
+    }
 
-        use loom::sync::{Condvar, Mutex};
-        pub(crate) use loom::thread::{Builder, JoinHandle, ThreadId, spawn};
+    /// A word to wait at: as in the kernel, the look at it and the beginning of the wait are one
+    /// step for whoever wakes.
+    #[derive(Debug, Default)]
+    pub(crate) struct Futex {
+        word: AtomicU32,
+        waiting: Mutex<()>,
+        woken: Condvar,
+    }
 
-        /// A thread, and whether it was unparked.
-        #[derive(Clone, Debug)]
-        pub(crate) struct Thread {
-            id: ThreadId,
-            token: Arc<(Mutex<bool>, Condvar)>,
+    impl Futex {
+        pub(crate) fn word(&self) -> &AtomicU32 {
+            &self.word
         }
 
-        loom::thread_local! {
-            static CURRENT: Thread = Thread {
-                id: loom::thread::current().id(),
-                token: Arc::new((Mutex::new(false), Condvar::new())),
-            };
-        }
-
-        impl Thread {
-            pub(crate) fn id(&self) -> ThreadId {
-                self.id
-            }
-
-            pub(crate) fn unpark(&self) {
-                let (token, changed) = &*self.token;
-                *token.lock().unwrap() = true;
-                changed.notify_one();
+        pub(crate) fn wait(&self, expected: u32, timeout: Option<Duration>) {
+            assert!(timeout.is_none(), "time does not pass in a model");
+            let waiting = self.waiting.lock().unwrap();
+            if self.word.load(atomic::Ordering::SeqCst) == expected {
+                drop(self.woken.wait(waiting).unwrap());
             }
         }
 
-        pub(crate) fn current() -> Thread {
-            CURRENT.with(Clone::clone)
-        }
-
-        pub(crate) fn park() {
-            let Thread { token, .. } = current();
-            let (token, changed) = &*token;
-            let mut token = token.lock().unwrap();
-            while !std::mem::take(&mut *token) {
-                token = changed.wait(token).unwrap();
-            }
-        }
-
-        /// Time does not pass in a model.
-        pub(crate) fn park_timeout(_: Duration) {
-            unreachable!("no model waits with a timeout")
+        pub(crate) fn wake(&self) {
+            let waiting = self.waiting.lock().unwrap();
+            self.woken.notify_one();
+            drop(waiting);
         }
     }
 

@@ -128,6 +128,7 @@ mod ring;
 #[cfg(feature = "bytes")]
 mod shared_bytes;
 mod shutdown;
+mod signal;
 mod source;
 #[cfg(any(feature = "futures-io", feature = "tokio"))]
 mod task_io;

@@ -8,14 +8,13 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use slab::Slab;
 
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, MutexGuard, thread_local};
+use crate::worker::signal::Signal;
 
 /// Takes a lock, even if a thread has panicked under it: what the locks of this room guard is
 /// consistent between any two statements.
@@ -23,32 +22,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Wakes a thread that is parked in [`block_on`].
-struct Parker {
-    thread: Thread,
-    woken: AtomicBool,
-}
-
-impl Wake for Parker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            self.thread.unpark();
-        }
-    }
-}
-
-fn parker() -> (Arc<Parker>, Waker) {
-    let parker = Arc::new(Parker { thread: thread::current(), woken: AtomicBool::new(false) });
-    let waker = Waker::from(Arc::clone(&parker));
-    (parker, waker)
+/// What a thread waits by, and the waker that raises it.
+fn signal() -> (Arc<Signal>, Waker) {
+    let signal = Arc::new(Signal::default());
+    let waker = Waker::from(Arc::clone(&signal));
+    (signal, waker)
 }
 
 thread_local! {
-    static PARKER: (Arc<Parker>, Waker) = parker();
+    static SIGNAL: (Arc<Signal>, Waker) = signal();
 }
 
 /// Polls until there is a result, and blocks the thread in between; `None` when the time is up
@@ -57,27 +39,19 @@ pub(super) fn block_on<T>(
     until: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    // A thread that is about to end has lost its own one already.
-    let own = PARKER.try_with(Clone::clone);
-    let (parker, waker) = own.unwrap_or_else(|_| parker());
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(result) = poll(&mut cx) {
-            return Some(result);
-        }
-        while !parker.woken.swap(false, Ordering::AcqRel) {
-            match until {
-                None => thread::park(),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    thread::park_timeout(left);
-                }
+    let mut block_on = |(signal, waker): &(Arc<Signal>, Waker)| {
+        let mut cx = Context::from_waker(waker);
+        loop {
+            if let Poll::Ready(result) = poll(&mut cx) {
+                return Some(result);
+            }
+            if !signal.wait(until) {
+                return None;
             }
         }
-    }
+    };
+    // A thread that is about to end has lost its own one already.
+    SIGNAL.try_with(&mut block_on).unwrap_or_else(|_| block_on(&signal()))
 }
 
 /// Somebody who may wait. It is told apart from its waker, so that whatever it waits for reaches
@@ -162,9 +136,11 @@ impl WaitList {
     /// Takes all of them, to be woken outside of the lock.
     pub(super) fn take(&mut self) -> Woken {
         self.round += 1;
-        let others =
-            if self.others.is_empty() { Vec::new() } else { self.others.drain().collect() };
-        Woken { first: self.first.take(), others }
+        let first = self.first.take();
+        if self.others.is_empty() {
+            return first.map_or(Woken::Nobody, Woken::One);
+        }
+        Woken::Many(first.into_iter().chain(self.others.drain()).collect())
     }
 
     /// How many they are.
@@ -176,51 +152,64 @@ impl WaitList {
 /// Waiters that have to be woken. One alone takes no allocation.
 #[derive(Debug, Default)]
 #[must_use]
-pub(super) struct Woken {
-    first: Option<Arc<Waiter>>,
-    others: Vec<Arc<Waiter>>,
+pub(super) enum Woken {
+    #[default]
+    Nobody,
+    One(Arc<Waiter>),
+    Many(Vec<Arc<Waiter>>),
 }
 
 impl Woken {
     /// All of these.
-    pub(super) fn of(mut waiters: impl Iterator<Item = Arc<Waiter>>) -> Self {
-        Self { first: waiters.next(), others: waiters.collect() }
+    pub(super) fn of(waiters: impl Iterator<Item = Arc<Waiter>>) -> Self {
+        Self::Many(waiters.collect())
     }
 
     /// Together with others.
-    pub(super) fn and(mut self, others: Self) -> Self {
-        self.others.extend(others.first);
-        self.others.extend(others.others);
-        self
+    pub(super) fn and(self, others: Self) -> Self {
+        match (self, others) {
+            (Self::Nobody, some) | (some, Self::Nobody) => some,
+            (some, others) => Self::Many([some.all(), others.all()].concat()),
+        }
+    }
+
+    fn all(self) -> Vec<Arc<Waiter>> {
+        match self {
+            Self::Nobody => Vec::new(),
+            Self::One(waiter) => vec![waiter],
+            Self::Many(waiters) => waiters,
+        }
     }
 
     /// Wakes all of them. Should a waker panic, the others are woken first.
+    #[inline]
     pub(super) fn wake(self) {
-        if let Some(panic) = self.wake_all() {
-            resume_unwind(panic);
+        match self {
+            Self::Nobody => {}
+            Self::One(waiter) => waiter.wake(),
+            Self::Many(waiters) => {
+                if let Some(panic) = wake_all(waiters) {
+                    resume_unwind(panic);
+                }
+            }
         }
     }
 
     /// Wakes all of them, whatever their wakers do.
     pub(super) fn wake_last(self) {
-        if let Some(panic) = self.wake_all() {
+        if let Some(panic) = wake_all(self.all()) {
             discard(panic);
         }
     }
+}
 
-    fn wake_all(self) -> Option<Box<dyn Any + Send>> {
-        let wake = |waiter: Arc<Waiter>| catch_unwind(AssertUnwindSafe(|| waiter.wake())).err();
-        let first = self.first.and_then(wake);
-        if self.others.is_empty() {
-            return first;
-        }
-        first.into_iter().chain(self.others.into_iter().filter_map(wake)).reduce(
-            |first, another| {
-                discard(another);
-                first
-            },
-        )
-    }
+/// Wakes all of these, and returns the first panic of their wakers.
+fn wake_all(waiters: Vec<Arc<Waiter>>) -> Option<Box<dyn Any + Send>> {
+    let wake = |waiter: Arc<Waiter>| catch_unwind(AssertUnwindSafe(|| waiter.wake())).err();
+    waiters.into_iter().filter_map(wake).reduce(|first, another| {
+        discard(another);
+        first
+    })
 }
 
 /// Does something that may run code of the host, whatever that does.
@@ -239,6 +228,7 @@ pub(super) fn discard(panic: Box<dyn Any + Send>) {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
     use std::time::Duration;
 
     use super::*;
@@ -259,12 +249,12 @@ mod tests {
             list.add(&mut None, waiter);
         }
         waiters[0].set(&Waker::from(Arc::new(Panics)));
-        let (parkers, wakers): (Vec<_>, Vec<_>) = (0..2).map(|_| parker()).unzip();
+        let (signals, wakers): (Vec<_>, Vec<_>) = (0..2).map(|_| signal()).unzip();
         waiters[1].set(&wakers[0]);
         waiters[2].set(&wakers[1]);
         let woken = list.take();
         assert!(catch_unwind(AssertUnwindSafe(|| woken.wake())).is_err());
-        assert!(parkers.iter().all(|parker| parker.woken.load(Ordering::Relaxed)));
+        assert!(signals.iter().all(|signal| signal.take()));
     }
 
     /// A panic whose payload panics when it is dropped, and so does the payload of that.
@@ -293,10 +283,10 @@ mod tests {
         for waiter in &waiters[..3] {
             waiter.set(&Waker::from(Arc::new(Spiteful)));
         }
-        let (parker, waker) = parker();
+        let (signal, waker) = signal();
         waiters[3].set(&waker);
         list.take().wake_last();
-        assert!(parker.woken.load(Ordering::Relaxed));
+        assert!(signal.take());
     }
 
     /// Uses what it waits by, when it is dropped.
@@ -345,6 +335,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_host_parks_by_is_left_alone() {
+        std::thread::current().unpark();
+        let mut polls = 0..2;
+        let twice = |cx: &mut Context<'_>| {
+            cx.waker().wake_by_ref();
+            if polls.next().is_some() { Poll::Pending } else { Poll::Ready(()) }
+        };
+        assert_eq!(block_on(None, twice), Some(()));
+        let (begin, long) = (Instant::now(), Duration::from_secs(600));
+        std::thread::park_timeout(long);
+        assert!(begin.elapsed() < long);
+    }
+
+    #[test]
     fn a_time_that_is_up_is_noticed_after_one_poll() {
         let mut polls = 0;
         let never = |_: &mut Context<'_>| {
@@ -362,7 +366,8 @@ mod tests {
 #[cfg(all(test, jobworker_loom))]
 mod models {
     use super::*;
-    use crate::sync::check;
+    use crate::sync::atomic::{AtomicBool, Ordering};
+    use crate::sync::{check, thread};
 
     /// Something to wait for.
     #[derive(Debug, Default)]
