@@ -15,6 +15,7 @@ mod common;
 use std::fs::{self, File, OpenOptions};
 use std::future::poll_fn;
 use std::io::{Read as _, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -73,17 +74,19 @@ fn print_line(stamp: u64) {
     rustix::io::write(std::io::stdout(), &line(stamp)).unwrap();
 }
 
-/// Writes lines in turn to standard output and to these files, with pauses.
+/// Writes lines to standard output and to these files, with pauses: one to each before the next, in
+/// an order that is new each time. Whoever follows on another one with the same code finds it in
+/// the caches.
 fn write_paced(lines: usize, files: &[String]) {
     let open = |path: &String| OpenOptions::new().append(true).open(path).unwrap();
-    let files: Vec<File> = files.iter().map(open).collect();
+    let mut files: Vec<File> = files.iter().map(open).collect();
+    files.push(std::io::stdout().as_fd().try_clone_to_owned().unwrap().into());
     for number in 0..=lines {
-        let stamp = || if number == lines { LAST } else { monotonic() };
-        pause(1000..2500);
-        print_line(stamp());
+        fastrand::shuffle(&mut files);
         for file in &files {
             pause(1000..2500);
-            rustix::io::write(file, &line(stamp())).unwrap();
+            let stamp = if number == lines { LAST } else { monotonic() };
+            rustix::io::write(file, &line(stamp)).unwrap();
         }
     }
 }
