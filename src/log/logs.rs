@@ -443,7 +443,7 @@ impl<K: Kernel> Logs<K> {
     pub(crate) fn branch(
         &mut self,
         tail: TailId,
-        (offset, last): (u64, &[u8]),
+        (offset, last): (u64, Mark),
         token: Token,
         queue: &mut Queue,
     ) -> Option<TailId> {
@@ -452,10 +452,8 @@ impl<K: Kernel> Logs<K> {
         let key = self.tails.insert(tail.branch(offset, token));
         let open = self.logs[log].opened();
         open.add_tail(key, |tail| self.tails.get(tail).is_some());
-        if let Some(start) = offset.checked_sub(last.len() as u64)
-            && !last.is_empty()
-        {
-            self.behind.has_read(key, last, start);
+        if last.end() == offset && !last.bytes().is_empty() {
+            self.behind.was_read(key, last);
         }
         if self.tails[key].has_news(open) {
             self.tails[key].announce(key, queue);

@@ -21,6 +21,7 @@ use crate::log::published::Known;
 use crate::log::queue::Queue;
 use crate::log::read::{Fill, Read, ReadError};
 use crate::log::retention::Rules;
+use crate::log::window::Mark;
 
 /// The logs and tails over the machine, as a reactor would drive them.
 #[derive(Debug)]
@@ -226,6 +227,7 @@ impl Engine {
         last: &[u8],
         token: usize,
     ) -> Option<TailId> {
+        let last = Mark::of_last(last, offset - last.len() as u64);
         self.logs.branch(tail, (offset, last), Token(token), &mut self.queue)
     }
 

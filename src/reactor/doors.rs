@@ -38,7 +38,7 @@ impl Reactor {
         &mut self,
         tail: TailId,
         offset: u64,
-        last: &[u8],
+        last: Mark,
         token: Token,
     ) -> Result<TailId> {
         self.check_process()?;

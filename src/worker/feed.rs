@@ -3,9 +3,9 @@
 //! Invariants: the pieces of one epoch follow each other, and an epoch ends where the loop's tail
 //! has reported a truncation. Where bytes were not kept there is a gap between them, and whoever is
 //! at its beginning is behind. Never more than [`RING`] bytes are held, whoever reads them and
-//! however slowly, and of what all have read only the last piece, once the loop goes on. The loop
-//! takes no more from the log than somebody wants. Knows nothing of the loop, and of how a reader
-//! that is behind gets on.
+//! however slowly, and nothing that all have read, once the loop goes on. The loop takes no more
+//! from the log than somebody wants. Knows nothing of the loop, and of how a reader that is behind
+//! gets on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,32 +13,17 @@ use std::sync::Arc;
 
 use crate::error::{Error, SystemError, TailError};
 use crate::sync::Mutex;
+use crate::worker::piece::{Memory, Piece};
 use crate::worker::wait::{Ticket, WaitList, Waiter, Woken, lock};
 
 /// How many bytes a feed holds at most.
 pub(super) const RING: usize = 256 * 1024;
-
-/// How many bytes a piece has at most.
-pub(super) const PIECE: usize = 64 * 1024;
 
 /// Where a reader is: in what the log was after this many truncations, at this offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) epoch: u64,
     pub(super) offset: u64,
-}
-
-/// Bytes of a log, shared by all who read them.
-#[derive(Clone, Debug)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    pub(super) bytes: Arc<[u8]>,
-}
-
-impl Piece {
-    pub(super) fn end(&self) -> u64 {
-        self.offset + self.bytes.len() as u64
-    }
 }
 
 /// How the tail of the loop is doing, from which the pieces come.
@@ -187,14 +172,15 @@ impl Feed {
         state.wanted
     }
 
-    /// Publishes the next bytes, and returns those who have to be woken. The loop goes on to read,
-    /// until it [stops](Self::stop). When all of so many `readers` wait, they have read the rest.
-    pub(super) fn push(&self, bytes: Arc<[u8]>, readers: usize) -> Woken {
+    /// Publishes the next bytes, wherever they are, and returns those who have to be woken. The
+    /// loop goes on to read, until it [stops](Self::stop). When all of so many `readers` wait, they
+    /// have read the rest.
+    pub(super) fn push(&self, piece: Piece, readers: usize) -> Woken {
         let mut state = lock(&self.state);
         if state.waiting.len() == readers {
             state.read = state.pieces.len();
         }
-        state.push(bytes);
+        state.push(piece);
         state.has_news()
     }
 
@@ -216,11 +202,12 @@ impl Feed {
     }
 
     /// The loop reads no more for now. Returns those who have to be woken: all, unless there is
-    /// nothing that they could do but wait.
-    pub(super) fn stop(&self, stopped: Stopped) -> Woken {
+    /// nothing that they could do but wait. What every reader has read is dropped, and its memory
+    /// kept for the next piece.
+    pub(super) fn stop(&self, stopped: Stopped, memory: &mut Memory) -> Woken {
         let mut state = lock(&self.state);
         state.front = Front::Stalled;
-        state.drop_read();
+        state.drop_read(memory);
         match stopped {
             Stopped::UpToDate => {
                 state.front = Front::Armed;
@@ -299,29 +286,31 @@ impl State {
         }
     }
 
-    fn push(&mut self, bytes: Arc<[u8]>) {
+    fn push(&mut self, mut piece: Piece) {
         let Place { epoch, offset } = self.place;
-        let piece = Piece { offset, bytes };
+        piece.offset = offset;
         self.place.offset = piece.end();
-        self.held += piece.bytes.len();
+        self.held += piece.size();
         self.pieces.push_back((epoch, piece));
         while self.held > RING {
-            self.drop_oldest();
+            self.pop();
         }
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((_, oldest)) = self.pieces.pop_front() {
-            self.held -= oldest.bytes.len();
-            self.read = self.read.saturating_sub(1);
-        }
+    /// Takes the oldest piece.
+    fn pop(&mut self) -> Option<Piece> {
+        let (_, oldest) = self.pieces.pop_front()?;
+        self.held -= oldest.size();
+        self.read = self.read.saturating_sub(1);
+        Some(oldest)
     }
 
-    /// Drops what every reader has read, but for the last piece: those who have just read it have
-    /// it in hand, and what the loop's thread frees serves it for the next one.
-    fn drop_read(&mut self) {
-        while self.read > 1 {
-            self.drop_oldest();
+    /// Drops what every reader has read.
+    fn drop_read(&mut self, memory: &mut Memory) {
+        while self.read > 0
+            && let Some(oldest) = self.pop()
+        {
+            *memory = oldest.into_memory();
         }
     }
 
@@ -367,13 +356,18 @@ fn same(error: &Error) -> Error {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::worker::piece::PIECE;
+
+    fn piece(length: usize) -> Piece {
+        Piece::copy(0, &vec![b'x'; length], Memory::default())
+    }
 
     /// Publishes pieces of these lengths, for more readers than ever wait.
     fn publish(feed: &Feed, lengths: &[usize], stopped: Stopped) {
         for length in lengths {
-            feed.push(vec![b'x'; *length].into(), 3).wake();
+            feed.push(piece(*length), 3).wake();
         }
-        feed.stop(stopped).wake();
+        feed.stop(stopped, &mut Memory::default()).wake();
     }
 
     fn look(feed: &Feed, epoch: u64, offset: u64) -> String {
@@ -438,7 +432,7 @@ mod tests {
             end += PIECE as u64;
             let state = lock(&feed.state);
             assert!(state.held <= RING);
-            assert_eq!(state.held, state.pieces.iter().map(|(_, p)| p.bytes.len()).sum::<usize>());
+            assert_eq!(state.held, state.pieces.iter().map(|(_, p)| p.size()).sum::<usize>());
         }
         let held = RING as u64;
         assert_eq!(look(&feed, 0, end - held - 1), "Behind");
@@ -476,21 +470,22 @@ mod tests {
             let found = feed.look_or_wait(place, 0, &mut tickets[reader], &waiters[reader]);
             assert!(matches!(found, Found::Nothing(Front::Armed)));
         };
-        let publish = || {
-            feed.push([b'x'; 10].into(), 2).wake();
-            feed.stop(Stopped::UpToDate).wake();
-            lock(&feed.state).held
+        let mut memory = Memory::default();
+        let mut publish = || {
+            let piece = Piece::copy(0, &[b'x'; 10], std::mem::take(&mut memory));
+            feed.push(piece, 2).wake();
+            feed.stop(Stopped::UpToDate, &mut memory).wake();
+            lock(&feed.state).pieces.len()
         };
         for end in (0..100).step_by(10) {
             wait(0, end);
             wait(1, end);
-            // The last one and this one.
-            assert_eq!(publish(), if end == 0 { 10 } else { 20 });
+            assert_eq!(publish(), 1);
         }
         // The second one has not read the last piece yet.
         for end in (100..140).step_by(10) {
             wait(0, end);
-            assert_eq!(publish() as u64, end - 70);
+            assert_eq!(publish() as u64, end / 10 - 8);
         }
         assert_eq!(look(&feed, 0, 90), "90..100");
     }
@@ -528,12 +523,12 @@ mod models {
 
     /// Publishes a piece for so many readers.
     fn publish(feed: &Feed, length: usize, readers: usize) {
-        feed.push(vec![b'x'; length].into(), readers).wake();
-        feed.stop(Stopped::UpToDate).wake();
+        feed.push(Piece::copy(0, &vec![b'x'; length], Memory::default()), readers).wake();
+        feed.stop(Stopped::UpToDate, &mut Memory::default()).wake();
     }
 
     fn end(feed: &Feed) {
-        feed.stop(Stopped::Ended).wake();
+        feed.stop(Stopped::Ended, &mut Memory::default()).wake();
     }
 
     /// Waits until there is something else than nothing, and asks the loop when it has to be.

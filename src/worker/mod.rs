@@ -121,6 +121,7 @@ mod mailbox;
 mod model;
 mod output;
 mod outputs;
+mod piece;
 mod progress;
 mod recovered_jobs;
 mod reply;

@@ -16,9 +16,9 @@ use crate::error::{Error, ErrorKind, Result, TailError};
 use crate::id::Key;
 use crate::log::{Bookmark, Fill, Mark, Position, Read, TailOptions};
 use crate::worker::closer::{Closer, Reader};
-use crate::worker::feed::Piece;
 use crate::worker::job::Job;
 use crate::worker::lines::Lines;
+use crate::worker::piece::Piece;
 use crate::worker::source::{Asking, Next, Sent, Source};
 use crate::worker::wait::block_on;
 
@@ -49,7 +49,7 @@ use crate::worker::wait::block_on;
 /// loop reads what the log has grown by, copies it once, and wakes those who wait, in one pass.
 /// Each copies on its own thread, and asks the loop for nothing. While none waits the loop reads
 /// nothing, and while the log is silent nobody is woken. The loop keeps at most 256 KiB of a log
-/// for that, and no more than the last two pieces while all of them keep up with each. A reader
+/// for that, and no more than the last piece while all of them keep up with each. A reader
 /// that is further behind, one that has just been opened, and a snapshot read the file by
 /// themselves, in pieces of up to 64 KiB, each on its own thread; they ask the loop once how far
 /// they can read, and again when they are there.
@@ -73,7 +73,7 @@ pub struct Output {
     /// The offset of the next byte to hand out. It lies in the piece or at its end.
     position: u64,
     piece: Piece,
-    /// The last bytes before the piece, if it has read any.
+    /// The last bytes before the piece, if it has read any: all that it holds while it waits.
     before: Mark,
     /// Dropped after the reader was closed: it keeps the job.
     job: Job,
@@ -112,7 +112,7 @@ impl Output {
         options: TailOptions,
         (key, position): (Key, u64),
     ) -> Self {
-        let piece = Piece { offset: position, bytes: Arc::default() };
+        let piece = Piece::none(position);
         let before = match options.position {
             Position::After(bookmark) => bookmark.last().copied(),
             _ => None,
@@ -150,7 +150,7 @@ impl Output {
     /// The last bytes that it has read.
     fn last(&self) -> Mark {
         let read = usize::try_from(self.position - self.piece.offset).unwrap_or(usize::MAX);
-        match self.piece.bytes.get(..read) {
+        match self.piece.bytes().get(..read) {
             Some(bytes) => self.before.and(bytes, self.piece.offset),
             // They were sent, without coming here.
             None => match self.source.last() {
@@ -382,7 +382,7 @@ impl Output {
 
     #[cfg(feature = "bytes")]
     fn take_bytes(&mut self, length: usize) -> bytes::Bytes {
-        let taken = crate::worker::shared_bytes::last_of(&self.piece.bytes, length);
+        let taken = crate::worker::shared_bytes::last_of(&self.piece, length);
         self.position += length as u64;
         taken
     }
@@ -433,7 +433,7 @@ impl Output {
     /// The bytes that are at hand.
     pub(super) fn left(&self) -> &[u8] {
         let read = usize::try_from(self.position - self.piece.offset).unwrap_or(usize::MAX);
-        self.piece.bytes.get(read..).unwrap_or_default()
+        self.piece.bytes().get(read..).unwrap_or_default()
     }
 
     fn hand_out(&mut self, ready: Ready, buffer: &mut [u8]) -> Result<Read> {
@@ -474,7 +474,7 @@ impl Output {
     /// Continues at the first byte of what the log is now.
     fn restart(&mut self) {
         self.position = 0;
-        self.piece = Piece { offset: 0, bytes: Arc::default() };
+        self.piece.clear(0);
         self.before = Mark::of_last(&[], 0);
     }
 
@@ -497,25 +497,28 @@ impl Output {
         if !self.left().is_empty() {
             return Poll::Ready(Ok(Ready::Bytes));
         }
-        let last = self.last();
         // Most reads that wait are woken for this.
         if let Some(piece) = self.source.awaited(self.position) {
-            self.before = last;
             self.piece = piece;
             return Poll::Ready(Ok(Ready::Bytes));
         }
+        self.before = self.last();
+        self.piece.clear(self.position);
         self.reader.waiter().set(cx.waker());
         self.reader.check_open()?;
         let mut asking = Asking {
             client: self.job.client(),
             reader: &self.reader,
             position: &mut self.position,
-            last: &self.piece.bytes,
-            mark: last,
+            last: self.before,
         };
-        Poll::Ready(Ok(match ready!(self.source.poll(&mut asking, cx, wait))? {
+        let next = self.source.poll(&mut asking, cx, wait);
+        if next.is_pending() && self.source.is_at_end() {
+            // Whoever waits holds nothing, so that the memory can serve for what it waits for.
+            self.piece = Piece::none(self.position);
+        }
+        Poll::Ready(Ok(match ready!(next)? {
             Next::Piece(piece) => {
-                self.before = last;
                 self.piece = piece;
                 Ready::Bytes
             }
@@ -526,7 +529,7 @@ impl Output {
             }
             Next::Skipped(bytes) => {
                 // What was read last proves nothing of what comes next.
-                self.piece = Piece { offset: self.position, bytes: Arc::default() };
+                self.piece.clear(self.position);
                 Ready::Skipped(bytes)
             }
             Next::UpToDate => Ready::UpToDate,
@@ -540,12 +543,8 @@ impl Output {
     /// Reads what is in the file. Says whether there are bytes to hand out now; if not, the log is
     /// not what it was.
     fn load(&mut self) -> Result<bool> {
-        let last = self.last();
-        let read = self.source.read(&mut self.piece)?;
-        if read {
-            self.before = last;
-        }
-        Ok(read)
+        self.before = self.last();
+        self.source.read(&mut self.piece)
     }
 }
 

@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::id::{JobId, Key, Slots, Stream, TailId, Token};
 use crate::log::{Excerpt, Fill, Mark, TailOptions};
 use crate::worker::closer::{Reader, Rest};
-use crate::worker::feed::{Feed, PIECE, Piece, Place, RING, Stopped};
+use crate::worker::feed::{Feed, Place, RING, Stopped};
 use crate::worker::layer0::{LogFile, Reactor};
+use crate::worker::piece::{Memory, PIECE, Piece};
 use crate::worker::wait::Woken;
 
 /// One of the logs of a job.
@@ -65,6 +66,8 @@ struct Front {
     tail: Tail,
     feed: Arc<Feed>,
     readers: usize,
+    /// For the next piece.
+    memory: Memory,
 }
 
 /// What a tail is for.
@@ -151,9 +154,10 @@ impl Outputs {
         let offset = reactor.position(tail.id)?;
         Ok(match reactor.fill_buf(tail.id)? {
             Fill::Data(bytes) => {
-                let bytes: Arc<[u8]> = bytes[..bytes.len().min(PIECE)].into();
-                reactor.consume(tail.id, bytes.len())?;
-                Own::Piece(Piece { offset, bytes })
+                let bytes = &bytes[..bytes.len().min(PIECE)];
+                let (piece, length) = (Piece::copy(offset, bytes, Memory::default()), bytes.len());
+                reactor.consume(tail.id, length)?;
+                Own::Piece(piece)
             }
             Fill::Truncated => Own::Truncated,
             Fill::Skipped { bytes } => Own::Skipped(offset + bytes, bytes),
@@ -197,7 +201,8 @@ impl Outputs {
             joined
         } else {
             let feed = Arc::new(Feed::new(offset));
-            let joined = self.feeds.insert(Front { log, tail, feed, readers: 1 });
+            let memory = Memory::default();
+            let joined = self.feeds.insert(Front { log, tail, feed, readers: 1, memory });
             self.by_log.insert(log, joined);
             self.tails[tail.key].1 = Use::Feed(joined);
             joined
@@ -210,13 +215,13 @@ impl Outputs {
     }
 
     /// Gives a reader that the feed has left behind a tail of its own again, which has read the
-    /// same bytes, `last` the last of them. Returns whether there was no truncation meanwhile.
+    /// same bytes, the last of which are these. Returns whether there was no truncation meanwhile.
     pub(super) fn fall_back(
         &mut self,
         reactor: &mut Reactor,
         key: Key,
         place: Place,
-        last: &[u8],
+        last: Mark,
     ) -> Result<bool> {
         let Source::Feed(left) = self.readers[key].source else {
             unreachable!("the reader was not given a feed")
@@ -283,24 +288,27 @@ impl Outputs {
     }
 
     /// Publishes what the front of a log has, at most what its feed holds. Those who wait are woken
-    /// before the tail is read on: that takes time which they need not wait for.
+    /// before the tail goes on: that takes time which they need not wait for.
     fn pump(&mut self, reactor: &mut Reactor, key: Key) {
-        let Front { tail: Tail { id: tail, .. }, feed, readers, .. } = &self.feeds[key];
+        let Front { tail, feed, readers, memory, .. } = &mut self.feeds[key];
         let mut taken = 0;
         let stopped = loop {
             if taken >= RING {
                 break Stopped::Enough;
             }
-            match reactor.fill_buf(*tail) {
+            match reactor.fill_buf(tail.id) {
                 Ok(Fill::Data(bytes)) => {
-                    let bytes: Arc<[u8]> = bytes[..bytes.len().min(PIECE)].into();
-                    let length = bytes.len();
+                    let bytes = &bytes[..bytes.len().min(PIECE)];
+                    let (piece, length) =
+                        (Piece::copy(0, bytes, std::mem::take(memory)), bytes.len());
+                    feed.push(piece, *readers).wake();
                     taken += length;
-                    if let Err(error) = reactor.consume(*tail, length) {
+                    // It fails for a tail that is not there alone, and this one was just read.
+                    if let Err(error) = reactor.consume(tail.id, length) {
                         break Stopped::Failed(error);
                     }
-                    feed.push(bytes, *readers).wake();
                 }
+                Ok(Fill::UpToDate) => break Stopped::UpToDate,
                 Ok(Fill::Truncated) => {
                     feed.truncate().wake();
                     // Counts as a piece: a job that does nothing else must not hold up the loop.
@@ -310,12 +318,11 @@ impl Outputs {
                 Ok(Fill::Replaced { .. }) => {
                     unreachable!("the log of a job is not followed by name")
                 }
-                Ok(Fill::UpToDate) => break Stopped::UpToDate,
                 Ok(Fill::Ended) => break Stopped::Ended,
                 Err(error) => break Stopped::Failed(error),
             }
         };
-        feed.stop(stopped).wake();
+        feed.stop(stopped, memory).wake();
     }
 
     fn leave_feed(&mut self, reactor: &mut Reactor, key: Key) {

@@ -2,21 +2,22 @@
 //!
 //! Invariant: nothing is copied. Knows nothing of where pieces come from.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
+use crate::worker::piece::Piece;
+
 /// A piece, as the owner of its bytes.
-struct Shared(Arc<[u8]>);
+struct Shared(Piece);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.0.bytes()
     }
 }
 
 /// The last `length` bytes of a piece.
-pub(super) fn last_of(piece: &Arc<[u8]>, length: usize) -> Bytes {
-    let all = Bytes::from_owner(Shared(Arc::clone(piece)));
-    all.slice(piece.len() - length..)
+pub(super) fn last_of(piece: &Piece, length: usize) -> Bytes {
+    let all = Bytes::from_owner(Shared(piece.clone()));
+    let skip = all.len() - length;
+    all.slice(skip..)
 }

@@ -6,7 +6,6 @@
 //! anyway. Knows nothing of how bytes are handed out.
 
 use std::io;
-use std::iter::repeat_n;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,9 +18,10 @@ use crate::id::Key;
 use crate::log::{Excerpt, Mark, into_error};
 use crate::worker::client::Client;
 use crate::worker::closer::Reader;
-use crate::worker::feed::{Feed, Found, Front, PIECE, Piece, Place};
+use crate::worker::feed::{Feed, Found, Front, Place};
 use crate::worker::layer0::LogFile;
 use crate::worker::outputs::Own;
+use crate::worker::piece::{PIECE, Piece};
 use crate::worker::reply::{Receiver, reply};
 use crate::worker::wait::{Ticket, Waiter};
 
@@ -85,10 +85,8 @@ pub(super) struct Asking<'a> {
     pub(super) reader: &'a Reader,
     /// The offset of the next byte. It moves only when the loop says where the log is read from.
     pub(super) position: &'a mut u64,
-    /// What was read last, for the proof that the log is still the same.
-    pub(super) last: &'a Arc<[u8]>,
-    /// The last bytes before the position.
-    pub(super) mark: Mark,
+    /// The last bytes before the position, for the proof that the log is still the same.
+    pub(super) last: Mark,
 }
 
 impl Source {
@@ -218,10 +216,10 @@ impl Source {
                         Found::Behind => {
                             follow.feed.leave(follow.ticket.take());
                             let (sender, receiver) = reply();
-                            let last = Arc::clone(asking.last);
+                            let last = asking.last;
                             let posted = client.post(move |engine| {
                                 let (outputs, reactor) = (&mut engine.outputs, &mut engine.reactor);
-                                sender.send(outputs.fall_back(reactor, key, place, &last));
+                                sender.send(outputs.fall_back(reactor, key, place, last));
                             });
                             match posted {
                                 Ok(()) => {
@@ -273,8 +271,8 @@ impl Source {
         epoch: Option<u64>,
         error: Error,
     ) -> Result<Option<Next>> {
-        let Asking { reader, position, mark, .. } = asking;
-        let rest = reader.rest(self.key, epoch, **position, *mark).ok_or(error)?;
+        let Asking { reader, position, last, .. } = asking;
+        let rest = reader.rest(self.key, epoch, **position, *last).ok_or(error)?;
         let skipped = rest.start().saturating_sub(**position);
         if skipped > 0 {
             **position += skipped;
@@ -290,16 +288,12 @@ impl Source {
     pub(super) fn read(&mut self, piece: &mut Piece) -> Result<bool> {
         let excerpt = self.excerpt();
         let length = usize::try_from(excerpt.left()).unwrap_or(usize::MAX).min(PIECE);
-        // What it was read into before serves again, unless somebody has kept it.
-        let mut bytes = std::mem::take(&mut piece.bytes);
-        if bytes.len() != length || Arc::get_mut(&mut bytes).is_none() {
-            bytes = repeat_n(0, length).collect();
-        }
-        let Some(buffer) = Arc::get_mut(&mut bytes) else { unreachable!("it was just made") };
         let (offset, file) = (excerpt.offset(), Arc::clone(excerpt.file()));
-        let read = excerpt.read(buffer, |buffer, offset| file.read_at(buffer, offset));
+        let read = piece.read(offset, length, |buffer| {
+            excerpt.read(buffer, |buffer, offset| file.read_at(buffer, offset))
+        });
         match read {
-            Ok(true) => *piece = Piece { offset, bytes },
+            Ok(true) => {}
             Ok(false) => self.state = State::after(excerpt, true),
             Err(cause) => return Err(into_error("read log", file.path().to_owned(), cause)),
         }
@@ -331,6 +325,11 @@ impl Source {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Whether what comes next comes in memory of its own.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.state, State::Nothing | State::Feed(_) | State::Ended)
     }
 
     /// What was read last of the file, if it reads that.

@@ -47,6 +47,25 @@ fn what_a_reader_is_behind_by_does_not_pass_through_the_loop() {
     assert!(sleeps <= 4, "{sleeps} wake-ups of the loop for {} bytes", expected.len());
 }
 
+/// While it waits it holds none of the bytes, but what proves where it is.
+#[test]
+fn a_reader_knows_where_it_is_while_it_waits() {
+    let Some(threads) = Threads::new() else { return };
+    let (job, mut gate) = threads.gated("while :; do echo line; go; done");
+    let mut output = job.output(Position::Start).unwrap();
+    let (mut all, mut buffer) = (Vec::new(), [0; 64]);
+    for _ in 0..8 {
+        let read = output.read_timeout(&mut buffer, PATIENCE).unwrap();
+        assert_eq!(read, Read::Data(5));
+        all.extend_from_slice(&buffer[..5]);
+        let place = Bookmark::new(all.len() as u64, &all);
+        assert_eq!(output.bookmark(), place);
+        let read = output.read_timeout(&mut buffer, Duration::from_millis(1)).unwrap();
+        assert_eq!((read, output.bookmark()), (Read::UpToDate, place));
+        gate.open();
+    }
+}
+
 #[test]
 fn a_reader_goes_on_at_a_place_that_the_host_knows_by_its_copy() {
     let Some(threads) = Threads::new() else { return };
