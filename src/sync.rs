@@ -1,10 +1,10 @@
 //! Owns the names of what threads synchronise by: locks, atomics, threads themselves, and
 //! [`Futex`], a word to wait at.
 //!
-//! Invariant: they are those of std and of the kernel. The model checker loom has its own, with the same interface:
-//! built with `--cfg jobworker_loom`, the unit tests use these, so that loom can run what threads
-//! share in every order that the threads, and the memory, allow; see `.ci/race`. Knows nothing of
-//! what is shared.
+//! Invariant: they are those of std and of the kernel. The model checker loom has its own, with the
+//! same interface: built with `--cfg jobworker_loom`, the unit tests use these, so that loom can
+//! run what threads share in every order that the threads, and the memory, allow; see `.ci/race`.
+//! Knows nothing of what is shared.
 
 #[cfg(all(test, jobworker_loom))]
 pub(crate) use model::{Futex, Mutex, MutexGuard, atomic, check, thread, thread_local};

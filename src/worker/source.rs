@@ -385,10 +385,11 @@ impl Follow {
     }
 
     fn look(&mut self, place: Place, waiter: Option<&Arc<Waiter>>) -> Found {
-        self.waits = waiter.is_some();
-        match waiter {
+        let found = match waiter {
             Some(waiter) => self.feed.look_or_wait(place, self.failure, &mut self.ticket, waiter),
             None => self.feed.look(place, self.failure),
-        }
+        };
+        self.waits = waiter.is_some() && matches!(found, Found::Nothing(_));
+        found
     }
 }

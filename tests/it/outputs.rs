@@ -47,22 +47,32 @@ fn what_a_reader_is_behind_by_does_not_pass_through_the_loop() {
     assert!(sleeps <= 4, "{sleeps} wake-ups of the loop for {} bytes", expected.len());
 }
 
-/// While it waits it holds none of the bytes, but what proves where it is.
+/// While it waits it holds none of the bytes, but what proves where it is; and one that is behind
+/// by some pieces has that as well.
 #[test]
-fn a_reader_knows_where_it_is_while_it_waits() {
+fn a_reader_knows_where_it_is_whether_it_waits_or_not() {
     let Some(threads) = Threads::new() else { return };
     let (job, mut gate) = threads.gated("while :; do echo line; go; done");
-    let mut output = job.output(Position::Start).unwrap();
-    let (mut all, mut buffer) = (Vec::new(), [0; 64]);
-    for _ in 0..8 {
-        let read = output.read_timeout(&mut buffer, PATIENCE).unwrap();
-        assert_eq!(read, Read::Data(5));
-        all.extend_from_slice(&buffer[..5]);
+    let [mut output, mut slow] = [(); 2].map(|()| job.output(Position::Start).unwrap());
+    let (mut all, mut buffer) = (Vec::new(), [0; 5]);
+    let read = |output: &mut Output, all: &[u8], buffer: &mut [u8]| {
+        assert_eq!(output.read_timeout(buffer, PATIENCE).unwrap(), Read::Data(5));
+        assert_eq!(output.bookmark(), Bookmark::new(all.len() as u64, all));
+    };
+    for round in 0..8 {
+        all.extend_from_slice(b"line\n");
+        read(&mut output, &all, &mut buffer);
+        let nothing = output.read_timeout(&mut buffer, Duration::from_millis(1)).unwrap();
         let place = Bookmark::new(all.len() as u64, &all);
-        assert_eq!(output.bookmark(), place);
-        let read = output.read_timeout(&mut buffer, Duration::from_millis(1)).unwrap();
-        assert_eq!((read, output.bookmark()), (Read::UpToDate, place));
+        assert_eq!((nothing, output.bookmark()), (Read::UpToDate, place));
+        if round == 0 {
+            read(&mut slow, &all, &mut buffer);
+            slow.read_timeout(&mut buffer, Duration::from_millis(1)).unwrap();
+        }
         gate.open();
+    }
+    for end in (10..=all.len()).step_by(5) {
+        read(&mut slow, &all[..end], &mut buffer);
     }
 }
 
