@@ -266,10 +266,12 @@ mod tests {
         }
     }
 
-    impl Wake for Spiteful {
+    /// A waker that panics so.
+    struct Spreads;
+
+    impl Wake for Spreads {
         fn wake(self: Arc<Self>) {
-            std::mem::forget(self);
-            std::panic::panic_any(Self);
+            std::panic::panic_any(Spiteful);
         }
     }
 
@@ -281,7 +283,7 @@ mod tests {
             list.add(&mut None, waiter);
         }
         for waiter in &waiters[..3] {
-            waiter.set(&Waker::from(Arc::new(Spiteful)));
+            waiter.set(&Waker::from(Arc::new(Spreads)));
         }
         let (signal, waker) = signal();
         waiters[3].set(&waker);
