@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek, SeekFrom, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -347,7 +347,8 @@ fn a_receiver_that_takes_nothing_loses_nothing() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(output.poll_send_to(&mut cx, &sender, 100).is_pending());
     assert_eq!(output.send_to(&sender, 0).unwrap(), Read::Data(0));
-    drop(receiver);
+    // Not only closed: a child that another test has just cloned may have it until its exec.
+    receiver.shutdown(Shutdown::Both).unwrap();
     gate.open();
     job.wait().unwrap();
     let closed = output.send_to(&sender, 100).unwrap_err();

@@ -73,6 +73,10 @@ fn a_piped_input_goes_to_the_job_and_ends_when_the_writer_is_dropped() {
 
 #[test]
 fn a_write_to_a_job_that_is_gone_fails_though_its_command_and_its_reactor_live_on() {
+    // A child that another test has just cloned has the other end until its exec.
+    if !alone!() {
+        return;
+    }
     let Some(mut world) = World::new() else { return };
     let mut command = sh("exec sleep 1000");
     command.stdin(Stdin::Piped);
