@@ -172,9 +172,9 @@ impl Feed {
         state.wanted
     }
 
-    /// Publishes the next bytes, wherever they are, and returns those who have to be woken. The
-    /// loop goes on to read, until it [stops](Self::stop). When all of so many `readers` wait, they
-    /// have read the rest.
+    /// Publishes the bytes of a piece as the next ones, whatever its offset, and returns those who
+    /// have to be woken. The loop goes on to read, until it [stops](Self::stop). When all of so
+    /// many `readers` wait, they have read the rest.
     pub(super) fn push(&self, piece: Piece, readers: usize) -> Woken {
         let mut state = lock(&self.state);
         if state.waiting.len() == readers {

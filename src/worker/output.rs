@@ -357,7 +357,8 @@ impl Output {
     /// Returns the next bytes as they are shared by all readers that keep up, without copying them;
     /// none at the end of the log. Blocks until there are any. With the feature `bytes`.
     ///
-    /// At most 64 KiB, which stay in memory, all of them, as long as a part of them is held.
+    /// At most 64 KiB. The memory in which they lie, no more than that, is not freed as long as a
+    /// part of them is held.
     ///
     /// # Errors
     /// As those of [`io::Read`] for an output.
